@@ -1,0 +1,39 @@
+"""Packaging of PairLoss. A setup.py, because Beam's --setup_file ships exactly that to remote workers."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "pipeline/__init__.py").read_text(encoding="utf-8"))
+assert VERSION, "pipeline/__init__.py holds no __version__"
+
+setup(
+    name="pairloss",
+    version=VERSION[1],
+    description="Perceptual and image-gradient losses of datasets of image pairs, on Apache Beam",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["pipeline*", "transforms*"]),
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "apache-beam[gcp]>=2.77,<2.78",
+        "pyarrow>=20",
+        "gcsfs>=2025.3",
+        "google-crc32c>=1.5",
+        "pillow>=11",
+        "numba>=0.61",
+        "safetensors>=0.5",
+        "rich>=13",
+    ],
+    extras_require={
+        # The photographs of the demo: skimage and sklearn ship them in their wheels.
+        "samples": ["scikit-image>=0.25", "scikit-learn>=1.6"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14", "scikit-image>=0.25", "scikit-learn>=1.6"],
+        # The last release, 0.37.1, has native ops that load only with TensorFlow <= 2.17: an environment of its own.
+        "tensorflow-io": ["tensorflow-io==0.37.1"],
+    },
+)

@@ -1,0 +1,152 @@
+"""What travels between the steps: chunk references, tables of encoded pairs, tables of metrics, failures."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+FORMATS = ("parquet", "tfrecord")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Names of the record fields to read.
+
+    Attributes:
+        generated: field of the encoded generated image.
+        target: field of the encoded target image.
+        id: field of the pair's id. None: use a field `id` where there is one, else `<file name>#<record number>`.
+        keep: scalar fields copied into the metrics.
+    """
+
+    generated: str = "generated"
+    target: str = "target"
+    id: str | None = None
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A contiguous range of records of one input file: the unit of work, of retry, of resuming and of output.
+
+    Attributes:
+        name: stem of the chunk's output files, unique within a run.
+        path: the input file.
+        format: `parquet` or `tfrecord`.
+        start: number of the first record in the file.
+        stop: number after the last record in the file.
+        row_group: the Parquet row group the chunk lies in; -1 for TFRecord.
+        span: where in the container: rows of the row group (Parquet), bytes of the uncompressed file (TFRecord).
+        error: why the file could not be listed; such a chunk has no records.
+    """
+
+    name: str
+    path: str
+    format: str
+    start: int
+    stop: int
+    row_group: int = -1
+    span: tuple[int, int] = (0, 0)
+    error: str = ""
+
+    @property
+    def pairs(self) -> int:
+        return self.stop - self.start
+
+
+# Chunks of one file that are cheapest to read one after the other, by one worker.
+ChunkSeries = tuple[Chunk, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A record (or a whole file) that could not be scored: one row of the failures output.
+
+    Attributes:
+        id: the pair's id; the file's path for `scope="file"`.
+        source: `<path>#<record number>`; `<path>` for `scope="file"`.
+        stage: `list`, `read`, `decode` or `score`.
+        reason: stable machine-readable code, e.g. `truncated`.
+        message: one line for people.
+        sha256: of the offending bytes, hex; empty where there are none.
+        bytes: number of the offending bytes.
+        scope: `pair`, or `file` for a file (or a chunk's part of one) that could not be read at all.
+    """
+
+    id: str
+    source: str
+    stage: str
+    reason: str
+    message: str
+    sha256: str = ""
+    bytes: int = 0
+    scope: str = "pair"
+
+
+MAX_MESSAGE = 500
+
+
+def pair_failure(id: str, source: str, stage: str, reason: str, message: str, data: bytes | None = None) -> Failure:
+    """A failure of one pair, with the hash and size of the bytes to blame; the message is cut to one short line."""
+    line = " ".join(message.split())[:MAX_MESSAGE]
+    digest = hashlib.sha256(data).hexdigest() if data is not None else ""
+    return Failure(id, source, stage, reason, line, digest, len(data or b""))
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """The records of a chunk as they lie in the file.
+
+    Attributes:
+        chunk: where they come from.
+        pairs: table of `encoded_schema`, in file order.
+        failures: the records that could not be read, or the one file failure.
+    """
+
+    chunk: Chunk
+    pairs: pa.Table
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScoredChunk:
+    """The result of a chunk.
+
+    Attributes:
+        chunk: where the pairs come from.
+        metrics: table of `metrics_schema`, in file order.
+        failures: every record that has no row in `metrics`.
+    """
+
+    chunk: Chunk
+    metrics: pa.Table
+    failures: tuple[Failure, ...] = ()
+
+
+def encoded_schema(keep: Sequence[pa.Field] = ()) -> pa.Schema:
+    """Schema of a table of encoded pairs. A null image is a failure later on, not here."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("generated", pa.binary()),
+            pa.field("target", pa.binary()),
+            *keep,
+        ]
+    )
+
+
+def metrics_schema(columns: Sequence[str], keep: Sequence[pa.Field] = ()) -> pa.Schema:
+    """Schema of a table of metrics: one float32 column per loss (null: not defined for this pair, see `notes`)."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            *keep,
+            *(pa.field(name, pa.float32()) for name in columns),
+            pa.field("notes", pa.list_(pa.string()), nullable=False),
+        ]
+    )
