@@ -33,7 +33,7 @@ class Chunk:
     Attributes:
         name: stem of the chunk's output files, unique within a run.
         path: the input file.
-        format: `parquet` or `tfrecord`.
+        format: `parquet` or `tfrecord`; empty where the file does not tell.
         start: number of the first record in the file.
         stop: number after the last record in the file.
         row_group: the Parquet row group the chunk lies in; -1 for TFRecord.

@@ -1,0 +1,37 @@
+# Two commands: `make demo` scores real pictures, `make test` runs every test. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.samples
+	$(BIN)/python -m pipeline.samples --output=$(DEMO)/pairs
+	$(BIN)/python -m pipeline.run --runner=DirectRunner --input='$(DEMO)/pairs/*.parquet' --output=$(DEMO)/run \
+	  --keep_fields=photo,degradation --overwrite
+
+test: $(VENV)/.test
+	$(BIN)/python -m pipeline.weights
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.samples
+	$(BIN)/python -m benchmarks.end_to_end
+
+clean:
+	rm -rf $(VENV) $(DEMO) *.egg-info
+
+# One marker file per set of extras, so that a second run installs nothing.
+$(VENV)/.%: setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint=constraints.txt --editable='.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "error: Python 3.11 to 3.13 is needed, $(PYTHON) is another; try make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

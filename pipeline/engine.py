@@ -1,0 +1,49 @@
+"""The Beam engine of a run: its options, checked on the launcher."""
+
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
+from apache_beam.runners.runner import create_runner
+
+from pipeline.config import UsageError
+
+# Beam's local engine in this process. Its DirectRunner is a switch that first tries to download another engine, Prism,
+# and waits for that without end where there is no network.
+_LOCAL_RUNNER = "FnApiRunner"
+
+
+def beam_options(flags: Sequence[str]) -> PipelineOptions:
+    """Beam's options from the flags that are not ours.
+
+    `--runner=DirectRunner`, the default, is Beam's local engine, or Prism if `--prism_location` says where that is.
+
+    Raises:
+        UsageError: Beam knows no such flag, value or runner.
+    """
+    options = _parse(flags)
+    standard = options.view_as(StandardOptions)
+    runner = standard.runner or "DirectRunner"
+    if runner == "DirectRunner":
+        prism = options.view_as(PrismRunnerOptions).prism_location
+        standard.runner = "PrismRunner" if prism else _LOCAL_RUNNER
+    try:
+        create_runner(standard.runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(f"--runner={runner}: {error}") from error
+    return options
+
+
+def _parse(flags: Sequence[str]) -> PipelineOptions:
+    try:
+        options = PipelineOptions(list(flags))
+        known = options.get_all_options()
+        unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
+    except SystemExit as error:
+        # Beam's parser has printed what is wrong.
+        raise UsageError("Apache Beam does not accept these flags, see above") from error
+    if unknown:
+        names = ", ".join(f"--{name}" for name in sorted(unknown))
+        raise UsageError(
+            f"no such flag: {names}. See python -m pipeline.run --help for ours; the rest is Apache Beam's"
+        )
+    return options

@@ -1,0 +1,55 @@
+"""The graph: what becomes of the input files, step by step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from pipeline.config import Config
+from transforms.chunks import InputFile, ListChunks
+from transforms.finish import FinishRun
+from transforms.read import ReadPairs
+from transforms.score import ScorePairs
+from transforms.summarize import SummarizeChunks
+from transforms.write import DONE, TO_DO, ReadDone, RunFiles, SplitDone, WriteChunk
+
+
+def build(
+    pipeline: beam.Pipeline,
+    config: Config,
+    files: Sequence[InputFile],
+    keep: Sequence[pa.Field],
+    record: Mapping[str, Any],
+) -> None:
+    """Add the steps to the pipeline.
+
+    Args:
+        pipeline: an empty one.
+        config: the run's settings, with weights resolved.
+        files: the input files.
+        keep: names and types of the kept fields.
+        record: what the launcher knows of the run, for run.json.
+    """
+    chunks = (
+        pipeline
+        | "Files" >> beam.Create(files, reshuffle=False)
+        | "SpreadFiles" >> beam.Reshuffle()
+        | "ListChunks" >> ListChunks(config.fields, config.chunk_pairs, config.input_format)
+        # References only: the engine spreads them over its workers, and no image crosses a shuffle.
+        | "SpreadChunks" >> beam.Reshuffle()
+        | "SplitDone" >> beam.ParDo(SplitDone(RunFiles(config.output))).with_outputs(DONE, main=TO_DO)
+    )
+    scored = (
+        chunks[TO_DO]
+        | "ReadPairs" >> ReadPairs(config.fields, tuple(keep))
+        | "ScorePairs" >> ScorePairs(config.plan, config.policy, config.batching)
+        | "WriteChunk" >> WriteChunk(config.output)
+    )
+    done_before = chunks[DONE] | "ReadDone" >> ReadDone(config.output)
+    (
+        (scored, done_before)
+        | "AllChunks" >> beam.Flatten()
+        | "Summarize" >> beam.CombineGlobally(SummarizeChunks(config.plan.columns))
+        | "Finish" >> FinishRun(config.output, record)
+    )

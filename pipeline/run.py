@@ -1,0 +1,77 @@
+"""Score a dataset of image pairs: `python -m pipeline.run --input=PATTERN --output=DIR`.
+
+Exit codes: 0 the run finished; 1 it broke off, and the same command resumes it; 2 the request was wrong; 3 it
+finished, but not a single pair could be scored.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from pipeline.config import Config, UsageError, parse
+
+OK, CRASH, USAGE, NOTHING_SCORED = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the arguments, run the pipeline, print what came out; return the exit code."""
+    try:
+        config = parse(argv)
+        _set_up_logs(config.verbose)
+        return launch(config)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+
+
+def launch(config: Config) -> int:
+    """Run the pipeline of the settings; return the exit code.
+
+    Raises:
+        UsageError: the run cannot start.
+    """
+    # Beam takes seconds to import: wrong arguments are told before that.
+    import apache_beam as beam
+    from rich.console import Console
+
+    from pipeline import graph
+    from pipeline.engine import beam_options
+    from pipeline.prepare import prepare
+    from pipeline.progress import progress
+    from pipeline.rundir import claim, read_json
+    from pipeline.table import print_run
+    from transforms.write import RunFiles
+
+    options = beam_options(config.beam_flags)
+    prepared = prepare(config)
+    done = claim(config.output, prepared.record, config.overwrite)
+    if done and not config.quiet:
+        print(f"resuming {config.output}: {done} chunks are done", file=sys.stderr)
+    try:
+        with progress(config.quiet):
+            pipeline = beam.Pipeline(options=options)
+            graph.build(pipeline, prepared.config, prepared.files, prepared.keep, prepared.record)
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        # The engine's errors are of every kind. Whatever it was, the finished chunks stay.
+        if config.verbose:
+            traceback.print_exc()
+        print(f"error: the run broke off: {error}", file=sys.stderr)
+        print("The same command resumes it; --verbose shows where it happened.", file=sys.stderr)
+        return CRASH
+    files = RunFiles(config.output)
+    if not config.quiet:
+        print_run(read_json(files.summary), files, Console())
+    return OK if read_json(files.config)["status"] == "finished" else NOTHING_SCORED
+
+
+def _set_up_logs(verbose: bool) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
+    if not verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

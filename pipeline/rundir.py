@@ -1,0 +1,88 @@
+"""The run's directory on the launcher's side: claim a new one, resume an unfinished one, refuse anything else."""
+
+import glob
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.config import UsageError
+from transforms.finish import to_json
+from transforms.write import RunFiles, delete_directory
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that decides a run's rows: settings, weights, input files, version."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def claim(output: str, record: Mapping[str, Any], overwrite: bool) -> int:
+    """Make the directory this run's own, and leave the record in its run.json.
+
+    Args:
+        output: the run's directory.
+        record: what run.json begins with; `identity` and `fingerprint` decide whether an unfinished run is resumed.
+        overwrite: whether to delete an earlier run in that directory.
+
+    Returns:
+        number of chunks that are done already.
+
+    Raises:
+        UsageError: the directory holds a finished run, another run or other files, or cannot be written to.
+    """
+    files = RunFiles(output)
+    try:
+        if overwrite:
+            _delete_run(files)
+        _refuse_others(files, record)
+        files.write_whole(files.config, to_json(record))
+        return len(_list(files.metrics_directory))
+    except (OSError, BeamIOError, ValueError) as error:
+        raise UsageError(f"cannot use --output={output}: {error}; give a directory that can be written to") from error
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The content of a JSON file, local or `gs://`."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        content: dict[str, Any] = json.loads(file.read())
+    return content
+
+
+def _refuse_others(files: RunFiles, record: Mapping[str, Any]) -> None:
+    remedy = "give another --output, or --overwrite to delete it"
+    if FileSystems.exists(files.success):
+        raise UsageError(f"--output={files.output} holds a finished run: {remedy}")
+    if not FileSystems.exists(files.config):
+        if _list(files.output):
+            raise UsageError(f"--output={files.output} is not empty and holds no run: give an empty or a new directory")
+        return
+    earlier = read_json(files.config)
+    if earlier.get("fingerprint") != record["fingerprint"]:
+        differing = ", ".join(_differences(earlier.get("identity", {}), record["identity"]))
+        raise UsageError(
+            f"--output={files.output} holds an unfinished run with other {differing or 'content'}: {remedy}"
+        )
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [name for name in now if earlier.get(name) != now[name]]
+
+
+def _delete_run(files: RunFiles) -> None:
+    if not FileSystems.exists(files.config):
+        return
+    # The mark of success first and run.json last: whenever this is cut short, the rest is still known as a run.
+    for path in (files.success, files.summary):
+        if FileSystems.exists(path):
+            FileSystems.delete([glob.escape(path)])
+    for directory in (*files.chunk_directories, files.temporary):
+        delete_directory(directory)
+    FileSystems.delete([glob.escape(files.config)])
+
+
+def _list(directory: str) -> list[str]:
+    pattern = FileSystems.join(glob.escape(directory), "*")
+    return [metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list]

@@ -1,0 +1,58 @@
+"""Print a finished run for people: the worst pairs, the counts, the failures by reason, and where the files are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from transforms.write import RunFiles
+
+_UNDEFINED = "-"
+
+
+def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> None:
+    """Print the summary of the run."""
+    counts = summary["counts"]
+    losses = summary["losses"]
+    first = next(iter(losses))
+    if losses[first]["worst"]:
+        console.print(_worst_pairs(first, losses))
+    if summary["failures"]:
+        console.print(_table("failures", ("reason", "pairs"), summary["failures"].items()))
+    if summary["failed_files"]:
+        console.print(_table("unreadable files", ("file", "reason"), summary["failed_files"].items()))
+    console.print(
+        f"{counts['read']} pairs read, {counts['scored']} scored, {counts['failed']} failed"
+        + (f", {counts['unread']} not read" if counts["unread"] else ""),
+        highlight=False,
+    )
+    where = {"metrics": f"{files.metrics_directory}/*.parquet", "summary": files.summary}
+    if counts["failed"] or counts["files_failed"]:
+        where["failures"] = f"{files.failures_directory}/*.jsonl"
+    for name, path in where.items():
+        console.print(Text(f"{name + ':':9} {path}"), soft_wrap=True)
+
+
+def _worst_pairs(first: str, losses: Mapping[str, Any]) -> Table:
+    rows = [
+        (row["id"], *(_number(row[name]) for name in losses), ", ".join(row["notes"])) for row in losses[first]["worst"]
+    ]
+    return _table(f"worst pairs by {first}", ("id", *losses, "notes"), rows)
+
+
+def _table(title: str, header: tuple[str, ...], rows: Any) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in header:
+        table.add_column(
+            name, justify="left" if name in ("id", "notes", "reason", "file") else "right", overflow="fold"
+        )
+    for row in rows:
+        # Text, not str: an id is data, and must not be read as markup.
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return _UNDEFINED if value is None else f"{value:.4g}"

@@ -1,0 +1,173 @@
+"""The losses once more, as the papers write them: float64, one pair, NumPy and SciPy. For tests to compare with.
+
+Images are [H, W, 3] in [0, 1]. Nothing here is shared with the package, and nothing is arranged for speed.
+"""
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import correlate, correlate1d
+from scipy.signal import convolve2d
+
+
+def mae(generated, target):
+    return np.abs(generated - target).mean()
+
+
+def mse(generated, target):
+    return ((generated - target) ** 2).mean()
+
+
+def psnr(generated, target):
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(1 / mse(generated, target))
+
+
+def charbonnier(generated, target):
+    return np.sqrt((generated - target) ** 2 + 1e-6).mean()
+
+
+def sobel_l1(generated, target):
+    return np.abs(_sobel(generated) - _sobel(target)).mean()
+
+
+def sobel_l2(generated, target):
+    return ((_sobel(generated) - _sobel(target)) ** 2).mean()
+
+
+def fd_l1(generated, target):
+    return sum(np.abs(np.diff(generated - target, axis=axis)).mean() for axis in (0, 1))
+
+
+def fd_l2(generated, target):
+    return sum((np.diff(generated - target, axis=axis) ** 2).mean() for axis in (0, 1))
+
+
+def gdl(generated, target):
+    return sum(
+        np.abs(np.abs(np.diff(generated, axis=axis)) - np.abs(np.diff(target, axis=axis))).mean() for axis in (0, 1)
+    )
+
+
+def multiscale_fd(generated, target):
+    return sum(fd_l1(generated[::stride, ::stride], target[::stride, ::stride]) for stride in (1, 2, 4, 8))
+
+
+def tv(generated, target):
+    return sum(np.abs(np.diff(generated, axis=axis)).mean() for axis in (0, 1))
+
+
+def gmsd(generated, target):
+    """The authors' GMSD.m line by line, on what MATLAB's rgb2gray makes of 8-bit images."""
+    maps = [
+        _prewitt_magnitude(_matlab_same(_matlab_gray(x), np.full((2, 2), 0.25))[::2, ::2]) for x in (generated, target)
+    ]
+    similarity = (2 * maps[0] * maps[1] + 170) / (maps[0] ** 2 + maps[1] ** 2 + 170)
+    return similarity.std(ddof=1)
+
+
+def ssim(generated, target):
+    luminance, contrast_structure = _ssim_terms(generated, target)
+    return (luminance * contrast_structure).mean()
+
+
+def ms_ssim(generated, target):
+    product = np.ones(3)
+    for octave, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        if octave > 0:
+            generated, target = _half(generated), _half(target)
+        luminance, similarity = _ssim_terms(generated, target)
+        if octave == 4:
+            similarity = luminance * similarity
+        product *= np.maximum(similarity.mean(axis=(0, 1)), 0) ** weight
+    return product.mean()
+
+
+def lpips_input(image):
+    """What LPIPS feeds its network: its own scaling of [-1, 1]."""
+    return (2 * image - 1 - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450])
+
+
+def keras_input(image):
+    """What Keras' VGG16 was trained on: [0, 255] minus ImageNet's mean. Channels stay RGB."""
+    return 255 * image - np.array([123.68, 116.779, 103.939])
+
+
+def vgg16_features(x, tensors):
+    """Features [h, w, C] of every layer, `relu1_1` to `pool5`, of an input [H, W, 3]; below 32 pixels `pool5` is empty.
+
+    `tensors` holds `conv<block>_<number>.kernel` (HWIO, for RGB) and `.bias`.
+    """
+    features = {}
+    for block, convolutions in enumerate((2, 2, 3, 3, 3), start=1):
+        for number in range(1, convolutions + 1):
+            kernel = tensors[f"conv{block}_{number}.kernel"].astype(np.float64)
+            windows = sliding_window_view(np.pad(x, [(1, 1), (1, 1), (0, 0)]), (3, 3), axis=(0, 1))
+            x = np.einsum("hwikl,klio->hwo", windows, kernel, optimize=True) + tensors[f"conv{block}_{number}.bias"]
+            features[f"relu{block}_{number}"] = x = np.maximum(x, 0)
+        even = x[: x.shape[0] // 2 * 2, : x.shape[1] // 2 * 2]
+        x = np.maximum.reduce([even[::2, ::2], even[1::2, ::2], even[::2, 1::2], even[1::2, 1::2]])
+        features[f"pool{block}"] = x
+    return features
+
+
+def lpips_vgg(generated, target, heads):
+    """Of the features of two images; `heads` holds the weights [C] of every layer to compare."""
+    total = 0.0
+    for layer, weights in heads.items():
+        unit = [f[layer] / (np.linalg.norm(f[layer], axis=2, keepdims=True) + 1e-10) for f in (generated, target)]
+        total += ((unit[0] - unit[1]) ** 2 @ weights.astype(np.float64)).mean()
+    return total
+
+
+def vgg_mse(generated, target, layers):
+    return sum(((generated[layer] - target[layer]) ** 2).mean() for layer in layers)
+
+
+def style(generated, target, layers):
+    def gram(features):
+        return np.einsum("hwi,hwj->ij", features, features) / (features.shape[0] * features.shape[1])
+
+    return sum(((gram(generated[layer]) - gram(target[layer])) ** 2).mean() for layer in layers)
+
+
+def _sobel(image):
+    kernel = np.array([[-1, -2, -1], [0, 0, 0], [1, 2, 1]])
+    # SciPy's mirror is TensorFlow's REFLECT: the border pixel is not repeated.
+    return np.stack([correlate(image, k[:, :, np.newaxis], mode="mirror") for k in (kernel, kernel.T)])
+
+
+def _matlab_gray(image):
+    levels = np.rint(255 * image)
+    weights = np.linalg.inv([[1, 0.956, 0.621], [1, -0.272, -0.647], [1, -1.106, 1.703]])[0]
+    return np.floor(levels @ weights + 0.5)
+
+
+def _matlab_same(image, kernel):
+    """conv2(image, kernel, 'same'): with an even kernel MATLAB drops the first row of the full result."""
+    rows, columns = (side // 2 for side in kernel.shape)
+    return convolve2d(image, kernel)[rows : rows + image.shape[0], columns : columns + image.shape[1]]
+
+
+def _prewitt_magnitude(image):
+    kernel = np.array([[1, 0, -1], [1, 0, -1], [1, 0, -1]]) / 3
+    return np.sqrt(_matlab_same(image, kernel) ** 2 + _matlab_same(image, kernel.T) ** 2)
+
+
+def _ssim_terms(x, y):
+    mean_x, mean_y = _window(x), _window(y)
+    variances = _window(x * x) - mean_x**2 + _window(y * y) - mean_y**2
+    covariance = _window(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+    return luminance, (2 * covariance + 9e-4) / (variances + 9e-4)
+
+
+def _window(image):
+    taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    taps /= taps.sum()
+    return correlate1d(correlate1d(image, taps, axis=0), taps, axis=1)[5:-5, 5:-5]
+
+
+def _half(image):
+    odd = [(0, side % 2) for side in image.shape[:2]]
+    image = np.pad(image, [*odd, (0, 0)], mode="symmetric")
+    return (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4

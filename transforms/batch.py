@@ -1,0 +1,64 @@
+"""Group decoded pairs into batches of one shape."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+
+class Pair(Protocol):
+    """Anything with a generated image [H, W, 3] and a target of the same shape and type."""
+
+    @property
+    def generated(self) -> np.ndarray: ...
+    @property
+    def target(self) -> np.ndarray: ...
+
+
+P = TypeVar("P", bound=Pair)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How large batches may become.
+
+    Attributes:
+        pairs: most pairs in a batch.
+        pixels: most pixels (pairs x H x W) in a batch, so that large images come in small batches; a single pair
+            may have more.
+        pending_bytes: most bytes of decoded pairs that may wait for their batch to fill, over all shapes.
+    """
+
+    pairs: int = 16
+    pixels: int = 16 * 256 * 256
+    pending_bytes: int = 256 * 2**20
+
+
+def batch_by_shape(pairs: Iterable[P], batching: Batching) -> Iterator[list[P]]:
+    """Yield batches of pairs that share height, width and dtype; in each, the pairs keep their order.
+
+    A group is yielded when it is full, the one that holds most bytes when too many are pending, and what is left at
+    the end. Which pairs share a batch depends on the pairs and on `batching` alone.
+    """
+    groups: dict[tuple[tuple[int, ...], np.dtype], list[P]] = {}
+    pending = 0
+    for pair in pairs:
+        image = pair.generated
+        key = image.shape, image.dtype
+        group = groups.setdefault(key, [])
+        group.append(pair)
+        pending += _bytes([pair])
+        height, width = image.shape[:2]
+        if len(group) >= min(batching.pairs, max(1, batching.pixels // (height * width))):
+            pending -= _bytes(group)
+            yield groups.pop(key)
+        elif pending > batching.pending_bytes:
+            largest = max(groups, key=lambda key: _bytes(groups[key]))
+            pending -= _bytes(groups[largest])
+            yield groups.pop(largest)
+    yield from groups.values()
+
+
+def _bytes(pairs: list[P]) -> int:
+    return sum(pair.generated.nbytes + pair.target.nbytes for pair in pairs)

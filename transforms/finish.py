@@ -1,0 +1,75 @@
+"""End a run: check that nothing was lost, then write summary.json, run.json and, last of all, _SUCCESS.
+
+This is a step of the graph and not of the launcher, so that a run is complete although its launcher went away.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.summarize import Summary
+from transforms.write import RunFiles, delete_directory
+
+
+class LostPairsError(Exception):
+    """Records were read that are neither scored nor failed: a defect of the program."""
+
+
+@dataclass(eq=False)
+class FinishRun(beam.PTransform):
+    """Summary -> nothing; the run's last files are written.
+
+    Attributes:
+        output: the run's directory.
+        record: what the launcher knows of the run, the beginning of run.json.
+    """
+
+    output: str
+    record: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, summary: beam.PCollection) -> beam.PCollection:
+        return summary | "Finish" >> beam.ParDo(_Finish(RunFiles(self.output), self.record))
+
+
+@dataclass(eq=False)
+class _Finish(beam.DoFn):
+    files: RunFiles
+    record: Mapping[str, Any]
+
+    def process(self, summary: Summary) -> Iterable[None]:
+        finish_run(summary, self.files, self.record)
+        return ()
+
+
+def finish_run(summary: Summary, files: RunFiles, record: Mapping[str, Any]) -> None:
+    """Write the run's last files. _SUCCESS is written only if a pair was scored.
+
+    Raises:
+        LostPairsError: scored + failed != read.
+    """
+    if summary.scored + summary.failed != summary.read:
+        raise LostPairsError(f"of {summary.read} pairs read, {summary.scored} were scored and {summary.failed} failed")
+    ended = {
+        "status": "finished" if summary.scored else "nothing_scored",
+        "seconds": round(time.time() - record["started"], 3),
+        "counts": summary.counts(),
+        "precision": sorted(summary.precisions),
+    }
+    files.write_whole(files.summary, to_json(summary.to_json()))
+    files.write_whole(files.config, to_json({**record, **ended}))
+    delete_directory(files.temporary)
+    if summary.scored:
+        FileSystems.create(files.success).close()
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """Indented JSON; what JSON does not know (dates, for example) becomes its text."""
+    return (json.dumps(value, indent=1, allow_nan=False, default=str) + "\n").encode()

@@ -1,0 +1,183 @@
+"""Compute a plan's columns for batches of pairs: the one place where networks, losses and gradients meet."""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from transforms.losses import fused, perceptual
+from transforms.losses.catalog import LOSSES, loss_function
+from transforms.losses.layers import LPIPS_LAYERS
+from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
+from transforms.losses.vgg import KERAS_PREPROCESSING, LPIPS_PREPROCESSING, Vgg16
+from transforms.losses.weights import check_vgg16, load_keras, load_lpips
+
+Values = dict[str, tf.Tensor]
+NetworkFeatures = Mapping[str, perceptual.Features]
+
+
+class Evaluator:
+    """Holds the networks of a plan and computes its columns.
+
+    One object serves every image size; calls from several threads are safe.
+
+    Raises:
+        WeightsError: a weights file is missing, damaged or another than the plan names.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.on_gpu = _prepare_gpus()
+        self.precision = resolve_precision(plan.precision)
+        dtype = tf.as_dtype(self.precision)
+        self._networks: dict[str, Vgg16] = {}
+        if "lpips" in plan.networks:
+            assert plan.lpips_weights, "the launcher gives the weights of every network needed"
+            tensors = load_lpips(plan.lpips_weights.read())
+            check_vgg16(tensors, heads=True)
+            self._networks["lpips"] = Vgg16(tensors, LPIPS_PREPROCESSING, dtype)
+            self._heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
+        if "keras" in plan.networks:
+            assert plan.keras_weights, "the launcher gives the weights of every network needed"
+            tensors = load_keras(plan.keras_weights.read())
+            check_vgg16(tensors, heads=False)
+            self._networks["keras"] = Vgg16(tensors, KERAS_PREPROCESSING, dtype)
+        self._executor = ThreadPoolExecutor(os.cpu_count(), "distance")
+        self._graph = cache(self._build_graph)
+
+    def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute the columns that are defined for images of this size.
+
+        Args:
+            generated: [B, H, W, 3] RGB, uint8 or uint16, full range.
+            target: the same shape and type.
+
+        Returns:
+            float32 [B] per column of the plan; columns not defined at this size are absent.
+
+        Raises:
+            EvaluationError: TensorFlow could not do it, mostly for lack of memory.
+        """
+        losses = self.plan.computed(*generated.shape[1:3])
+        if not losses:
+            return {}
+        try:
+            return self._evaluate(losses, generated, target)
+        except (tf.errors.OpError, MemoryError) as error:
+            raise EvaluationError(f"{type(error).__name__}: {error}") from error
+
+    def _evaluate(self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        values, lpips_features = self._graph(losses, generated.dtype)(generated, target)
+        columns = {name: value.numpy() for name, value in values.items()}
+        if lpips_features:
+            # A view of the tensors' own memory: numpy() would copy hundreds of megabytes.
+            views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in lpips_features.items()}
+            columns["lpips_vgg"] = fused.lpips_vgg(views, self._heads, self._executor)
+        objective = self.plan.objective
+        if objective and "objective" not in columns and set(self.plan.objective_losses) <= set(losses):
+            columns["objective"] = np.asarray(objective.evaluate(columns), np.float32)
+        renamed = {self.plan.column(name): value for name, value in columns.items()}
+        return {name: renamed[name] for name in self.plan.columns if name in renamed}
+
+    def _build_graph(self, losses: tuple[str, ...], dtype: np.dtype) -> Callable[..., tuple[Values, Values]]:
+        """The graph for these losses: pairs in; values, and LPIPS' raw features if its head runs outside."""
+        with_gradient = self.plan.pixel_gradient and set(self.plan.objective_losses) <= set(losses)
+        fused_head = "lpips_vgg" in losses and not with_gradient and not self.on_gpu
+        in_graph = [name for name in losses if not (fused_head and name == "lpips_vgg")]
+        signature = [tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))] * 2
+
+        @tf.function(input_signature=signature, autograph=False)
+        def graph(generated: tf.Tensor, target: tf.Tensor) -> tuple[Values, Values]:
+            full_range = float(np.iinfo(dtype).max)
+            generated, target = (tf.cast(images, tf.float32) / full_range for images in (generated, target))
+            if with_gradient:
+                return self._values_and_gradient(generated, target, losses), {}
+            both = self._features(tf.concat([generated, target], 0), losses)
+            pairs = tf.shape(generated)[0]
+            features = [_rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))]
+            values = {name: self._value(name, generated, target, *features) for name in in_graph}
+            raw = {layer: both["lpips"][layer] for layer in LPIPS_LAYERS} if fused_head else {}
+            if self.precision == "bfloat16":
+                raw = {layer: tf.bitcast(tensor, tf.uint16) for layer, tensor in raw.items()}
+            return values, raw
+
+        return graph
+
+    def _values_and_gradient(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
+        assert self.plan.objective, "the launcher asks for an objective where it asks for its gradient"
+        target_features = self._features(target, losses)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(generated)
+            features = self._features(generated, losses)
+            values = {
+                name: self._value(name, generated, target, features, target_features)
+                for name in self.plan.objective_losses
+            }
+            values["objective"] = self.plan.objective.evaluate(values)
+            # No layer mixes pairs, so row i of the sum's gradient is the gradient of pair i's objective.
+            total = tf.reduce_sum(values["objective"])
+        gradient = tape.gradient(total, generated)
+        for name in losses:
+            if name not in values:
+                values[name] = self._value(name, generated, target, features, target_features)
+        norms = (
+            tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=(1, 2, 3))),
+            tf.reduce_max(tf.abs(gradient), axis=(1, 2, 3)),
+        )
+        return values | dict(zip(PIXEL_GRADIENT_COLUMNS, norms, strict=True))
+
+    def _features(self, images: tf.Tensor, losses: tuple[str, ...]) -> dict[str, perceptual.Features]:
+        layers = {name: self.plan.layers(name, losses) for name in self._networks}
+        return {name: self._networks[name].features(images, needed) for name, needed in layers.items() if needed}
+
+    def _value(
+        self,
+        loss: str,
+        generated: tf.Tensor,
+        target: tf.Tensor,
+        generated_features: NetworkFeatures,
+        target_features: NetworkFeatures,
+    ) -> tf.Tensor:
+        if LOSSES[loss].module != "perceptual":
+            return loss_function(LOSSES[loss])(generated, target)
+        if loss == "lpips_vgg":
+            return perceptual.lpips_vgg(generated_features["lpips"], target_features["lpips"], self._heads)
+        function = {"vgg_mse": perceptual.vgg_mse, "style": perceptual.style}[loss]
+        network = self.plan.vgg
+        return function(generated_features[network], target_features[network], self.plan.vgg_layers)
+
+
+def resolve_precision(precision: str) -> str:
+    """The precision the networks get: `auto` becomes bfloat16 where this machine computes in it natively.
+
+    Natively means: an NVIDIA GPU of compute capability 8.0 or more, or, without a GPU, a CPU with AMX or AVX-512
+    bfloat16 instructions.
+    """
+    if precision != "auto":
+        return precision
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "bfloat16" if capability >= (8, 0) else "float32"
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else []
+    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
+
+
+def _rows(features: NetworkFeatures, rows: slice) -> dict[str, perceptual.Features]:
+    return {network: {layer: tensor[rows] for layer, tensor in maps.items()} for network, maps in features.items()}
+
+
+def _prepare_gpus() -> bool:
+    """Let GPU memory grow as needed and compute float32 as float32; tell whether there is a GPU."""
+    gpus: list[Any] = tf.config.list_physical_devices("GPU")
+    if gpus and not tf.config.experimental.get_memory_growth(gpus[0]):
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return bool(gpus)

@@ -1,0 +1,148 @@
+"""Losses of local structure: SSIM, MS-SSIM and GMSD.
+
+Every loss takes `generated` and `target`, float32 RGB [B, H, W, 3] in [0, 1], and returns float32 [B]:
+one number per pair.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from transforms.losses.edges import CENTRAL_DIFFERENCE, filter_across, filter_down
+from transforms.losses.pixels import mean_per_pair
+
+SSIM_C1 = 0.01**2
+SSIM_C2 = 0.03**2
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+# Below this a mean contrast-structure is rounding noise, and the slope of its power would overflow.
+MS_SSIM_FLOOR = 1e-10
+
+# MATLAB's rgb2gray, to the digits that decide its rounding.
+LUMA_WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
+GMSD_T = 170.0
+PREWITT_SMOOTH = np.full(3, 1 / 3, np.float32)
+
+
+def _gaussian(size: int, sigma: float) -> np.ndarray:
+    """Taps [size] of a centred Gaussian of sum 1."""
+    offsets = np.arange(size) - (size - 1) / 2
+    taps = np.exp(-0.5 * np.square(offsets / sigma))
+    return (taps / taps.sum()).astype(np.float32)
+
+
+SSIM_WINDOW = _gaussian(size=11, sigma=1.5)
+
+
+def ssim(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Structural similarity in RGB, mean over pixels and channels, in [-1, 1]; sides of 11 pixels or more.
+
+    11x11 Gaussian window of sigma 1.5 inside the image, K1 0.01, K2 0.03: equal to `tf.image.ssim`. Higher is
+    better; an identical pair scores exactly 1.
+
+    Reference: Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
+    """
+    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(generated, target))
+    return mean_per_pair(luminance * contrast_structure)
+
+
+def ms_ssim(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """SSIM over five octaves, in [0, 1]; sides of 161 pixels or more.
+
+    Equal to `tf.image.ssim_multiscale`, but with a finite gradient: a pair whose mean contrast-structure is
+    not positive at some octave and channel has neither value nor gradient from that channel. Higher is
+    better; an identical pair scores exactly 1.
+
+    Reference: Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment".
+    """
+    total, difference = _sum_and_difference(generated, target)
+    product = tf.ones_like(generated[:, 0, 0, :])
+    for octave, weight in enumerate(MS_SSIM_WEIGHTS):
+        if octave > 0:
+            # SAME leaves what lies outside out of the mean, as if the last row of an odd height came twice.
+            total = tf.nn.avg_pool2d(total, 2, 2, "SAME")
+            difference = tf.nn.avg_pool2d(difference, 2, 2, "SAME")
+        luminance, similarity = _ssim_maps(total, difference)
+        if octave == len(MS_SSIM_WEIGHTS) - 1:
+            similarity = luminance * similarity
+        product *= _positive_power(tf.reduce_mean(similarity, axis=[1, 2]), weight)
+    return tf.reduce_mean(product, axis=1)
+
+
+def gmsd(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Gradient magnitude similarity deviation, in [0, 0.58]; sides of 3 pixels or more.
+
+    The convention of the authors' MATLAB code: luma of 0..255 rounded to whole numbers, 2x2 mean of every
+    second pixel, Prewitt / 3 with zeros around, T = 170, standard deviation over N - 1. Other ports that do
+    not round differ up to two-fold on nearly identical pairs. Rounding has no gradient: for scoring only.
+
+    Reference: Xue et al. 2014, "Gradient magnitude similarity deviation".
+    """
+    maps = _halve(tf.stack([_rounded_luma(generated), _rounded_luma(target)], axis=-1))
+    dy = filter_across(filter_down(maps, CENTRAL_DIFFERENCE, "SAME"), PREWITT_SMOOTH, "SAME")
+    dx = filter_down(filter_across(maps, CENTRAL_DIFFERENCE, "SAME"), PREWITT_SMOOTH, "SAME")
+    magnitude = tf.sqrt(tf.square(dy) + tf.square(dx))
+    a, b = magnitude[..., 0], magnitude[..., 1]
+    # (2ab + T) / (a² + b² + T) is 1 minus this. A deviation does not see the 1; an identical pair gives 0.
+    dissimilarity = tf.math.squared_difference(a, b) / (tf.square(a) + tf.square(b) + GMSD_T)
+    mean = tf.reduce_mean(dissimilarity, axis=[1, 2], keepdims=True)
+    pixels = tf.cast(tf.size(dissimilarity[0]), tf.float32)
+    squares = tf.reduce_sum(tf.math.squared_difference(dissimilarity, mean), axis=[1, 2])
+    return tf.sqrt(squares / (pixels - 1))
+
+
+def _sum_and_difference(generated: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The sum of two images, less 1 so that it is centred on 0, and their difference."""
+    return generated + target - 1.0, generated - target
+
+
+def _ssim_maps(total: tf.Tensor, difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """SSIM's luminance and contrast-structure terms at every window inside the image: [B, H - 10, W - 10, C].
+
+    With s = x + y and d = x - y the paper's terms are
+
+        (2 mx my + C1) / (mx² + my² + C1)       = 1 - 2 md² / (ms² + md² + 2 C1)
+        (2 cov(x, y) + C2) / (vx + vy + C2)     = 1 - 2 vd / (vs + vd + 2 C2)
+
+    The right-hand sides keep their digits on near-identical pairs, where the left-hand ones divide nearly
+    equal numbers that are themselves small differences of large ones: in float32 they are some hundred times
+    as accurate. At d = 0 their value is exactly 1 and their gradient exactly 0. The `total` given is s - 1:
+    variances do not see the shift, and cancel less with it.
+    """
+    mean_total, mean_difference = _window_mean(total), _window_mean(difference)
+    square_difference = tf.square(mean_difference)
+    variance_total = _window_mean(tf.square(total)) - tf.square(mean_total)
+    variance_difference = _window_mean(tf.square(difference)) - square_difference
+    luminance = 1 - 2 * square_difference / (tf.square(mean_total + 1.0) + square_difference + 2 * SSIM_C1)
+    contrast_structure = 1 - 2 * variance_difference / (variance_total + variance_difference + 2 * SSIM_C2)
+    return luminance, contrast_structure
+
+
+def _window_mean(images: tf.Tensor) -> tf.Tensor:
+    """Gaussian-weighted mean of every window inside the image: [B, H - 10, W - 10, C]."""
+    return filter_across(filter_down(images, SSIM_WINDOW), SSIM_WINDOW)
+
+
+def _positive_power(values: tf.Tensor, exponent: float) -> tf.Tensor:
+    """values ** exponent where positive, 0 elsewhere; the gradient is finite everywhere."""
+    powers = tf.pow(tf.maximum(values, MS_SSIM_FLOOR), exponent)
+    return tf.where(values > MS_SSIM_FLOOR, powers, 0.0)
+
+
+def _rounded_luma(images: tf.Tensor) -> tf.Tensor:
+    """Luma [B, H, W] of 0..255 in whole numbers, halves up.
+
+    In float64, because float32 rounds a few pixels of a photograph the other way.
+    """
+    # 255 * (k / 255) is k again in float32: 8-bit images arrive at MATLAB's own integers.
+    levels = tf.cast(255.0 * images, tf.float64)
+    luma = tf.tensordot(levels, tf.constant(LUMA_WEIGHTS, tf.float64), axes=1)
+    return tf.cast(tf.floor(luma + 0.5), tf.float32)
+
+
+def _halve(maps: tf.Tensor) -> tf.Tensor:
+    """2x2 means of every second pixel of [B, H, W, C], as MATLAB's conv2(..., 'same')(1:2:end, 1:2:end).
+
+    An odd side is rounded up, and its last mean counts the zeros outside the image.
+    """
+    height, width = tf.shape(maps)[1], tf.shape(maps)[2]
+    even = tf.pad(maps, [[0, 0], [0, height % 2], [0, width % 2], [0, 0]])
+    return tf.nn.avg_pool2d(even, 2, 2, "VALID")

@@ -1,0 +1,247 @@
+"""The TFRecord container: where its records lie, past damage too. Plain functions, without TensorFlow.
+
+A record is: length (8 bytes, little endian), masked CRC32C of the length (4), data, masked CRC32C of the data
+(4) (tensorflow.org/tutorials/load_data/tfrecord). Offsets are those of the uncompressed stream.
+
+One function, `find_spans`, decides what a record is, for listing and for reading: so both count alike,
+whatever the damage. It trusts lengths, not data: a record with damaged data is still one record, found
+damaged when it is read.
+"""
+
+import gzip
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+import google_crc32c
+import numpy as np
+
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _LENGTH.size + _CRC.size
+FRAME_BYTES = HEADER_BYTES + _CRC.size
+# No Example is larger: protobuf's own limit.
+MAX_DATA_BYTES = 2**31 - 1
+GZIP_MAGIC = b"\x1f\x8b\x08"
+
+_WINDOW_BYTES = 4 << 20
+# How much is unpacked at a time: also how much before a broken spot can be lost with it.
+_BLOCK_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Span:
+    """One record, or one damaged stretch that counts as one record.
+
+    Attributes:
+        start: offset of its first byte.
+        stop: offset after its last byte.
+        reason: empty for a record, else `damaged_header`, `truncated_record` or `damaged_stream`.
+        message: what is wrong.
+    """
+
+    start: int
+    stop: int
+    reason: str = ""
+    message: str = ""
+
+
+class Source(Protocol):
+    """Uncompressed bytes that are read by offset, roughly forwards.
+
+    Attributes:
+        error: why the stream breaks off where it ends; empty where it ends well, or has not ended yet.
+    """
+
+    error: str
+
+    def reaches(self, end: int) -> bool:
+        """Whether there are at least `end` bytes."""
+        ...
+
+    def at(self, offset: int, size: int) -> bytes:
+        """The bytes from `offset` on: `size`, or fewer at the end; never from before the last `release`."""
+        ...
+
+    def release(self, offset: int) -> None:
+        """Promise not to ask for anything before `offset` again."""
+        ...
+
+
+class PlainSource:
+    """A seekable uncompressed file."""
+
+    error = ""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, 2)
+
+    def reaches(self, end: int) -> bool:
+        return end <= self._size
+
+    def at(self, offset: int, size: int) -> bytes:
+        size = min(size, self._size - offset)
+        self._file.seek(offset)
+        data = self._file.read(size)
+        if len(data) < size:
+            raise OSError(f"the file became shorter while it was read: {size} bytes expected at offset {offset}")
+        return data
+
+    def release(self, offset: int) -> None:
+        """Nothing is held."""
+
+
+class GzipSource:
+    """A gzip file, read once from its beginning; holds what was unpacked and not released."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.seek(0)
+        self._stream = gzip.GzipFile(fileobj=file, mode="rb")
+        self._held = bytearray()
+        self._start = 0
+        self._ended = False
+        self.error = ""
+
+    def reaches(self, end: int) -> bool:
+        while self._start + len(self._held) < end and not self._ended:
+            self._unpack()
+        return self._start + len(self._held) >= end
+
+    def at(self, offset: int, size: int) -> bytes:
+        self.reaches(offset + size)
+        return bytes(self._held[offset - self._start : offset - self._start + size])
+
+    def release(self, offset: int) -> None:
+        while self._start < offset:
+            dropped = min(offset - self._start, len(self._held))
+            del self._held[:dropped]
+            self._start += dropped
+            if self._start < offset and not self.reaches(self._start + 1):
+                return
+
+    def _unpack(self) -> None:
+        block = b""
+        try:
+            # read1, because read loses what it had unpacked when it meets the damage.
+            block = self._stream.read1(_BLOCK_BYTES)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self.error = f"the gzip stream is broken: {error}"
+        self._held += block
+        self._ended = not block
+
+
+def open_source(file: BinaryIO) -> PlainSource | GzipSource:
+    """The uncompressed bytes of an opened file, found gzipped by its content, not by its name."""
+    return GzipSource(file) if is_gzip(file) else PlainSource(file)
+
+
+def is_gzip(file: BinaryIO) -> bool:
+    """Whether an opened file is gzipped. A plain record of one certain length begins with the same bytes."""
+    file.seek(0)
+    head = file.read(HEADER_BYTES)
+    return head.startswith(GZIP_MAGIC) and data_length(head) is None
+
+
+def is_tfrecord(file: BinaryIO) -> bool:
+    """Whether the content of an opened file, gzipped or not, begins with a record's header."""
+    return data_length(open_source(file).at(0, HEADER_BYTES)) is not None
+
+
+def masked_crc(data: bytes) -> int:
+    """TFRecord's checksum: CRC32C rotated right by 15 bits, plus a constant."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def data_length(header: bytes) -> int | None:
+    """The number of data bytes that a header announces; None: it is damaged, cut short or impossible."""
+    if len(header) < HEADER_BYTES:
+        return None
+    (length,) = _LENGTH.unpack_from(header)
+    (crc,) = _CRC.unpack_from(header, _LENGTH.size)
+    return length if crc == masked_crc(header[: _LENGTH.size]) and length <= MAX_DATA_BYTES else None
+
+
+def find_spans(source: Source, offset: int = 0) -> Iterator[Span]:
+    """Every record from `offset`, where one must begin, to the end of the stream, without a gap.
+
+    Where no record fits, the stretch up to the next offset at which a header and the data after it both have
+    good checksums, or up to the end, is one damaged span. A broken stream ends in one damaged span, if need
+    be an empty one. A span's bytes can be read until the next span is asked for.
+    """
+    broken = False
+    while source.reaches(offset + 1):
+        source.release(offset)
+        length = data_length(source.at(offset, HEADER_BYTES))
+        if length is not None and source.reaches(offset + FRAME_BYTES + length):
+            span = Span(offset, offset + FRAME_BYTES + length)
+        else:
+            span = _damaged_span(source, offset, length)
+            broken = span.reason == "damaged_stream"
+        yield span
+        offset = span.stop
+    if source.error and not broken:
+        yield Span(offset, offset, "damaged_stream", f"{source.error} (offset {offset})")
+
+
+def read_data(source: Source, span: Span) -> tuple[bytes, bool]:
+    """The data of a good span, and whether its checksum is right."""
+    frame = source.at(span.start, span.stop - span.start)
+    data = frame[HEADER_BYTES : -_CRC.size]
+    (crc,) = _CRC.unpack_from(frame, len(frame) - _CRC.size)
+    return data, crc == masked_crc(data)
+
+
+def _damaged_span(source: Source, offset: int, length: int | None) -> Span:
+    stop, found = _resynchronise(source, offset + 1)
+    where = f"{stop - offset} bytes from offset {offset} on"
+    if not found and source.error:
+        return Span(offset, stop, "damaged_stream", f"{source.error} ({where})")
+    if not found and (length is not None or stop - offset < HEADER_BYTES):
+        return Span(offset, stop, "truncated_record", f"the file ends inside a record ({where})")
+    problem = "no valid record header" if length is None else f"a record of {length} bytes that does not fit"
+    return Span(offset, stop, "damaged_header", f"{problem} ({where} are skipped)")
+
+
+def _resynchronise(source: Source, offset: int) -> tuple[int, bool]:
+    """The first offset, from `offset` on, of a whole good record; else the end of the stream and False."""
+    while True:
+        source.release(offset)
+        window = source.at(offset, _WINDOW_BYTES)
+        for candidate in _find_headers(window):
+            if _is_whole_record(source, offset + candidate):
+                return offset + candidate, True
+        if not source.reaches(offset + len(window) + 1):
+            return offset + len(window), False
+        offset += len(window) - HEADER_BYTES + 1
+
+
+def _is_whole_record(source: Source, offset: int) -> bool:
+    length = data_length(source.at(offset, HEADER_BYTES))
+    if length is None or not source.reaches(offset + FRAME_BYTES + length):
+        return False
+    return read_data(source, Span(offset, offset + FRAME_BYTES + length))[1]
+
+
+def _find_headers(window: bytes) -> list[int]:
+    """Offsets in `window` of twelve bytes that are a valid header, ascending.
+
+    The upper half of a length is zero, which leaves few offsets to look at; checksums are computed once per
+    distinct length, so that a stretch of zeros is no worse.
+    """
+    data = np.frombuffer(window, np.uint8)
+    count = max(0, len(data) - HEADER_BYTES + 1)
+    zero = data == 0
+    upper = zero[4 : 4 + count] & zero[5 : 5 + count] & zero[6 : 6 + count] & zero[7 : 7 + count]
+    offsets = np.flatnonzero(upper)
+    lengths, which = np.unique(_uint32_at(data, offsets), return_inverse=True)
+    expected = np.array([masked_crc(_LENGTH.pack(length)) for length in lengths.tolist()], np.uint32)
+    return offsets[expected[which] == _uint32_at(data, offsets + _LENGTH.size)].tolist()
+
+
+def _uint32_at(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The little-endian uint32 at each offset, aligned or not."""
+    return data[offsets[:, None] + np.arange(4)].view("<u4").ravel()
