@@ -11,7 +11,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 
 from transforms import examples, parquet, tfrecord
@@ -23,8 +23,9 @@ INPUT_FORMATS = ("auto", *FORMATS)
 CHUNK_PAIRS = 256
 CHUNK_BYTES = 256 << 20
 
-# What opening, reading and parsing a file raise when the file, not the program, is at fault.
-READ_ERRORS = (OSError, pa.ArrowException, GoogleAPICallError, GoogleAuthError)
+# What opening, reading and parsing a file raise when the file, not the program, is at fault. NotImplementedError is
+# Beam's answer to an object that is gzipped twice.
+READ_ERRORS = (OSError, pa.ArrowException, GoogleAPIError, GoogleAuthError, NotImplementedError)
 
 _MAX_SLUG = 80
 _PARQUET_MAGIC = b"PAR1"

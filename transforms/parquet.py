@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from transforms.fields import id_field, is_bytes, is_text
 from transforms.schema import Chunk, EncodedChunk, Fields, encoded_schema
 
-# Without a read buffer pyarrow loads a whole column chunk at once, however large the row group.
+# Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
 READ_BUFFER_BYTES = 1 << 20
 MAX_SERIES_PER_ROW_GROUP = 16
 
@@ -82,14 +82,15 @@ def read_rows(
         or not set(_names(schema, fields)) <= set(schema.names)
     ):
         raise OSError("the file has changed since it was listed")
-    # Chunks start at a multiple of their size: a batch of that size is one chunk.
-    batches = parquet.iter_batches(series[0].pairs, row_groups=[group], columns=leaves)
+    # Chunks start at a multiple of their size: a batch of that size is one chunk. Threads would read the columns
+    # in turns, which makes an object store fetch its large blocks again and again.
+    batches = parquet.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
     for chunk, rows in zip(series, _cut(batches, [chunk.span for chunk in series]), strict=True):
         yield EncodedChunk(chunk, _encode(rows, chunk, id_field(schema, fields), fields, keep))
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:
-    return pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, page_checksum_verification=True)
+    return pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
 
 
 def _names(schema: pa.Schema, fields: Fields) -> list[str]:

@@ -17,6 +17,7 @@ from transforms.batch import Batching, batch_by_shape
 from transforms.counters import count
 from transforms.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
 from transforms.losses.plan import EvaluationError, Plan
+from transforms.quiet import import_tensorflow
 from transforms.schema import EncodedChunk, Failure, ScoredChunk, encoded_schema, metrics_schema, pair_failure
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class _Score(beam.DoFn):
 
 def load_evaluator(plan: Plan) -> "Evaluator":
     """An evaluator with its networks loaded. TensorFlow is imported here: a launcher of remote workers needs none."""
+    import_tensorflow()
     from transforms.losses.evaluate import Evaluator
 
     return Evaluator(plan)

@@ -44,7 +44,7 @@ _LOSSES = (
     Loss(
         name="psnr",
         module="pixels",
-        formula="10 log10(1 / mse), in decibels; null for an identical pair",
+        formula="10 log10(1 / mse), in decibels; +inf for an identical pair (null in JSON)",
         range="[0, inf]",
         direction="higher",
         source="peak signal-to-noise ratio of images in [0, 1]",

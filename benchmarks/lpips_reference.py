@@ -1,0 +1,126 @@
+"""Store what the original LPIPS says of a dozen image pairs: `python -m benchmarks.lpips_reference`.
+
+Makes an environment of its own with PyTorch and the authors' package, https://github.com/richzhang/PerceptualSimilarity,
+scores `reference_pairs()` there and writes `tests/data/lpips_reference.json`. The tests compare our LPIPS with that
+file, so they need neither PyTorch nor this command. A second run reuses the environment.
+
+PyPI's PyTorch for Linux on x86 brings the CUDA libraries, which its import needs even on a CPU: about 3 GB to
+fetch, 6 GB on disk. An index with PyTorch's CPU builds, named to pip by PIP_EXTRA_INDEX_URL, saves nearly all of it.
+"""
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE_FILE = ROOT / "tests" / "data" / "lpips_reference.json"
+REQUIREMENTS = ("torch==2.15.0", "torchvision==0.29.2", "lpips==0.1.4", "safetensors>=0.5")
+
+
+@dataclass(frozen=True)
+class ReferencePair:
+    """Two images made by exact integer arithmetic, so that every machine and every NumPy has the same pixels.
+
+    Attributes:
+        name: kind and size, unique.
+        generated: uint8 [H, W, 3], RGB.
+        target: uint8 [H, W, 3], RGB.
+    """
+
+    name: str
+    generated: np.ndarray
+    target: np.ndarray
+
+    @property
+    def sha256(self) -> str:
+        """Of the pixels of the generated and then the target image, hexadecimal."""
+        return hashlib.sha256(self.generated.tobytes() + self.target.tobytes()).hexdigest()
+
+
+def reference_pairs() -> tuple[ReferencePair, ...]:
+    """The pairs whose values are stored, in the order of the file: even and odd sizes, both extremes of distance."""
+    black, white = (np.full((16, 16, 3), level, np.uint8) for level in (0, 255))
+    return (
+        ReferencePair("noise_16x16", _noise(16, 16, seed=1), _noise(16, 16, seed=2)),
+        ReferencePair("noise_17x23", _noise(17, 23, seed=3), _noise(17, 23, seed=4)),
+        ReferencePair("noise_64x64", _noise(64, 64, seed=5), _noise(64, 64, seed=6)),
+        ReferencePair("changed_17x23", _changed(_smooth(17, 23), seed=7), _smooth(17, 23)),
+        ReferencePair("changed_96x33", _changed(_smooth(96, 33), seed=8), _smooth(96, 33)),
+        ReferencePair("changed_128x128", _changed(_smooth(128, 128), seed=9), _smooth(128, 128)),
+        ReferencePair("changed_40x200", _changed(_smooth(40, 200), seed=10), _smooth(40, 200)),
+        ReferencePair("identical_64x64", _smooth(64, 64), _smooth(64, 64)),
+        ReferencePair("one_level_64x64", _one_level_off(_smooth(64, 64)), _smooth(64, 64)),
+        ReferencePair("flipped_96x33", _smooth(96, 33)[::-1], _smooth(96, 33)),
+        ReferencePair("flipped_noise_40x200", _noise(40, 200, seed=11)[::-1], _noise(40, 200, seed=11)),
+        ReferencePair("smooth_noise_128x128", _smooth(128, 128), _noise(128, 128, seed=12)),
+        ReferencePair("black_white_16x16", black, white),
+    )
+
+
+def _noise(height: int, width: int, seed: int) -> np.ndarray:
+    # NumPy promises the raw stream of a bit generator for all versions; that of default_rng's methods it does not.
+    raw = np.random.PCG64(seed).random_raw(height * width * 3)
+    return (raw >> np.uint64(56)).astype(np.uint8).reshape(height, width, 3)
+
+
+def _smooth(height: int, width: int) -> np.ndarray:
+    """Slanted waves of another slope and period per channel, red and blue darkened towards one side."""
+    y, x = np.mgrid[:height, :width]
+    red = _triangle(5 * x + 3 * y) * _triangle(2 * y + 90) // 255
+    green = _triangle(4 * y - 7 * x)
+    blue = _triangle(9 * x + 11 * y) * _triangle(x + 60) // 255
+    return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+
+
+def _triangle(phase: np.ndarray) -> np.ndarray:
+    """A wave between 0 and 255 with period 510 and slope ±1."""
+    return np.abs(phase % 510 - 255)
+
+
+def _changed(image: np.ndarray, seed: int) -> np.ndarray:
+    """Every value moved by -8 to 7 levels."""
+    height, width, _ = image.shape
+    shift = _noise(height, width, seed).astype(np.int64) // 16 - 8
+    return np.clip(image + shift, 0, 255).astype(np.uint8)
+
+
+def _one_level_off(image: np.ndarray) -> np.ndarray:
+    """One channel of the pixel in the middle moved by one level."""
+    height, width, _ = image.shape
+    moved = image.copy()
+    moved[height // 2, width // 2, 1] ^= 1
+    return moved
+
+
+def main() -> int:
+    """Make the environment, run the worker in it and write the file."""
+    # Here, because the worker and the tests import this module for the pairs alone.
+    from pipeline.weights import cached_weights, ensure_weights
+
+    weights = ensure_weights()
+    environment = cached_weights().parent / "envs" / "lpips"
+    python = _ensure_environment(environment)
+    # lpips 0.1.4 calls torchvision in a way that torchvision deprecates on every construction.
+    command = [str(python), "-W", "ignore::UserWarning", "-m", "benchmarks.lpips_reference_worker", str(weights)]
+    scored = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    REFERENCE_FILE.parent.mkdir(parents=True, exist_ok=True)
+    REFERENCE_FILE.write_text(scored.stdout, encoding="utf-8")
+    print(f"{REFERENCE_FILE}\nmade in {environment}")
+    return 0
+
+
+def _ensure_environment(directory: Path) -> Path:
+    """Make the environment, or complete one that an earlier run left unfinished; return its Python."""
+    subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+    python = directory / "bin" / "python"
+    # Installs nothing, and asks no index, where the pinned versions are there already.
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+    return python
+
+
+if __name__ == "__main__":
+    sys.exit(main())

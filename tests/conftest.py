@@ -1,0 +1,17 @@
+"""What every test file shares: the real weights, and a quiet TensorFlow."""
+
+import os
+
+import pytest
+
+# Before anything imports TensorFlow.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def lpips_weights():
+    """The published weights; fetched by the first run on a machine, from the cache afterwards."""
+    from pipeline.weights import ensure_weights
+    from transforms.losses.weights import LPIPS_SHA256, WeightsFile
+
+    return WeightsFile(str(ensure_weights()), LPIPS_SHA256)

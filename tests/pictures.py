@@ -1,0 +1,25 @@
+"""Small pictures for the tests, as arrays and encoded."""
+
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+
+def noise(seed: int, height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
+    """Random pixels [H, W, 3]."""
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, 3), dtype, endpoint=True)
+
+
+def smooth(height: int, width: int, shift: int = 0) -> np.ndarray:
+    """A coloured gradient [H, W, 3] with some texture, uint8: no two of its rows or columns are the same."""
+    y, x = np.mgrid[:height, :width]
+    channels = [(3 * x + y + shift) % 256, (x + 2 * y) % 256, (x * y // 7 + 5 * shift) % 256]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def encode(pixels: np.ndarray, format: str = "PNG", **options: object) -> bytes:
+    """The picture as a file's bytes."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format, **options)
+    return buffer.getvalue()
