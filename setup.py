@@ -32,7 +32,15 @@ setup(
     extras_require={
         # The photographs of the demo: skimage and sklearn ship them in their wheels.
         "samples": ["scikit-image>=0.25", "scikit-learn>=1.6"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14", "scikit-image>=0.25", "scikit-learn>=1.6"],
+        "test": [
+            "hypothesis>=6",
+            "mypy>=1.14",
+            "pytest>=8",
+            "ruff>=0.9",
+            "scikit-image>=0.25",
+            "scikit-learn>=1.6",
+            "types-setuptools",
+        ],
         # The last release, 0.37.1, has native ops that load only with TensorFlow <= 2.17: an environment of its own.
         "tensorflow-io": ["tensorflow-io==0.37.1"],
     },

@@ -1,7 +1,7 @@
 """Score the reference pairs with the original LPIPS; prints JSON. Runs in the environment that `lpips_reference` makes.
 
 Scaling, network, linear layers and distance are those of the package `lpips`. Its trunk's weights come from our file,
-which carries torchvision's (pipeline/weights.py): the package would download them from where a package index is no help.
+which carries torchvision's (pipeline/weights.py): the package would download them, and from no package index.
 float64 means the arithmetic; weights and scaling constants stay the float32 numbers that the package has.
 """
 
@@ -37,10 +37,7 @@ def original_lpips(weights: str) -> torch.nn.Module:
 
 
 def score(network: torch.nn.Module, pair: ReferencePair, dtype: torch.dtype) -> tuple[float, list[float], float]:
-    """Distance of the pair, its five layers' shares, and the L2 norm of its gradient to the generated image in [0, 1].
-
-    The norm is NaN where a pixel's features are all zero: lpips differentiates a square root there.
-    """
+    """Distance, its five layers' shares, and the L2 norm of its gradient to the generated image in [0, 1]."""
     generated, target = (_as_batch(image, dtype) for image in (pair.generated, pair.target))
     generated.requires_grad_(True)
     value, layers = network.to(dtype)(generated, target, retPerLayer=True, normalize=True)
@@ -66,7 +63,7 @@ def reference_case(network: torch.nn.Module, pair: ReferencePair) -> dict[str, A
         "value": value,
         "value_float32": value_float32,
         "layers": layers,
-        "gradient_l2": gradient_l2 if np.isfinite(gradient_l2) else None,
+        "gradient_l2": gradient_l2,
     }
 
 
@@ -78,6 +75,7 @@ def main(weights: str) -> None:
         "versions": {name: version(name) for name in ("lpips", "torch", "torchvision", "numpy")},
         "cases": [reference_case(network, pair) for pair in reference_pairs()],
     }
+    # lpips' gradient is NaN where a pixel's features are all zero; such a pair is no reference and stops here.
     print(json.dumps(reference, indent=2, allow_nan=False))
 
 

@@ -58,7 +58,7 @@ def launch(config: Config) -> int:
         # The engine's errors are of every kind. Whatever it was, the finished chunks stay.
         if config.verbose:
             traceback.print_exc()
-        print(f"error: the run broke off: {error}", file=sys.stderr)
+        print(f"error: the run broke off: {' '.join(str(error).split())}", file=sys.stderr)
         print("The same command resumes it; --verbose shows where it happened.", file=sys.stderr)
         return CRASH
     files = RunFiles(config.output)
@@ -71,6 +71,8 @@ def _set_up_logs(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
     if not verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        # Beam logs each error with its traceback, and raises it as well: launch() tells it once.
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

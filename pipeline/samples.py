@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter, ImageOps
 
+from transforms.quiet import import_tensorflow
+
 SEED = 3
 ROW_GROUP_PAIRS = 32
 SCHEMA = pa.schema(
@@ -259,7 +261,7 @@ def write_tfrecord(path: Path, pairs: Iterable[SamplePair]) -> None:
     Raises:
         tf.errors.OpError: the file cannot be written.
     """
-    # Here, because it takes seconds and the other writer does without.
+    import_tensorflow()
     import tensorflow as tf
 
     def feature(value: str | bytes) -> tf.train.Feature:
@@ -311,6 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.repeat < 1:
         parser.error(f"--repeat={arguments.repeat}: it must be at least 1")
     output = Path(arguments.output)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         pairs = list(make_pairs())
         output.mkdir(parents=True, exist_ok=True)

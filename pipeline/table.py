@@ -36,10 +36,12 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
 
 
 def _worst_pairs(first: str, losses: Mapping[str, Any]) -> Table:
+    worst = losses[first]["worst"]
+    notes = ("notes",) if any(row["notes"] for row in worst) else ()
     rows = [
-        (row["id"], *(_number(row[name]) for name in losses), ", ".join(row["notes"])) for row in losses[first]["worst"]
+        (row["id"], *(_number(row[name]) for name in losses), *(", ".join(row[name]) for name in notes)) for row in worst
     ]
-    return _table(f"worst pairs by {first}", ("id", *losses, "notes"), rows)
+    return _table(f"worst pairs by {first}", ("id", *losses, *notes), rows)
 
 
 def _table(title: str, header: tuple[str, ...], rows: Any) -> Table:

@@ -91,6 +91,7 @@ def _read_chunk(source: Source, chunk: Chunk, fields: Fields, keep: Sequence[pa.
 def _parse(source: Source, span: Span) -> Any:
     """The Example of a span. Raises RecordError when the span is damaged or holds something else."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
     import_tensorflow()
     from tensorflow.core.example.example_pb2 import Example
 

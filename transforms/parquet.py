@@ -68,9 +68,9 @@ def read_rows(
     """Read chunks of one row group, in ascending order, one chunk at a time.
 
     Raises:
-        pa.ArrowException, OSError: a page is damaged, the file has changed since it was listed, or a kept
-        field
-            does not fit the type in `keep`. Chunks that were yielded before are good.
+        pa.ArrowException, OSError: a page is damaged, the file has changed since it was listed, or a kept field
+            does not fit the type in `keep`. Chunks that were yielded before are good. Later ones may be read
+            by themselves, if they do not lie behind the damage.
     """
     parquet = _open(file)
     schema = parquet.schema_arrow

@@ -10,7 +10,9 @@ def import_tensorflow() -> None:
     TensorFlow 2.21 logs on its way in, before it reads TF_CPP_MIN_LOG_LEVEL. Where that variable asks for less than
     everything, standard error is closed to C++ code meanwhile; Python's exceptions come through all the same.
     """
-    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
+    if "tensorflow" in sys.modules:
+        return
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         import tensorflow
 
         return

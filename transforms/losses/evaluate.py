@@ -61,8 +61,12 @@ class Evaluator:
             float32 [B] per column of the plan; columns not defined at this size are absent.
 
         Raises:
-            EvaluationError: TensorFlow could not do it, mostly for lack of memory.
+            EvaluationError: the two differ in shape or type, or TensorFlow could not do it, mostly for lack of memory.
         """
+        if (generated.shape, generated.dtype) != (target.shape, target.dtype):
+            # TensorFlow would broadcast one image against many, and one column against a whole image.
+            sides = (f"{images.dtype}{list(images.shape)}" for images in (generated, target))
+            raise EvaluationError("generated and target images differ: {} and {}".format(*sides))
         losses = self.plan.computed(*generated.shape[1:3])
         if not losses:
             return {}

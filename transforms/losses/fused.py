@@ -17,8 +17,9 @@ _EPSILON = np.float32(LPIPS_EPSILON)
 _ONE = np.float32(1)
 _ZERO = np.float32(0)
 
-# Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
-_FASTMATH = {"reassoc", "contract", "nsz"}
+# Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning. Products are not fused with the
+# difference of two of them: of equal features it would be the rounding error of one, not 0.
+_FASTMATH = {"reassoc", "nsz"}
 
 
 @numba.njit(nogil=True, fastmath=_FASTMATH, inline="always")

@@ -90,9 +90,9 @@ def load_keras(content: bytes) -> dict[str, np.ndarray]:
                 layer = file[f"block{name[4]}_conv{name[6]}"]
                 kernel, bias = (np.asarray(layer[weight], np.float32) for weight in layer.attrs["weight_names"])
                 tensors[f"{name}.kernel"], tensors[f"{name}.bias"] = kernel, bias
-    except (OSError, KeyError, ValueError) as error:
+        tensors["conv1_1.kernel"] = np.ascontiguousarray(np.flip(tensors["conv1_1.kernel"], axis=2))
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # h5py has all five for damage
         raise WeightsError(f"not Keras' VGG16 in its HDF5 layout without the top: {error}") from error
-    tensors["conv1_1.kernel"] = np.ascontiguousarray(tensors["conv1_1.kernel"][:, :, ::-1])
     return tensors
 
 
@@ -113,9 +113,9 @@ def check_vgg16(tensors: Mapping[str, np.ndarray], heads: bool) -> None:
 
 
 def _check_shape(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> None:
-    found = tensors[name].shape if name in tensors else None
+    found = tensors[name].shape if name in tensors else "no such tensor"
     if found != shape:
-        raise WeightsError(f"weights: {name} should have shape {shape}, found {found or 'no such tensor'}")
+        raise WeightsError(f"weights: {name} should have shape {shape}, found {found}")
 
 
 def _read(path: str) -> bytes:

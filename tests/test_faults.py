@@ -1,0 +1,101 @@
+"""Runs that are killed or run out of disk, and are started again."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shards
+from pictures import encode, smooth
+
+PAIRS, CHUNK_PAIRS = 96, 4
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory) -> Path:
+    pairs = [
+        {
+            "id": str(number),
+            "generated": encode(smooth(64, 64, number), "JPEG"),
+            "target": encode(smooth(64, 64, number)),
+        }
+        for number in range(PAIRS)
+    ]
+    path = tmp_path_factory.mktemp("input") / "pairs.parquet"
+    shards.write_parquet(path, pa.Table.from_pylist(pairs))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(parquet, lpips_weights, tmp_path_factory) -> pa.Table:
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    finished = start(parquet, output)
+    assert finished.wait() == 0, finished.stderr.read()
+    return pq.read_table(output / "metrics").sort_by("source")
+
+
+def start(parquet: Path, output: Path, losses: str = "lpips_vgg,ssim", **settings: object) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.run",
+        "--runner=DirectRunner",
+        f"--input={parquet}",
+        f"--output={output}",
+    ]
+    command += [f"--losses={losses}", f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **settings)
+
+
+def modified(output: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (output / "metrics").glob("*.parquet")}
+
+
+def test_killed_run_resumes(parquet, undisturbed, tmp_path):
+    output = tmp_path / "run"
+    first = start(parquet, output)
+    deadline = time.monotonic() + 120
+    while len(modified(output)) < 3:
+        assert first.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    finished = modified(output)
+    assert 3 <= len(finished) < PAIRS // CHUNK_PAIRS
+    assert not (output / "_SUCCESS").exists()
+
+    second = start(parquet, output)
+    assert second.wait() == 0, second.stderr.read()
+    assert f"{len(finished)} chunks are done" in second.stderr.read()
+    after = modified(output)
+    assert {name: after[name] for name in finished} == finished
+    assert pq.read_table(output / "metrics").sort_by("source") == undisturbed
+    assert (output / "_SUCCESS").exists()
+    assert not (output / "_temporary").exists()
+
+
+def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path):
+    output = tmp_path / "run"
+    losses = "mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
+    # Room for run.json, not for the metrics of so many losses.
+    limits = (2_500, 2_500)
+    run = start(parquet, output, losses, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+    _, error = run.communicate()
+    assert run.returncode == 1
+    lines = error.splitlines()
+    assert len(lines) == 2, error
+    assert lines[0].startswith("error: the run broke off: ")
+    assert "File too large" in lines[0]
+    assert not modified(output)
+    assert not os.listdir(output / "_temporary")
+
+    again = start(parquet, output, losses)
+    assert again.wait() == 0, again.stderr.read()
+    assert len(pq.read_table(output / "metrics")) == PAIRS
