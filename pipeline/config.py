@@ -2,7 +2,8 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -15,6 +16,9 @@ from transforms.losses.plan import NETWORKS, PRECISIONS, Plan
 from transforms.schema import FORMATS, Fields, encoded_schema, metrics_schema
 
 AUTO = "auto"
+
+# Of the pairs that --batch_size counts; larger ones come in smaller batches, for memory goes by pixels.
+_PIXELS_PER_PAIR = Batching.pixels // Batching.pairs
 
 
 class UsageError(Exception):
@@ -94,16 +98,16 @@ def parse(argv: Sequence[str]) -> Config:
     fields = Fields(given.generated_field, given.target_field, given.id_field, _names(given.keep_fields))
     _check_kept(fields, plan)
     return Config(
-        input=tuple(pattern for part in given.input for pattern in _names(part)),
+        input=tuple(pattern for patterns in given.input for pattern in patterns),
         input_format=given.input_format,
         fields=fields,
         policy=DecodePolicy(given.max_image_pixels, given.max_image_bytes, given.size_mismatch),
         plan=plan,
         weights=given.weights,
         keras_weights=given.keras_weights,
-        batching=Batching(pairs=given.batch_size),
+        batching=Batching(given.batch_size, given.batch_size * _PIXELS_PER_PAIR),
         chunk_pairs=given.chunk_pairs,
-        output=given.output.rstrip("/") or given.output,
+        output=given.output,
         overwrite=given.overwrite,
         quiet=given.quiet,
         verbose=given.verbose,
@@ -131,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         "--input",
         nargs="+",
         action="extend",
+        type=_patterns,
         required=True,
         metavar="PATTERN",
         help="files or patterns, local or gs://; several: comma-separated, or the flag repeated",
@@ -258,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(
         group,
         "--output",
+        type=_directory,
         metavar="DIR",
         required=True,
         help="the run's directory, local or gs://; resumed if unfinished",
@@ -295,14 +301,15 @@ def _plan(given: argparse.Namespace) -> Plan:
         preset = Preset(())
     losses = _names(given.losses) or preset.losses
     layers = _names(given.vgg_layers) or preset.vgg_layers
-    try:
+    if not losses:
+        raise UsageError(f"--losses={given.losses} names no loss; see --list_losses")
+    with _blaming("--losses"):
         get_losses(losses)
-        text = given.objective or preset.objective
+    text = given.objective or preset.objective
+    with _blaming("--objective"):
         objective = parse_objective(text) if text else None
-        if given.pixel_gradient:
-            _check_gradient(objective)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    if given.pixel_gradient:
+        _check_gradient(objective)
     for names, flag in ((losses, "--losses"), (layers, "--vgg_layers")):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"{flag}={','.join(names)}: {', '.join(repeated)} is given twice")
@@ -316,7 +323,17 @@ def _plan(given: argparse.Namespace) -> Plan:
 def _check_gradient(objective: Objective | None) -> None:
     if objective is None:
         raise UsageError("--pixel_gradient needs an --objective to differentiate, such as 'lpips_vgg + 0.1*fd_l1'")
-    check_differentiable(objective)
+    with _blaming("--pixel_gradient"):
+        check_differentiable(objective)
+
+
+@contextmanager
+def _blaming(flag: str) -> Iterator[None]:
+    """Turn what the losses' own checks raise into a message that says which flag is wrong."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def _check_kept(fields: Fields, plan: Plan) -> None:
@@ -330,7 +347,7 @@ def _check_kept(fields: Fields, plan: Plan) -> None:
 def _check_leftovers(flags: Sequence[str]) -> None:
     """Arguments that are no flag and follow none that awaits a value: Beam would drop them in silence."""
     for before, argument in zip(("", *flags), flags, strict=False):
-        awaits_value = before.startswith("--") and "=" not in before
+        awaits_value = before.startswith("--") and before != "--" and "=" not in before
         if not argument.startswith("-") and not awaits_value:
             raise UsageError(f"unexpected argument {argument!r}; every argument is a flag, such as --input=PATTERN")
 
@@ -342,6 +359,19 @@ def _describe_presets() -> str:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in re.split(r"\s*,\s*", text.strip()) if name)
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    patterns = _names(text)
+    if not patterns:
+        raise argparse.ArgumentTypeError(f"{text!r} names no file; give files or patterns such as 'pairs-*.parquet'")
+    return patterns
+
+
+def _directory(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory; give a local or a gs:// one")
+    return text.rstrip("/") or text
 
 
 def _positive(text: str) -> int:

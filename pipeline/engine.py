@@ -1,5 +1,7 @@
 """The Beam engine of a run: its options, checked on the launcher."""
 
+import contextlib
+import io
 from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
@@ -23,7 +25,8 @@ def beam_options(flags: Sequence[str]) -> PipelineOptions:
     options = _parse(flags)
     standard = options.view_as(StandardOptions)
     runner = standard.runner or "DirectRunner"
-    if runner == "DirectRunner":
+    # Beam takes these names in any case.
+    if runner.lower() in ("directrunner", "direct"):
         prism = options.view_as(PrismRunnerOptions).prism_location
         standard.runner = "PrismRunner" if prism else _LOCAL_RUNNER
     try:
@@ -34,13 +37,16 @@ def beam_options(flags: Sequence[str]) -> PipelineOptions:
 
 
 def _parse(flags: Sequence[str]) -> PipelineOptions:
+    printed = io.StringIO()
     try:
-        options = PipelineOptions(list(flags))
-        known = options.get_all_options()
-        unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
+        with contextlib.redirect_stderr(printed):
+            options = PipelineOptions(list(flags))
+            known = options.get_all_options()
+            unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
     except SystemExit as error:
-        # Beam's parser has printed what is wrong.
-        raise UsageError("Apache Beam does not accept these flags, see above") from error
+        # Beam's parser prints all its flags, then what is wrong.
+        reason = printed.getvalue().rpartition(" error: ")[2].strip()
+        raise UsageError(f"Apache Beam does not accept a flag: {reason}") from error
     if unknown:
         names = ", ".join(f"--{name}" for name in sorted(unknown))
         raise UsageError(

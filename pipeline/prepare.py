@@ -13,7 +13,7 @@ from pipeline import __version__
 from pipeline.config import Config, UsageError
 from pipeline.rundir import fingerprint
 from pipeline.weights import ensure_weights, fetch_keras_weights
-from transforms.chunks import InputFile, check_fields, detect_format, match_files
+from transforms.chunks import READ_ERRORS, InputFile, check_fields, detect_format, match_files
 from transforms.losses.plan import Plan
 from transforms.losses.weights import LPIPS_SHA256, WeightsError, WeightsFile
 
@@ -47,7 +47,7 @@ def prepare(config: Config) -> Prepared:
         files = match_files(config.input)
         keep = _kept_fields(files, config)
         plan = _with_weights(config)
-    except (ValueError, WeightsError) as error:
+    except (ValueError, OSError, WeightsError) as error:
         raise UsageError(str(error)) from error
     config = dataclasses.replace(config, plan=plan)
     identity = _identity(config, files)
@@ -67,7 +67,7 @@ def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, 
     for file in files:
         try:
             format = detect_format(file.path, config.input_format)
-        except (OSError, ValueError):
+        except (*READ_ERRORS, ValueError):
             continue
         if (keep := check_fields(file.path, format, config.fields)) is not None:
             return keep
@@ -100,6 +100,7 @@ def _identity(config: Config, files: Sequence[InputFile]) -> dict[str, Any]:
         "vgg_layers": list(plan.vgg_layers),
         "lpips_weights": plan.lpips_weights.sha256 if plan.lpips_weights else None,
         "keras_weights": plan.keras_weights.sha256 if plan.keras_weights else None,
+        "input_format": config.input_format,
         "fields": asdict(config.fields) | {"keep": list(config.fields.keep)},
         "images": asdict(config.policy),
         "batching": asdict(config.batching),

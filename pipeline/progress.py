@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -76,17 +75,12 @@ class _Rate(TextColumn):
 
 
 def _show_plain(console: Console, stop: threading.Event) -> None:
-    started, done_at_start = time.monotonic(), 0
+    done = 0
     while not stop.wait(_PLAIN_SECONDS):
         counted = counted_in_process()
-        # Chunks found done and the loading of the network say nothing about the speed.
-        if not done_at_start:
-            started, done_at_start = time.monotonic(), counted["pairs_done"]
-        rate = (counted["pairs_done"] - done_at_start) / max(time.monotonic() - started, _PLAIN_SECONDS)
-        left = (counted["pairs_listed"] - counted["pairs_done"]) / rate if rate else 0
-        console.print(
-            f"{counted['pairs_done']} of {counted['pairs_listed']} pairs, {counted['pairs_failed']} failed, "
-            f"{rate:.1f} pairs/s, {left:.0f} s left",
-            highlight=False,
-            soft_wrap=True,
-        )
+        # The speed since the line before: loading the network and chunks found done say nothing about what is to come.
+        rate = (counted["pairs_done"] - done) / _PLAIN_SECONDS
+        done = counted["pairs_done"]
+        left = f"{rate:.1f} pairs/s, {(counted['pairs_listed'] - done) / rate:.0f} s left" if rate else "loading"
+        line = f"{done} of {counted['pairs_listed']} pairs, {counted['pairs_failed']} failed, {left}"
+        console.print(line, highlight=False, soft_wrap=True)

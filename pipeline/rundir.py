@@ -1,17 +1,17 @@
 """The run's directory on the launcher's side: claim a new one, resume an unfinished one, refuse anything else."""
 
-import glob
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.config import UsageError
+from transforms.chunks import READ_ERRORS
 from transforms.finish import to_json
-from transforms.write import RunFiles, delete_directory
+from transforms.write import RunFiles, delete_directory, delete_file, list_files
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -35,12 +35,16 @@ def claim(output: str, record: Mapping[str, Any], overwrite: bool) -> int:
     """
     files = RunFiles(output)
     try:
-        if overwrite:
-            _delete_run(files)
-        _refuse_others(files, record)
+        earlier = _earlier_record(files)
+        if earlier is None:
+            _refuse_foreign(files)
+        elif overwrite:
+            _delete_results(files)
+        else:
+            _refuse_others(files, earlier, record)
         files.write_whole(files.config, to_json(record))
-        return len(_list(files.metrics_directory))
-    except (OSError, BeamIOError, ValueError) as error:
+        return sum(1 for _ in list_files(files.metrics_directory))
+    except (*READ_ERRORS, ValueError) as error:
         raise UsageError(f"cannot use --output={output}: {error}; give a directory that can be written to") from error
 
 
@@ -51,16 +55,24 @@ def read_json(path: str) -> dict[str, Any]:
     return content
 
 
-def _refuse_others(files: RunFiles, record: Mapping[str, Any]) -> None:
+def _earlier_record(files: RunFiles) -> dict[str, Any] | None:
+    """The record of the run in the directory; None: there is none, for another program's run.json has no fingerprint."""
+    record = read_json(files.config) if FileSystems.exists(files.config) else None
+    return record if isinstance(record, dict) and "fingerprint" in record else None
+
+
+def _refuse_foreign(files: RunFiles) -> None:
+    # What a claim leaves that is cut short, by a full disk perhaps, is ours.
+    ours = f"{files.temporary}/"
+    if any(not path.startswith(ours) for path in list_files(files.output, deep=True)):
+        raise UsageError(f"--output={files.output} is not empty and holds no run: give an empty or a new directory")
+
+
+def _refuse_others(files: RunFiles, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     remedy = "give another --output, or --overwrite to delete it"
     if FileSystems.exists(files.success):
         raise UsageError(f"--output={files.output} holds a finished run: {remedy}")
-    if not FileSystems.exists(files.config):
-        if _list(files.output):
-            raise UsageError(f"--output={files.output} is not empty and holds no run: give an empty or a new directory")
-        return
-    earlier = read_json(files.config)
-    if earlier.get("fingerprint") != record["fingerprint"]:
+    if earlier["fingerprint"] != record["fingerprint"]:
         differing = ", ".join(_differences(earlier.get("identity", {}), record["identity"]))
         raise UsageError(
             f"--output={files.output} holds an unfinished run with other {differing or 'content'}: {remedy}"
@@ -71,18 +83,9 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     return [name for name in now if earlier.get(name) != now[name]]
 
 
-def _delete_run(files: RunFiles) -> None:
-    if not FileSystems.exists(files.config):
-        return
-    # The mark of success first and run.json last: whenever this is cut short, the rest is still known as a run.
+def _delete_results(files: RunFiles) -> None:
+    # The mark of success first, and not run.json, which will be replaced: cut short, the rest is still known as a run.
     for path in (files.success, files.summary):
-        if FileSystems.exists(path):
-            FileSystems.delete([glob.escape(path)])
+        delete_file(path)
     for directory in (*files.chunk_directories, files.temporary):
         delete_directory(directory)
-    FileSystems.delete([glob.escape(files.config)])
-
-
-def _list(directory: str) -> list[str]:
-    pattern = FileSystems.join(glob.escape(directory), "*")
-    return [metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list]

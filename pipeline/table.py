@@ -38,9 +38,7 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
 def _worst_pairs(first: str, losses: Mapping[str, Any]) -> Table:
     worst = losses[first]["worst"]
     notes = ("notes",) if any(row["notes"] for row in worst) else ()
-    rows = [
-        (row["id"], *(_number(row[name]) for name in losses), *(", ".join(row[name]) for name in notes)) for row in worst
-    ]
+    rows = ((row["id"], *(_number(row[k]) for k in losses), *(", ".join(row[k]) for k in notes)) for row in worst)
     return _table(f"worst pairs by {first}", ("id", *losses, *notes), rows)
 
 
@@ -51,9 +49,13 @@ def _table(title: str, header: tuple[str, ...], rows: Any) -> Table:
             name, justify="left" if name in ("id", "notes", "reason", "file") else "right", overflow="fold"
         )
     for row in rows:
-        # Text, not str: an id is data, and must not be read as markup.
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(_text(str(cell)) for cell in row))
     return table
+
+
+def _text(data: str) -> Text:
+    """An id is data: neither markup nor a terminal's control codes in it may take effect."""
+    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in data))
 
 
 def _number(value: float | None) -> str:

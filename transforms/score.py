@@ -29,6 +29,9 @@ PRECISION_KEY = b"pairloss.precision"
 # Decoded pairs that wait for the network: two batches keep it busy, and more would only take memory.
 _BATCHES_AHEAD = 2
 
+# One evaluator for all workers of a process, and for the next run in it: networks are large, and tracing takes seconds.
+_evaluators = Shared()
+
 # Reasons a pair fails with once it is decoded.
 SCORE_REASONS = {"evaluation_failed": "the losses of this pair alone could not be computed; the message says why"}
 
@@ -60,7 +63,7 @@ class ScorePairs(beam.PTransform):
         super().__init__()
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching, Shared()))
+        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching))
 
 
 @dataclass(eq=False)
@@ -68,11 +71,10 @@ class _Score(beam.DoFn):
     plan: Plan
     policy: DecodePolicy
     batching: Batching
-    shared: Shared
     evaluator: "Evaluator | None" = field(default=None, init=False)
 
     def setup(self) -> None:
-        self.evaluator = self.shared.acquire(partial(load_evaluator, self.plan), tag=repr(self.plan))
+        self.evaluator = _evaluators.acquire(partial(load_evaluator, self.plan), tag=repr(self.plan))
 
     def process(self, chunk: EncodedChunk) -> Iterable[ScoredChunk]:
         assert self.evaluator, "setup comes first"
@@ -127,7 +129,8 @@ def score_chunk(
                 data = None if outcome.image == "pair" else pairs[outcome.image][position].as_py()
                 fail(position, "decode", outcome.reason, outcome.message, data)
 
-    done(len(encoded.failures))
+    # Not the number of failures: one may stand for the whole chunk.
+    done(encoded.chunk.pairs - len(pairs))
     with ThreadPoolExecutor(os.cpu_count(), "decode") as executor:
         decoded = _decode_ahead(pairs, policy, executor, batching)
         for group in batch_by_shape(good_pairs(decoded), batching):
@@ -190,11 +193,13 @@ def _evaluate(
         if len(group) == 1:
             yield group, error
             return
-        half = len(group) // 2
-        yield from _evaluate(evaluator, group[:half])
-        yield from _evaluate(evaluator, group[half:])
     else:
         yield group, columns
+        return
+    # Not inside `except`: the error holds the batch's arrays, and memory may be what is short.
+    half = len(group) // 2
+    yield from _evaluate(evaluator, group[:half])
+    yield from _evaluate(evaluator, group[half:])
 
 
 class _Rows:

@@ -15,6 +15,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms.losses.catalog import LOSSES
 from transforms.schema import ScoredChunk
@@ -63,7 +64,8 @@ class Distribution:
     @classmethod
     def of_column(cls, metrics: pa.Table, column: str) -> "Distribution":
         """The distribution of one column of a table of metrics."""
-        values = metrics[column].to_numpy().astype(np.float64)
+        # Adding 0 turns -0 into 0: which of two equal values is the minimum must not show.
+        values = metrics[column].to_numpy().astype(np.float64) + 0.0
         null = metrics[column].is_null().to_numpy()
         finite = values[np.isfinite(values)]
         result = cls(
@@ -73,7 +75,7 @@ class Distribution:
             zero=int((finite == 0).sum()),
             positive=_bins(finite[finite > 0]),
             negative=_bins(-finite[finite < 0]),
-            total=Fraction(math.fsum(finite)),
+            total=_exact_sum(finite),
             worst=_worst(metrics, column, np.where(null, np.nan, values)),
         )
         if len(finite):
@@ -259,9 +261,32 @@ def _worst(metrics: pa.Table, column: str, values: np.ndarray) -> list[tuple[flo
     if len(candidates) > WORST_PAIRS:
         limit = np.partition(badness[candidates], -WORST_PAIRS)[-WORST_PAIRS]
         candidates = candidates[badness[candidates] >= limit]
-    rows = metrics.take(candidates).to_pylist()
+    rows = _plain(metrics.take(candidates)).to_pylist()
     found = [(float(badness[i]), row["source"], _jsonable(row)) for i, row in zip(candidates, rows, strict=True)]
     return heapq.nsmallest(WORST_PAIRS, found, key=_worst_first)
+
+
+def _exact_sum(values: np.ndarray) -> Fraction:
+    """The sum without rounding: what `fsum` rounds off is summed in turn until nothing is left."""
+    total, left = Fraction(0), values.tolist()
+    while part := math.fsum(left):
+        total += Fraction(part)
+        left.append(-part)
+    return total
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Dates and times as text, UTC where they have a zone: Python's own know neither nanoseconds nor all years."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_temporal(field.type):
+            column = table[index]
+            if getattr(field.type, "tz", None):
+                in_utc = column.cast(pa.timestamp(field.type.unit)).cast(pa.string())
+                text = pc.binary_join_element_wise(in_utc, "Z", "")
+            else:
+                text = column.cast(pa.string())
+            table = table.set_column(index, field.name, text)
+    return table
 
 
 def _worst_first(pair: tuple[float, str, Any]) -> tuple[float, str]:

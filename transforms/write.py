@@ -2,9 +2,12 @@
 
 import glob
 import json
+import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import apache_beam as beam
@@ -12,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.localfilesystem import LocalFileSystem
 from apache_beam.pvalue import TaggedOutput
 
 from transforms.counters import count
@@ -77,8 +81,7 @@ class RunFiles:
             _make_parent(path)
             FileSystems.rename([temporary], [path])
         except OSError:
-            if FileSystems.exists(temporary):
-                FileSystems.delete([glob.escape(temporary)])
+            delete_file(temporary)
             raise
 
 
@@ -153,9 +156,13 @@ class _ReadDone(beam.DoFn):
 
 def write_chunk(chunk: ScoredChunk, files: RunFiles) -> None:
     """Write the chunk's failures, then its metrics."""
+    failures = files.failures(chunk.chunk)
     if chunk.failures:
         lines = "".join(json.dumps(asdict(failure)) + "\n" for failure in chunk.failures)
-        files.write_whole(files.failures(chunk.chunk), lines.encode())
+        files.write_whole(failures, lines.encode())
+    else:
+        # Of an earlier try that ended before its metrics: what failed then, a network perhaps, works now.
+        delete_file(failures)
     sink = pa.BufferOutputStream()
     pq.write_table(chunk.metrics, sink, compression="zstd")
     files.write_whole(files.metrics(chunk.chunk), sink.getvalue())
@@ -172,13 +179,41 @@ def read_chunk(chunk: Chunk, files: RunFiles) -> ScoredChunk:
     return ScoredChunk(chunk, metrics, failures)
 
 
-def delete_directory(path: str) -> None:
-    """Delete a directory and the files in it, local or `gs://`, where a directory is but a prefix."""
-    inside = FileSystems.match([FileSystems.join(glob.escape(path), "*")])[0].metadata_list
-    if inside:
-        FileSystems.delete([glob.escape(metadata.path) for metadata in inside])
-    if FileSystems.exists(path):
+# Beam lists and deletes by pattern alone. Its patterns miss local directories whose path holds `[`, `*` or `?`, even
+# escaped; so local paths are left to Python.
+
+
+def list_files(directory: str, deep: bool = False) -> Iterator[str]:
+    """The files in a directory, if it is there, local or `gs://`; `deep`: and in those below it."""
+    if _is_local(directory):
+        found = Path(directory).glob("**/*" if deep else "*")
+        yield from (FileSystems.join(directory, path.relative_to(directory)) for path in found if not path.is_dir())
+        return
+    pattern = FileSystems.join(glob.escape(directory), "**" if deep else "*")
+    yield from (metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list)
+
+
+def delete_file(path: str) -> None:
+    """Delete a file, local or `gs://`, if it is there."""
+    if not FileSystems.exists(path):
+        return
+    if _is_local(path):
+        os.remove(path)
+    else:
         FileSystems.delete([glob.escape(path)])
+
+
+def delete_directory(path: str) -> None:
+    """Delete a directory, if it is there, and what is in it, local or `gs://`, where it is but a prefix."""
+    if _is_local(path):
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+    elif inside := list(list_files(path, deep=True)):
+        FileSystems.delete([glob.escape(file) for file in inside])
+
+
+def _is_local(path: str) -> bool:
+    return isinstance(FileSystems.get_filesystem(path), LocalFileSystem)
 
 
 def _make_parent(path: str) -> None:

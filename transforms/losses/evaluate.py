@@ -94,10 +94,12 @@ class Evaluator:
         fused_head = "lpips_vgg" in losses and not with_gradient and not self.on_gpu
         in_graph = [name for name in losses if not (fused_head and name == "lpips_vgg")]
         signature = [tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))] * 2
+        # Made outside the graph, or Grappler would see a constant and multiply by its rounded reciprocal instead: then
+        # half the levels come out one bit off, 8 bits differ from the same 16 bits, and GMSD's luma is not MATLAB's.
+        full_range = tf.constant(np.iinfo(dtype).max, tf.float32)
 
         @tf.function(input_signature=signature, autograph=False)
         def graph(generated: tf.Tensor, target: tf.Tensor) -> tuple[Values, Values]:
-            full_range = float(np.iinfo(dtype).max)
             generated, target = (tf.cast(images, tf.float32) / full_range for images in (generated, target))
             if with_gradient:
                 return self._values_and_gradient(generated, target, losses), {}

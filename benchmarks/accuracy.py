@@ -1,0 +1,78 @@
+"""How exact the losses are: `python -m benchmarks.accuracy`.
+
+LPIPS against the values that the original PyTorch implementation gave (benchmarks/lpips_reference.py), and bfloat16
+against float32 on the sample photographs.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.lpips_reference import REFERENCE_FILE, reference_pairs
+from pipeline.samples import CORRUPTIONS, make_pairs
+from pipeline.weights import ensure_weights
+from transforms.decode import DecodePolicy, decode_pair
+from transforms.losses.evaluate import Evaluator
+from transforms.losses.plan import Plan
+from transforms.losses.weights import LPIPS_SHA256, WeightsFile
+
+NETWORK_LOSSES = ("lpips_vgg", "vgg_mse", "style")
+
+# Below this LPIPS, a pair is so nearly identical that a relative error says nothing.
+NEARLY_IDENTICAL = 1e-3
+
+
+def main() -> int:
+    """Measure, and print the tables."""
+    console = Console(width=110)
+    console.print("LPIPS in float32 against the original in float64", _against_the_original(), sep="\n")
+    console.print("bfloat16 against float32 on the samples", _between_precisions(), sep="\n")
+    return 0
+
+
+def _against_the_original() -> Table:
+    evaluator = _evaluator("float32", ("lpips_vgg",))
+    stored = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
+    expected = {case["name"]: case["value"] for case in stored["cases"]}
+    table = Table("pair", "original", "ours", "difference")
+    for pair in reference_pairs():
+        ours = float(evaluator(pair.generated[None], pair.target[None])["lpips_vgg"][0])
+        original = expected[pair.name]
+        table.add_row(pair.name, f"{original:.8f}", f"{ours:.8f}", f"{ours - original:+.1e}")
+    return table
+
+
+def _between_precisions() -> Table:
+    pairs = [
+        decode_pair(pair.generated, pair.target, DecodePolicy())
+        for pair in make_pairs()
+        if pair.degradation not in CORRUPTIONS
+    ]
+    evaluators = [_evaluator(precision, NETWORK_LOSSES) for precision in ("float32", "bfloat16")]
+    values = [[evaluator(pair.generated[None], pair.target[None]) for pair in pairs] for evaluator in evaluators]
+    table = Table("loss", "median relative error", "largest absolute error", "rank correlation")
+    for loss in NETWORK_LOSSES:
+        exact, rounded = (np.array([row[loss][0] for row in rows], np.float64) for rows in values)
+        different = exact > NEARLY_IDENTICAL
+        relative = np.median(np.abs(rounded - exact)[different] / exact[different])
+        largest = np.abs(rounded - exact).max()
+        table.add_row(loss, f"{relative:.1e}", f"{largest:.1e}", f"{_rank_correlation(exact, rounded):.6f}")
+    return table
+
+
+def _evaluator(precision: str, losses: Sequence[str]) -> Evaluator:
+    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    return Evaluator(Plan(tuple(losses), precision=precision, lpips_weights=weights))
+
+
+def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's: Pearson's correlation of the ranks."""
+    return float(np.corrcoef(x.argsort().argsort(), y.argsort().argsort())[0, 1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""How close the pipeline comes to its bounds: `python -m benchmarks.end_to_end`.
+
+The bound of scoring is the network alone: VGG16 up to relu5_3 on batches that are in memory already. The bound of
+`--preset=edges`, which needs no network, is decoding alone. Everything is measured in one run on the same pairs, so
+that the ratios hold although machines differ.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import PRESETS
+from pipeline.run import main as run
+from pipeline.samples import SamplePair, pairs_of_size, repeat_pairs, write_parquet
+from pipeline.weights import ensure_weights
+from transforms.batch import Batching, batch_by_shape
+from transforms.decode import DecodedPair, DecodePolicy, decode_pair
+from transforms.losses.evaluate import Evaluator, resolve_precision
+from transforms.losses.layers import LPIPS_LAYERS
+from transforms.losses.plan import Plan
+from transforms.losses.vgg import LPIPS_PREPROCESSING, Vgg16
+from transforms.losses.weights import LPIPS_SHA256, WeightsFile, load_lpips
+
+SQUARE = ((256, 256),)
+MIXED = ((256, 256), (192, 320), (320, 240), (128, 128), (300, 200))
+DISTINCT_PAIRS = 40
+
+Batches = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+def main() -> int:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.end_to_end", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=160, help="pairs of each measurement (default: %(default)s)")
+    pairs = parser.parse_args().pairs
+    console = Console(width=110)
+    with tempfile.TemporaryDirectory() as directory:
+        square, mixed = Path(directory) / "square.parquet", Path(directory) / "mixed.parquet"
+        write_parquet(square, _pairs(SQUARE, pairs))
+        write_parquet(mixed, _pairs(MIXED, pairs))
+        trunk_speed = 0.0
+        precisions = list(dict.fromkeys(("float32", resolve_precision("auto"))))
+        scoring = Table("pairs", "precision", "network", "+ losses", "pipeline", "losses/network", "pipeline/network")
+        for precision in precisions:
+            for name, sizes, path in (("256x256", SQUARE, square), ("5 sizes", MIXED, mixed)):
+                row = _scoring(sizes, pairs, path, precision, Path(directory))
+                scoring.add_row(name, precision, *_formatted(row))
+                trunk_speed = row[0] if name == "256x256" else trunk_speed
+        console.print("Pairs per second, --preset=default, and ratios to the network alone", scoring, sep="\n")
+        edges = Table("pairs", "decoding", "pipeline", "pipeline/decoding")
+        decoding, pipeline = _edges(pairs, square, Path(directory))
+        edges.add_row("256x256", f"{decoding:.1f}", f"{pipeline:.1f}", f"{pipeline / decoding:.2f}")
+        console.print("Pairs per second, --preset=edges", edges, sep="\n")
+        console.print(*_processes(trunk_speed, Path(directory)), sep="\n")
+    return 0
+
+
+def _scoring(
+    sizes: Sequence[tuple[int, int]], pairs: int, path: Path, precision: str, directory: Path
+) -> tuple[float, float, float]:
+    """Pairs per second of the network alone, with the losses, and of the pipeline."""
+    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    batches = _batches(sizes, pairs)
+    vgg = Vgg16(load_lpips(weights.read()), LPIPS_PREPROCESSING, tf.as_dtype(precision))
+    evaluator = Evaluator(Plan(PRESETS["default"].losses, precision=precision, lpips_weights=weights))
+    network_seconds = _seconds(partial(_for_each, _network(vgg), batches))
+    losses_seconds = _seconds(partial(_for_each, evaluator, batches))
+    pipeline_seconds = _pipeline_seconds(path, directory, f"--precision={precision}")
+    return pairs / network_seconds, pairs / losses_seconds, pairs / pipeline_seconds
+
+
+def _edges(pairs: int, path: Path, directory: Path) -> tuple[float, float]:
+    """Pairs per second of decoding alone and of the pipeline with --preset=edges."""
+    encoded = [(pair.generated, pair.target) for pair in _pairs(SQUARE, pairs)]
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        decoding_seconds = _seconds(lambda: list(executor.map(_decode, encoded)))
+    return pairs / decoding_seconds, pairs / _pipeline_seconds(path, directory, "--preset=edges")
+
+
+def _processes(trunk_speed: float, directory: Path) -> Iterator[str]:
+    """Memory and cold start, measured on processes of their own."""
+    few, many = 64, 640
+    used = {}
+    for pairs in (few, many):
+        path = directory / f"{pairs}.parquet"
+        write_parquet(path, _pairs(SQUARE, pairs))
+        seconds, used[pairs] = _run_in_process(path, directory / f"run-{pairs}")
+        if pairs == few:
+            beyond = seconds - few / trunk_speed
+            yield f"cold: {few} pairs in {seconds:.1f} s, {beyond:.1f} s of it beyond the network's own"
+    ratio = used[many] / used[few]
+    yield f"peak memory: {used[few]:.0f} MiB for {few} pairs, {used[many]:.0f} MiB for {many}: x {ratio:.3f}"
+
+
+def _pairs(sizes: Sequence[tuple[int, int]], count: int) -> Iterator[SamplePair]:
+    """Pairs of the sizes in turn; a few distinct ones, over and over, for making them takes longer than scoring."""
+    each = DISTINCT_PAIRS // len(sizes)
+    made = [list(pairs_of_size(height, width, each)) for height, width in sizes]
+    distinct = list(chain.from_iterable(zip(*made, strict=True)))
+    repeated = repeat_pairs(distinct, -(-count // len(distinct)))
+    return (pair for pair, _ in zip(repeated, range(count), strict=False))
+
+
+def _batches(sizes: Sequence[tuple[int, int]], count: int) -> Batches:
+    decoded = (_decode((pair.generated, pair.target)) for pair in _pairs(sizes, count))
+    groups = batch_by_shape(decoded, Batching())
+    return [(np.stack([p.generated for p in group]), np.stack([p.target for p in group])) for group in groups]
+
+
+def _decode(encoded: tuple[bytes, bytes]) -> DecodedPair:
+    return decode_pair(*encoded, DecodePolicy())
+
+
+def _network(vgg: Vgg16) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:
+    signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)] * 2
+
+    @tf.function(input_signature=signature)
+    def network(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        images = tf.cast(tf.concat([generated, target], 0), tf.float32) / 255
+        return vgg.features(images, LPIPS_LAYERS)["relu5_3"]
+
+    return network
+
+
+def _for_each(function: Callable[[np.ndarray, np.ndarray], object], batches: Batches) -> None:
+    for generated, target in batches:
+        function(generated, target)
+
+
+def _seconds(work: Callable[[], object], warm_up: bool = True) -> float:
+    if warm_up:
+        work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _pipeline_seconds(path: Path, directory: Path, *flags: str) -> float:
+    """Seconds of a whole run in this process, whose networks an earlier run has loaded."""
+    output = f"--output={directory / 'run'}"
+    arguments = ["--runner=FnApiRunner", f"--input={path}", output, "--overwrite", "--quiet", *flags]
+
+    def work() -> None:
+        assert run(arguments) == 0
+
+    return _seconds(work)
+
+
+def _run_in_process(path: Path, output: Path) -> tuple[float, float]:
+    """Wall seconds and peak MiB of a run in a process of its own."""
+    command = [sys.executable, "-m", "pipeline.run", "--runner=FnApiRunner", f"--input={path}", f"--output={output}"]
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, "--precision=auto", "--quiet"])
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, "the run failed"
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def _formatted(row: tuple[float, float, float]) -> list[str]:
+    network, losses, pipeline = row
+    return [
+        f"{network:.1f}",
+        f"{losses:.1f}",
+        f"{pipeline:.1f}",
+        f"{losses / network:.2f}",
+        f"{pipeline / network:.2f}",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
