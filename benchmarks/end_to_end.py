@@ -44,53 +44,54 @@ Batches = Sequence[tuple[np.ndarray, np.ndarray]]
 def main() -> int:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.end_to_end", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=160, help="pairs of each measurement (default: %(default)s)")
-    pairs = parser.parse_args().pairs
+    parser.add_argument("--seconds", type=float, default=12, help="of each measurement, about (default: %(default)s)")
+    seconds = parser.parse_args().seconds
     console = Console(width=110)
-    with tempfile.TemporaryDirectory() as directory:
-        square, mixed = Path(directory) / "square.parquet", Path(directory) / "mixed.parquet"
-        write_parquet(square, _pairs(SQUARE, pairs))
-        write_parquet(mixed, _pairs(MIXED, pairs))
-        trunk_speed = 0.0
-        precisions = list(dict.fromkeys(("float32", resolve_precision("auto"))))
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        network_speed = 0.0
         scoring = Table("pairs", "precision", "network", "+ losses", "pipeline", "losses/network", "pipeline/network")
-        for precision in precisions:
-            for name, sizes, path in (("256x256", SQUARE, square), ("5 sizes", MIXED, mixed)):
-                row = _scoring(sizes, pairs, path, precision, Path(directory))
-                scoring.add_row(name, precision, *_formatted(row))
-                trunk_speed = row[0] if name == "256x256" else trunk_speed
+        for precision in dict.fromkeys(("float32", resolve_precision("auto"))):
+            for name, sizes in (("5 sizes", MIXED), ("256x256", SQUARE)):
+                speeds = _scoring(sizes, precision, seconds, directory)
+                scoring.add_row(name, precision, *_formatted(speeds))
+                network_speed = speeds[0]
         console.print("Pairs per second, --preset=default, and ratios to the network alone", scoring, sep="\n")
         edges = Table("pairs", "decoding", "pipeline", "pipeline/decoding")
-        decoding, pipeline = _edges(pairs, square, Path(directory))
+        decoding, pipeline = _edges(seconds, directory)
         edges.add_row("256x256", f"{decoding:.1f}", f"{pipeline:.1f}", f"{pipeline / decoding:.2f}")
         console.print("Pairs per second, --preset=edges", edges, sep="\n")
-        console.print(*_processes(trunk_speed, Path(directory)), sep="\n")
+        console.print(*_processes(network_speed, directory), sep="\n")
     return 0
 
 
 def _scoring(
-    sizes: Sequence[tuple[int, int]], pairs: int, path: Path, precision: str, directory: Path
+    sizes: Sequence[tuple[int, int]], precision: str, seconds: float, directory: Path
 ) -> tuple[float, float, float]:
     """Pairs per second of the network alone, with the losses, and of the pipeline."""
     weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
-    batches = _batches(sizes, pairs)
     vgg = Vgg16(load_lpips(weights.read()), LPIPS_PREPROCESSING, tf.as_dtype(precision))
     evaluator = Evaluator(Plan(PRESETS["default"].losses, precision=precision, lpips_weights=weights))
-    network_seconds = _seconds(partial(_for_each, _network(vgg), batches))
-    losses_seconds = _seconds(partial(_for_each, evaluator, batches))
-    pipeline_seconds = _pipeline_seconds(path, directory, f"--precision={precision}")
-    return pairs / network_seconds, pairs / losses_seconds, pairs / pipeline_seconds
+    distinct = _batches(sizes, DISTINCT_PAIRS)
+    work = [partial(_for_each, function, distinct) for function in (_network(vgg), evaluator)]
+    once = _seconds(work[0])
+    rounds = max(1, round(seconds / once))
+    network, losses = (rounds * DISTINCT_PAIRS / _seconds(one, rounds) for one in work)
+    pipeline = _pipeline_speed(sizes, rounds * DISTINCT_PAIRS, directory, f"--precision={precision}")
+    return network, losses, pipeline
 
 
-def _edges(pairs: int, path: Path, directory: Path) -> tuple[float, float]:
+def _edges(seconds: float, directory: Path) -> tuple[float, float]:
     """Pairs per second of decoding alone and of the pipeline with --preset=edges."""
-    encoded = [(pair.generated, pair.target) for pair in _pairs(SQUARE, pairs)]
+    encoded = [(pair.generated, pair.target) for pair in _pairs(SQUARE, DISTINCT_PAIRS)]
     with ThreadPoolExecutor(os.cpu_count()) as executor:
-        decoding_seconds = _seconds(lambda: list(executor.map(_decode, encoded)))
-    return pairs / decoding_seconds, pairs / _pipeline_seconds(path, directory, "--preset=edges")
+        once = _seconds(lambda: list(executor.map(_decode, encoded)))
+        rounds = max(1, round(seconds / once))
+        decoding = rounds * DISTINCT_PAIRS / _seconds(lambda: list(executor.map(_decode, encoded)), rounds)
+    return decoding, _pipeline_speed(SQUARE, rounds * DISTINCT_PAIRS, directory, "--preset=edges")
 
 
-def _processes(trunk_speed: float, directory: Path) -> Iterator[str]:
+def _processes(network_speed: float, directory: Path) -> Iterator[str]:
     """Memory and cold start, measured on processes of their own."""
     few, many = 64, 640
     used = {}
@@ -99,7 +100,7 @@ def _processes(trunk_speed: float, directory: Path) -> Iterator[str]:
         write_parquet(path, _pairs(SQUARE, pairs))
         seconds, used[pairs] = _run_in_process(path, directory / f"run-{pairs}")
         if pairs == few:
-            beyond = seconds - few / trunk_speed
+            beyond = seconds - few / network_speed
             yield f"cold: {few} pairs in {seconds:.1f} s, {beyond:.1f} s of it beyond the network's own"
     ratio = used[many] / used[few]
     yield f"peak memory: {used[few]:.0f} MiB for {few} pairs, {used[many]:.0f} MiB for {many}: x {ratio:.3f}"
@@ -140,23 +141,26 @@ def _for_each(function: Callable[[np.ndarray, np.ndarray], object], batches: Bat
         function(generated, target)
 
 
-def _seconds(work: Callable[[], object], warm_up: bool = True) -> float:
-    if warm_up:
-        work()
-    start = time.perf_counter()
+def _seconds(work: Callable[[], object], rounds: int = 1) -> float:
+    """Seconds of the rounds, after one that is not counted."""
     work()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        work()
     return time.perf_counter() - start
 
 
-def _pipeline_seconds(path: Path, directory: Path, *flags: str) -> float:
-    """Seconds of a whole run in this process, whose networks an earlier run has loaded."""
-    output = f"--output={directory / 'run'}"
-    arguments = ["--runner=FnApiRunner", f"--input={path}", output, "--overwrite", "--quiet", *flags]
-
-    def work() -> None:
-        assert run(arguments) == 0
-
-    return _seconds(work)
+def _pipeline_speed(sizes: Sequence[tuple[int, int]], pairs: int, directory: Path, *flags: str) -> float:
+    """Pairs per second of a whole run in this process, whose networks an earlier, small run has loaded."""
+    seconds = 0.0
+    for count in (DISTINCT_PAIRS, pairs):
+        path = directory / "pairs.parquet"
+        write_parquet(path, _pairs(sizes, count))
+        output = f"--output={directory / 'run'}"
+        start = time.perf_counter()
+        assert run(["--runner=FnApiRunner", f"--input={path}", output, "--overwrite", "--quiet", *flags]) == 0
+        seconds = time.perf_counter() - start
+    return pairs / seconds
 
 
 def _run_in_process(path: Path, output: Path) -> tuple[float, float]:

@@ -56,7 +56,7 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def _earlier_record(files: RunFiles) -> dict[str, Any] | None:
-    """The record of the run in the directory; None: there is none, for another program's run.json has no fingerprint."""
+    """The record of the run in the directory; None: there is no run, or a run.json without a fingerprint, not ours."""
     record = read_json(files.config) if FileSystems.exists(files.config) else None
     return record if isinstance(record, dict) and "fingerprint" in record else None
 

@@ -276,17 +276,18 @@ def _exact_sum(values: np.ndarray) -> Fraction:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Dates and times as text, UTC where they have a zone: Python's own know neither nanoseconds nor all years."""
-    for index, field in enumerate(table.schema):
-        if pa.types.is_temporal(field.type):
-            column = table[index]
-            if getattr(field.type, "tz", None):
-                in_utc = column.cast(pa.timestamp(field.type.unit)).cast(pa.string())
-                text = pc.binary_join_element_wise(in_utc, "Z", "")
-            else:
-                text = column.cast(pa.string())
-            table = table.set_column(index, field.name, text)
+    """Dates and times as text: Python's own know neither nanoseconds nor all years."""
+    for index, column in enumerate(table.columns):
+        if pa.types.is_temporal(column.type):
+            table = table.set_column(index, table.column_names[index], _as_text(column))
     return table
+
+
+def _as_text(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times with a zone in UTC, marked by a Z: not every worker has the zone's rules."""
+    if getattr(times.type, "tz", None) is None:
+        return times.cast(pa.string())
+    return pc.binary_join_element_wise(times.cast(pa.timestamp(times.type.unit)).cast(pa.string()), "Z", "")
 
 
 def _worst_first(pair: tuple[float, str, Any]) -> tuple[float, str]:
