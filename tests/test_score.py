@@ -280,6 +280,15 @@ class TestEvaluationErrors:
         assert scored.metrics["mae"].to_pylist() == list(range(13))
         assert max(evaluator.batches) <= most
 
+    def test_failures_of_all_kinds_come_in_file_order(self):
+        chunk = plain([1, 200, 3, 200])
+        bad = chunk.pairs.set_column(2, "generated", pa.array([None, *chunk.pairs["generated"].to_pylist()[1:]]))
+        bad = bad.set_column(3, "target", pa.array([*bad["target"].to_pylist()[:2], b"x", bad["target"][3].as_py()]))
+        scored = score_chunk(replace(chunk, pairs=bad), Fussy(hated=200))
+        reasons = ["null_image", "evaluation_failed", "unknown_format", "evaluation_failed"]
+        assert [failure.reason for failure in scored.failures] == reasons
+        assert [failure.id for failure in scored.failures] == [f"pair-{number}" for number in range(4)]
+
     def test_not_even_one_pair_fits(self):
         scored = score_chunk(plain(list(range(5))), Fussy(most=0))
         assert [failure.id for failure in scored.failures] == [f"pair-{number}" for number in range(5)]
@@ -328,11 +337,15 @@ class TestProgress:
 
 
 @pytest.mark.parametrize(
-    ("batching", "ahead"),
-    [(Batching(pairs=4), 8), (Batching(pairs=1), 2), (Batching(pairs=4, pending_bytes=4 * 2 * 48), 4)],
-    ids=["two batches", "two pairs", "few bytes"],
+    ("batching", "ahead", "batch"),
+    [
+        pytest.param(Batching(pairs=4), 8, 4, id="two batches"),
+        pytest.param(Batching(pairs=1), 2, 1, id="two pairs"),
+        # A pair has 96 bytes.
+        pytest.param(Batching(pairs=20, pending_bytes=4 * 96), 4, 5, id="few bytes"),
+    ],
 )
-def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahead):
+def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahead, batch):
     """Memory holds the pairs of a few batches, not those of a chunk."""
     from transforms import score
 
@@ -357,8 +370,8 @@ def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahe
     monkeypatch.setattr(score, "decode_pair", counting)
     scored = score_chunk(plain(list(range(60))), Slow(), batching=batching)
     assert len(scored.metrics) == 60
-    # Those ahead, the batch that fills, and the one before the first pair's size is known.
-    assert most <= ahead + 2 * batching.pairs + 1
+    # Those ahead, the one that is waited for, and the batch that fills.
+    assert most <= ahead + 1 + batch
 
 
 def test_beam_step_equals_the_function(evaluator):

@@ -164,10 +164,12 @@ def _decode_ahead(
     pairs: pa.Table, policy: DecodePolicy, executor: Executor, batching: Batching
 ) -> Iterator[DecodedPair | DecodeError]:
     pending: deque[Future[DecodedPair | DecodeError]] = deque()
-    ahead, largest = _BATCHES_AHEAD * batching.pairs, 1
+    ahead = _BATCHES_AHEAD * batching.pairs
+    # Until one has come out, pairs are taken to be as large as they may be; after that, as large as the largest so far.
+    largest = 0
     for generated, target in zip(pairs["generated"], pairs["target"], strict=True):
         pending.append(executor.submit(_decode, generated, target, policy))
-        while len(pending) > min(ahead, batching.pending_bytes // largest):
+        while len(pending) > min(ahead, batching.pending_bytes // (largest or 6 * policy.max_image_pixels)):
             outcome = pending.popleft().result()
             if isinstance(outcome, DecodedPair):
                 largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
