@@ -113,16 +113,18 @@ class TestBatches:
         images = pairs(DIFFERENT)
         expected = everything(*images)
         for name, values in everything(*(pictures.astype(np.uint16) * 257 for pictures in images)).items():
-            np.testing.assert_array_equal(values, expected[name], err_msg=name)
+            # The graph gets the same floats; the fused kernels count in levels, and round other sums.
+            np.testing.assert_allclose(values, expected[name], rtol=1e-6, err_msg=name)
 
     @pytest.mark.parametrize(("dtype", "step"), [(np.uint8, 1), (np.uint16, 257), (np.uint16, 1)])
     def test_losses_get_the_exact_quotient(self, monkeypatch, dtype, step):
-        monkeypatch.setattr(pixels, "mae", lambda generated, target: generated[:, 0, 0, 0])
+        monkeypatch.setattr(pixels, "charbonnier", lambda generated, target: generated[:, 0, 0, 0])
         full_range = np.iinfo(dtype).max
         levels = np.arange(0, full_range + 1, step, dtype)
         images = np.broadcast_to(levels.reshape(-1, 1, 1, 1), (len(levels), 1, 1, 3))
         expected = levels.astype(np.float32) / np.float32(full_range)
-        np.testing.assert_array_equal(Evaluator(Plan(("mae",)))(images, images)["mae"], expected)
+        values = Evaluator(Plan(("charbonnier",)))(images, images)["charbonnier"]
+        np.testing.assert_array_equal(values, expected)
 
     def test_16_bits_are_not_cut_to_8(self):
         evaluator = Evaluator(Plan(("mae",)))
@@ -387,8 +389,8 @@ class TestBfloat16:
 class TestWorkDone:
     def test_one_trace_per_losses_and_type_whatever_the_sizes(self, monkeypatch):
         traces = []
-        monkeypatch.setattr(pixels, "mae", lambda generated, target: traces.append(1) or generated[:, 0, 0, 0])
-        evaluator = Evaluator(Plan(("mae", "ssim")))
+        monkeypatch.setattr(pixels, "charbonnier", lambda generated, target: traces.append(1) or generated[:, 0, 0, 0])
+        evaluator = Evaluator(Plan(("charbonnier", "multiscale_fd")))
 
         def call(dtype, *shapes):
             for shape in shapes:
@@ -397,7 +399,7 @@ class TestWorkDone:
 
         assert call(np.uint8, (1, 11, 11)) == 1
         assert call(np.uint8, (3, 12, 40), (1, 33, 17), (8, 11, 11)) == 1
-        assert call(np.uint8, (1, 4, 4), (2, 10, 50)) == 2, "without ssim: other losses"
+        assert call(np.uint8, (1, 4, 4), (2, 8, 50)) == 2, "without multiscale_fd: other losses"
         assert call(np.uint16, (1, 11, 11), (5, 20, 13)) == 3
         assert call(np.uint8, (2, 14, 14), (1, 5, 6)) == 3
 
@@ -451,7 +453,7 @@ class TestErrors:
         def exhaust(generated, target):
             raise error
 
-        monkeypatch.setattr(pixels, "mae", exhaust)
+        monkeypatch.setattr(pixels, "charbonnier", exhaust)
         images = np.zeros((1, 4, 4, 3), np.uint8)
         with pytest.raises(EvaluationError, match=f"{type(error).__name__}: .*OOM"):
-            Evaluator(Plan(("mae",)))(images, images)
+            Evaluator(Plan(("charbonnier",)))(images, images)

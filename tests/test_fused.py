@@ -1,102 +1,59 @@
-"""The fused LPIPS head against its definition in TensorFlow, on features made up: no network is needed."""
-
-from concurrent.futures import ThreadPoolExecutor
+"""The fused kernels against the float64 references and against their definitions in TensorFlow."""
 
 import numpy as np
 import pytest
+import reference
 import tensorflow as tf
+from pictures import noise, smooth
 
-from transforms.losses import fused, perceptual
-from transforms.losses.layers import LPIPS_LAYERS
+from transforms.losses.catalog import LOSSES, loss_function
+from transforms.losses.fused import KERNELS
 
-CHANNELS = dict(zip(LPIPS_LAYERS, (64, 128, 256, 512, 512), strict=True))
-SIZES = [(16, 16), (17, 23), (35, 16)]
-DTYPES = ["float32", "bfloat16"]
-
-
-@pytest.fixture(scope="module")
-def executor():
-    with ThreadPoolExecutor(2) as threads:
-        yield threads
+SIZES = [(2, 2), (3, 3), (11, 11), (11, 40), (12, 13), (33, 20), (64, 65)]
 
 
-@pytest.fixture(scope="module")
-def heads():
-    rng = np.random.default_rng(9)
-    return {layer: rng.random(channels, np.float32) for layer, channels in CHANNELS.items()}
+def definition(name: str, generated: np.ndarray, target: np.ndarray) -> float:
+    levels = np.float32(np.iinfo(generated.dtype).max)
+    images = (tf.constant(image[None].astype(np.float32) / levels) for image in (generated, target))
+    return float(loss_function(LOSSES[name])(*images)[0])
 
 
-def made_up(seed, images, height, width):
-    """Features [images, h, w, C] as ReLUs leave them: half zeros, a few pixels with nothing else."""
-    rng = np.random.default_rng(seed)
-    features = {}
-    for octave, (layer, channels) in enumerate(CHANNELS.items()):
-        maps = np.maximum(rng.normal(0, 10, (images, height >> octave, width >> octave, channels)), 0)
-        maps[rng.random(maps.shape[:3]) < 0.1] = 0
-        features[layer] = maps.astype(np.float32)
-    return features
-
-
-def as_tensors(features, dtype):
-    return {layer: tf.cast(maps, dtype) for layer, maps in features.items()}
-
-
-def as_arrays(tensors):
-    """float32, or bfloat16 as its bits."""
-    is_float32 = next(iter(tensors.values())).dtype == tf.float32
-    return {k: (maps if is_float32 else tf.bitcast(maps, tf.uint16)).numpy() for k, maps in tensors.items()}
-
-
-def definition(tensors, heads):
-    pairs = len(tensors["relu1_2"]) // 2
-    halves = ({layer: maps[half] for layer, maps in tensors.items()} for half in (np.s_[:pairs], np.s_[pairs:]))
-    return perceptual.lpips_vgg(*halves, heads).numpy()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("pairs", [1, 3])
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("size", SIZES)
-def test_equals_the_definition(executor, heads, size, pairs, dtype):
-    tensors = as_tensors(made_up(1, 2 * pairs, *size), dtype)
-    values = fused.lpips_vgg(as_arrays(tensors), heads, executor)
-    assert values.shape == (pairs,)
-    assert values.dtype == np.float32
-    np.testing.assert_allclose(values, definition(tensors, heads), rtol=1e-6)
+@pytest.mark.parametrize("kind", ["noise", "near", "smooth", "16 bit", "one pixel"])
+def test_equals_the_definition(name, size, kind):
+    if min(size) < LOSSES[name].min_side:
+        pytest.skip("not defined at this size")
+    target = smooth(*size)
+    generated = noise(1, *size)
+    if kind == "near":
+        generated = np.clip(target.astype(int) + noise(2, *size) % 3 - 1, 0, 255).astype(np.uint8)
+    elif kind == "smooth":
+        generated = smooth(*size, shift=3)
+    elif kind == "16 bit":
+        generated, target = noise(3, *size, dtype=np.uint16), target * np.uint16(257)
+    elif kind == "one pixel":
+        generated = target.copy()
+        generated[0, -1, 1] ^= 1
+    value = KERNELS[name](generated, target)
+    levels = np.iinfo(target.dtype).max
+    # Single float32 roundings are 6e-8; SSIM is a sum of terms near 1, so its error does not shrink with its value.
+    exact = getattr(reference, name)(generated / levels, target / levels)
+    # MATLAB's GMSD knows 8 bits only.
+    if (name, kind) != ("gmsd", "16 bit"):
+        assert value == pytest.approx(exact, rel=1e-6, abs=5e-7 if name == "ssim" else 1e-9)
+    # The definition rounds every pixel to float32, which shows where a smooth residual is differentiated.
+    assert value == pytest.approx(definition(name, generated, target), rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", SIZES)
-def test_identical_features_are_exactly_0_apart(executor, heads, size, dtype):
-    features = {layer: np.concatenate([maps, maps]) for layer, maps in made_up(2, 2, *size).items()}
-    assert not fused.lpips_vgg(as_arrays(as_tensors(features, dtype)), heads, executor).any()
+@pytest.mark.parametrize("name", KERNELS)
+def test_identical_pair_is_exact(name):
+    image = noise(0, 41, 37)
+    expected = {"ssim": 1.0, "psnr": np.inf}.get(name, 0.0)
+    assert KERNELS[name](image, image.copy()) == expected
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_pixels_without_features_count_as_the_definition_counts_them(executor, heads, dtype):
-    features = made_up(3, 6, 17, 23)
-    for maps in features.values():
-        maps[[0, 1, 4]] = 0  # the generated image of pairs 0 and 1, the target of pair 1
-    tensors = as_tensors(features, dtype)
-    values = fused.lpips_vgg(as_arrays(tensors), heads, executor)
-    np.testing.assert_allclose(values, definition(tensors, heads), rtol=1e-6)
-    assert values[0] > 0
-    assert values[1] == 0
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_tiny_and_huge_features_are_no_less_exact(executor, heads, dtype):
-    features = made_up(4, 4, 16, 16)
-    for maps in features.values():
-        maps[[0, 2]] *= np.float32(1e-12)
-        maps[[1, 3]] *= np.float32(1e15)
-    tensors = as_tensors(features, dtype)
-    np.testing.assert_allclose(
-        fused.lpips_vgg(as_arrays(tensors), heads, executor), definition(tensors, heads), rtol=1e-6
-    )
-
-
-def test_the_features_are_not_written_to(executor, heads):
-    features = made_up(5, 2, 16, 16)
-    for maps in features.values():
-        maps.flags.writeable = False
-    assert fused.lpips_vgg(features, heads, executor)[0] > 0
+@pytest.mark.parametrize("name", KERNELS)
+def test_extremes_stay_finite(name):
+    black, white = np.zeros((40, 30, 3), np.uint8), np.full((40, 30, 3), 255, np.uint8)
+    assert KERNELS[name](black, white) == pytest.approx(definition(name, black, white), rel=2e-6, abs=1e-7)

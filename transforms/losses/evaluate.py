@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Evaluator:
             tensors = load_keras(plan.keras_weights.read())
             check_vgg16(tensors, heads=False)
             self._networks["keras"] = Vgg16(tensors, KERAS_PREPROCESSING, dtype)
-        self._executor = ThreadPoolExecutor(os.cpu_count(), "distance")
+        self._executor = ThreadPoolExecutor(os.cpu_count(), "fused")
         self._graph = cache(self._build_graph)
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
@@ -76,21 +76,34 @@ class Evaluator:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
 
     def _evaluate(self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-        values, lpips_features = self._graph(losses, generated.dtype)(generated, target)
+        whole_objective = self.plan.objective is not None and set(self.plan.objective_losses) <= set(losses)
+        with_gradient = whole_objective and self.plan.pixel_gradient
+        # The gradient and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
+        fusible = () if with_gradient or self.on_gpu else tuple(name for name in losses if name in fused.KERNELS)
+        fused_values = self._executor.map(partial(_apply_kernels, fusible), generated, target)
+        in_graph = tuple(name for name in losses if name not in fusible)
+        columns = self._run_graph(in_graph, with_gradient, generated, target) if in_graph else {}
+        columns |= dict(zip(fusible, np.array(list(fused_values), np.float32).T, strict=True))
+        if self.plan.objective and whole_objective and not with_gradient:
+            columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
+        renamed = {self.plan.column(name): value for name, value in columns.items()}
+        return {name: renamed[name] for name in self.plan.columns if name in renamed}
+
+    def _run_graph(
+        self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        values, lpips_features = self._graph(losses, with_gradient, generated.dtype)(generated, target)
         columns = {name: value.numpy() for name, value in values.items()}
         if lpips_features:
             # A view of the tensors' own memory: numpy() would copy hundreds of megabytes.
             views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in lpips_features.items()}
-            columns["lpips_vgg"] = fused.lpips_vgg(views, self._heads, self._executor)
-        objective = self.plan.objective
-        if objective and "objective" not in columns and set(self.plan.objective_losses) <= set(losses):
-            columns["objective"] = np.asarray(objective.evaluate(columns), np.float32)
-        renamed = {self.plan.column(name): value for name, value in columns.items()}
-        return {name: renamed[name] for name in self.plan.columns if name in renamed}
+            columns["lpips_vgg"] = fused.lpips.lpips_vgg(views, self._heads, self._executor)
+        return columns
 
-    def _build_graph(self, losses: tuple[str, ...], dtype: np.dtype) -> Callable[..., tuple[Values, Values]]:
+    def _build_graph(
+        self, losses: tuple[str, ...], with_gradient: bool, dtype: np.dtype
+    ) -> Callable[..., tuple[Values, Values]]:
         """The graph for these losses: pairs in; values, and LPIPS' raw features if its head runs outside."""
-        with_gradient = self.plan.pixel_gradient and set(self.plan.objective_losses) <= set(losses)
         fused_head = "lpips_vgg" in losses and not with_gradient and not self.on_gpu
         in_graph = [name for name in losses if not (fused_head and name == "lpips_vgg")]
         signature = [tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))] * 2
@@ -173,6 +186,10 @@ def resolve_precision(precision: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else []
     return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
+
+
+def _apply_kernels(losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> list[float]:
+    return [fused.KERNELS[name](generated, target) for name in losses]
 
 
 def _rows(features: NetworkFeatures, rows: slice) -> dict[str, perceptual.Features]:

@@ -1,0 +1,102 @@
+"""LPIPS' distance head: one pass over the raw feature maps, as they came out of the network."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+
+import numba
+import numpy as np
+
+from transforms.losses.perceptual import LPIPS_EPSILON
+
+_EPSILON = np.float32(LPIPS_EPSILON)
+_ONE, _ZERO = np.float32(1), np.float32(0)
+
+# Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
+_FASTMATH = {"reassoc", "nsz", "contract"}
+
+# Two neighbouring channels are read as one integer, which is faster than widening 16 bits one by one: per type of the
+# feature bits, the type of two of them.
+_PAIR_OF = {np.dtype(np.uint16): np.uint32, np.dtype(np.float32): np.uint64}
+
+
+@numba.njit(nogil=True, inline="always")
+def _even_bfloat16(bits):  # type: ignore[no-untyped-def]
+    """A bfloat16 is the upper half of a float32."""
+    return np.uint32(bits << np.uint32(16)).view(np.float32)
+
+
+@numba.njit(nogil=True, inline="always")
+def _odd_bfloat16(bits):  # type: ignore[no-untyped-def]
+    return np.uint32(bits & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+@numba.njit(nogil=True, inline="always")
+def _even_float32(bits):  # type: ignore[no-untyped-def]
+    return np.uint32(bits & np.uint64(0xFFFFFFFF)).view(np.float32)
+
+
+@numba.njit(nogil=True, inline="always")
+def _odd_float32(bits):  # type: ignore[no-untyped-def]
+    return np.uint32(bits >> np.uint64(32)).view(np.float32)
+
+
+def _distance_of(even, odd):  # type: ignore[no-untyped-def]
+    @numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+    def distance(generated, target, even_weights, odd_weights):  # type: ignore[no-untyped-def]
+        pixels, pairs = generated.shape
+        total = 0.0
+        for pixel in range(pixels):
+            generated_even, generated_odd, target_even, target_odd = _ZERO, _ZERO, _ZERO, _ZERO
+            for pair in range(pairs):
+                g, t = even(generated[pixel, pair]), even(target[pixel, pair])
+                generated_even += g * g
+                target_even += t * t
+                g, t = odd(generated[pixel, pair]), odd(target[pixel, pair])
+                generated_odd += g * g
+                target_odd += t * t
+            generated_scale = _ONE / (np.sqrt(generated_even + generated_odd) + _EPSILON)
+            target_scale = _ONE / (np.sqrt(target_even + target_odd) + _EPSILON)
+            # g·s - t·s' as s·(g - t·(s'/s)): of equal features s'/s is exactly 1 and the difference exactly 0, even
+            # where the processor fuses product and difference.
+            ratio = target_scale / generated_scale
+            weighted_even, weighted_odd = _ZERO, _ZERO
+            for pair in range(pairs):
+                d = even(generated[pixel, pair]) - even(target[pixel, pair]) * ratio
+                weighted_even += even_weights[pair] * d * d
+                d = odd(generated[pixel, pair]) - odd(target[pixel, pair]) * ratio
+                weighted_odd += odd_weights[pair] * d * d
+            total += (weighted_even + weighted_odd) * generated_scale * generated_scale
+        return total / pixels
+
+    return distance
+
+
+_DISTANCE = {
+    np.dtype(np.uint16): _distance_of(_even_bfloat16, _odd_bfloat16),
+    np.dtype(np.float32): _distance_of(_even_float32, _odd_float32),
+}
+
+
+def lpips_vgg(features: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray], executor: Executor) -> np.ndarray:
+    """LPIPS of B pairs, as `perceptual.lpips_vgg`.
+
+    Args:
+        features: per layer [2B, h, w, C], the generated images first, then their targets in the same order: float32,
+            or bfloat16 as its bits in uint16. C is even.
+        heads: per layer the weights of its channels, float32 [C].
+        executor: threads for the pairs; the kernel releases the interpreter lock.
+
+    Returns:
+        float32 [B].
+    """
+    layers: Sequence[str] = tuple(heads)
+    (dtype,) = {features[layer].dtype for layer in layers}
+    kernel = _DISTANCE[dtype]
+    maps = {k: features[k].reshape(len(features[k]), -1, features[k].shape[-1]).view(_PAIR_OF[dtype]) for k in layers}
+    weights = {layer: np.ascontiguousarray(heads[layer].reshape(-1, 2).T) for layer in layers}
+    pairs = len(maps[layers[0]]) // 2
+
+    def distance(pair: int) -> float:
+        return sum(kernel(maps[layer][pair], maps[layer][pairs + pair], *weights[layer]) for layer in layers)
+
+    return np.fromiter(executor.map(distance, range(pairs)), np.float32, count=pairs)

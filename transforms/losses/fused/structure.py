@@ -1,0 +1,118 @@
+"""SSIM and GMSD in few passes; `structure` defines them, and tells why the formulas are arranged as they are."""
+
+import numba
+import numpy as np
+
+from transforms.losses.structure import GMSD_T, LUMA_WEIGHTS, SSIM_C1, SSIM_C2, SSIM_WINDOW
+
+_CHANNELS = 3
+_ONE, _TWO = np.float32(1), np.float32(2)
+_LUMINANCE_GUARD, _CONTRAST_GUARD = np.float32(2 * SSIM_C1), np.float32(2 * SSIM_C2)
+_RED, _GREEN, _BLUE = LUMA_WEIGHTS
+_T = np.float32(GMSD_T)
+_QUARTER, _THIRD = np.float32(1 / 4), np.float32(1 / 3)
+
+# Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
+_FASTMATH = {"reassoc", "nsz", "contract"}
+
+
+def ssim(generated: np.ndarray, target: np.ndarray) -> float:
+    """As `structure.ssim`."""
+    height = len(generated)
+    scale = np.float32(1 / np.iinfo(generated.dtype).max)
+    return _ssim(generated.reshape(height, -1), target.reshape(height, -1), SSIM_WINDOW, scale)
+
+
+def gmsd(generated: np.ndarray, target: np.ndarray) -> float:
+    """As `structure.gmsd`."""
+    levels_per_step = np.iinfo(generated.dtype).max / 255
+    return _deviation(*(_gradient_magnitude(image, levels_per_step).ravel() for image in (generated, target)))
+
+
+@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+def _ssim(generated, target, window, scale):  # type: ignore[no-untyped-def]
+    height, width = generated.shape
+    taps = len(window)
+    inside = width - (taps - 1) * _CHANNELS
+    total = np.empty((height, width), np.float32)
+    difference = np.empty((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
+            # In whole levels the difference is exact, and 0 for equal pixels even where products and sums are fused.
+            g, t = np.float32(generated[y, x]), np.float32(target[y, x])
+            total[y, x] = (g + t) * scale - _ONE
+            difference[y, x] = (g - t) * scale
+    # Rows: the windows' means down; then across. Maps: s, d, s², d².
+    down = np.empty((4, width), np.float32)
+    mean = np.empty((4, inside), np.float32)
+    similarity = 0.0
+    for y in range(height - taps + 1):
+        down[:] = 0
+        for tap in range(taps):
+            weight = window[tap]
+            for x in range(width):
+                s, d = total[y + tap, x], difference[y + tap, x]
+                down[0, x] += weight * s
+                down[1, x] += weight * d
+                down[2, x] += weight * s * s
+                down[3, x] += weight * d * d
+        mean[:] = 0
+        for tap in range(taps):
+            weight = window[tap]
+            shift = tap * _CHANNELS
+            for x in range(inside):
+                mean[0, x] += weight * down[0, x + shift]
+                mean[1, x] += weight * down[1, x + shift]
+                mean[2, x] += weight * down[2, x + shift]
+                mean[3, x] += weight * down[3, x + shift]
+        row = np.float32(0)
+        for x in range(inside):
+            square_difference = mean[1, x] * mean[1, x]
+            variance_total = mean[2, x] - mean[0, x] * mean[0, x]
+            variance_difference = mean[3, x] - square_difference
+            mean_total = mean[0, x] + _ONE
+            luminance = _TWO * square_difference / (mean_total * mean_total + square_difference + _LUMINANCE_GUARD)
+            contrast = _TWO * variance_difference / (variance_total + variance_difference + _CONTRAST_GUARD)
+            row += (_ONE - luminance) * (_ONE - contrast)
+        similarity += row
+    return similarity / ((height - taps + 1) * inside)
+
+
+# Without fast-math from here on: the two images of a pair go through the same rounding, so that equal ones stay equal.
+@numba.njit(nogil=True, error_model="numpy")
+def _gradient_magnitude(image, levels_per_step):  # type: ignore[no-untyped-def]
+    """Prewitt magnitude of the halved luma, zeros around it."""
+    height, width, _ = image.shape
+    halved = np.zeros(((height + 1) // 2 + 2, (width + 1) // 2 + 2), np.float32)
+    luma = np.zeros(width + 1, np.float32)
+    for y in range(height):
+        row = halved[1 + y // 2]
+        for x in range(width):
+            weighted = _RED * image[y, x, 0] + _GREEN * image[y, x, 1] + _BLUE * image[y, x, 2]
+            luma[x] = np.floor(weighted / levels_per_step + 0.5)
+        for x in range((width + 1) // 2):
+            row[x + 1] += (luma[2 * x] + luma[2 * x + 1]) * _QUARTER
+    magnitude = np.empty((halved.shape[0] - 2, halved.shape[1] - 2), np.float32)
+    for y in range(magnitude.shape[0]):
+        above, here, below = halved[y], halved[y + 1], halved[y + 2]
+        for x in range(magnitude.shape[1]):
+            dy = below[x] + below[x + 1] + below[x + 2] - (above[x] + above[x + 1] + above[x + 2])
+            dx = above[x + 2] + here[x + 2] + below[x + 2] - (above[x] + here[x] + below[x])
+            magnitude[y, x] = np.sqrt(dy * dy + dx * dx) * _THIRD
+    return magnitude
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _deviation(generated, target):  # type: ignore[no-untyped-def]
+    """Standard deviation, over N - 1, of the dissimilarity of two magnitudes."""
+    dissimilarity = np.empty(generated.size, np.float32)
+    total = 0.0
+    for pixel in range(generated.size):
+        a, b = generated[pixel], target[pixel]
+        dissimilarity[pixel] = (a - b) * (a - b) / (a * a + b * b + _T)
+        total += dissimilarity[pixel]
+    mean = total / generated.size
+    squares = 0.0
+    for value in dissimilarity:
+        squares += (value - mean) * (value - mean)
+    return np.sqrt(squares / (generated.size - 1))
