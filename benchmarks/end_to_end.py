@@ -49,6 +49,8 @@ def main() -> int:
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
+        # First, while this process has no threads and no memory of its own to speak of.
+        processes = _processes(directory)
         network_speed = 0.0
         scoring = Table("pairs", "precision", "network", "+ losses", "pipeline", "losses/network", "pipeline/network")
         for precision in dict.fromkeys(("float32", resolve_precision("auto"))):
@@ -61,7 +63,11 @@ def main() -> int:
         decoding, pipeline = _edges(seconds, directory)
         edges.add_row("256x256", f"{decoding:.1f}", f"{pipeline:.1f}", f"{pipeline / decoding:.2f}")
         console.print("Pairs per second, --preset=edges", edges, sep="\n")
-        console.print(*_processes(network_speed, directory), sep="\n")
+        (few, (seconds, few_mib)), (many, (_, many_mib)) = processes.items()
+        beyond = seconds - few / network_speed
+        console.print(f"cold: {few} pairs in {seconds:.1f} s, {beyond:.1f} s of it beyond the network's own")
+        ratio = f"{many_mib / few_mib:.2f}"
+        console.print(f"peak memory: {few_mib:.0f} MiB for {few} pairs, {many_mib:.0f} MiB for {many}, ratio {ratio}")
     return 0
 
 
@@ -91,19 +97,27 @@ def _edges(seconds: float, directory: Path) -> tuple[float, float]:
     return decoding, _pipeline_speed(SQUARE, rounds * DISTINCT_PAIRS, directory, "--preset=edges")
 
 
-def _processes(network_speed: float, directory: Path) -> Iterator[str]:
-    """Memory and cold start, measured on processes of their own."""
-    few, many = 64, 640
+def _processes(directory: Path) -> dict[int, tuple[float, float]]:
+    """Wall seconds and peak MiB by number of pairs, each of a process of its own."""
     used = {}
-    for pairs in (few, many):
+    for pairs in (64, 640):
         path = directory / f"{pairs}.parquet"
         write_parquet(path, _pairs(SQUARE, pairs))
-        seconds, used[pairs] = _run_in_process(path, directory / f"run-{pairs}")
-        if pairs == few:
-            beyond = seconds - few / network_speed
-            yield f"cold: {few} pairs in {seconds:.1f} s, {beyond:.1f} s of it beyond the network's own"
-    ratio = used[many] / used[few]
-    yield f"peak memory: {used[few]:.0f} MiB for {few} pairs, {used[many]:.0f} MiB for {many}: x {ratio:.3f}"
+        run = ["-m", "pipeline.run", "--runner=FnApiRunner", f"--input={path}", f"--output={directory / str(pairs)}"]
+        command = [sys.executable, *run, "--precision=auto", "--quiet"]
+        # A process counts the memory of the one that started it as its own, so a small one starts it.
+        measured = subprocess.run([sys.executable, "-c", _MEASURE, *command], check=True, stdout=subprocess.PIPE)
+        seconds, kib = map(float, measured.stdout.split())
+        used[pairs] = seconds, kib / 1024
+    return used
+
+
+_MEASURE = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True)
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 def _pairs(sizes: Sequence[tuple[int, int]], count: int) -> Iterator[SamplePair]:
@@ -161,16 +175,6 @@ def _pipeline_speed(sizes: Sequence[tuple[int, int]], pairs: int, directory: Pat
         assert run(["--runner=FnApiRunner", f"--input={path}", output, "--overwrite", "--quiet", *flags]) == 0
         seconds = time.perf_counter() - start
     return pairs / seconds
-
-
-def _run_in_process(path: Path, output: Path) -> tuple[float, float]:
-    """Wall seconds and peak MiB of a run in a process of its own."""
-    command = [sys.executable, "-m", "pipeline.run", "--runner=FnApiRunner", f"--input={path}", f"--output={output}"]
-    start = time.perf_counter()
-    process = subprocess.Popen([*command, "--precision=auto", "--quiet"])
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, "the run failed"
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 def _formatted(row: tuple[float, float, float]) -> list[str]:
