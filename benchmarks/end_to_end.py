@@ -22,7 +22,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import PRESETS
+from pipeline.flags import PRESETS
 from pipeline.run import main as run
 from pipeline.samples import SamplePair, pairs_of_size, repeat_pairs, write_parquet
 from pipeline.weights import ensure_weights

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 
-from pipeline.config import UsageError
+from pipeline.flags import UsageError
 
 # Beam's local engine in this process. Its DirectRunner is a switch that first tries to download another engine, Prism,
 # and waits for that without end where there is no network.

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import __version__
-from pipeline.config import Config, UsageError
+from pipeline.config import Config
+from pipeline.flags import UsageError
 from pipeline.rundir import fingerprint
 from pipeline.weights import ensure_weights, fetch_keras_weights
 from transforms.chunks import READ_ERRORS, InputFile, check_fields, detect_format, match_files

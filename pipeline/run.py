@@ -10,7 +10,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from pipeline.config import Config, UsageError, parse
+from pipeline.config import Config, parse
+from pipeline.flags import UsageError
 
 OK, CRASH, USAGE, NOTHING_SCORED = 0, 1, 2, 3
 
@@ -54,6 +55,9 @@ def launch(config: Config) -> int:
             pipeline = beam.Pipeline(options=options)
             graph.build(pipeline, prepared.config, prepared.files, prepared.keep, prepared.record)
             pipeline.run().wait_until_finish()
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command resumes {config.output}", file=sys.stderr)
+        return CRASH
     except Exception as error:
         # The engine's errors are of every kind. Whatever it was, the finished chunks stay.
         if config.verbose:
@@ -63,7 +67,8 @@ def launch(config: Config) -> int:
         return CRASH
     files = RunFiles(config.output)
     if not config.quiet:
-        print_run(read_json(files.summary), files, Console())
+        # What is not a terminal takes lines of any length.
+        print_run(read_json(files.summary), files, Console(width=None if sys.stdout.isatty() else 140))
     return OK if read_json(files.config)["status"] == "finished" else NOTHING_SCORED
 
 

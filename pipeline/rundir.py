@@ -8,7 +8,7 @@ from typing import Any
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.config import UsageError
+from pipeline.flags import UsageError
 from transforms.chunks import READ_ERRORS
 from transforms.finish import to_json
 from transforms.write import RunFiles, delete_directory, delete_file, list_files

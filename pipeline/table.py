@@ -28,6 +28,8 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
         + (f", {counts['unread']} not read" if counts["unread"] else ""),
         highlight=False,
     )
+    if summary["precision"]:
+        console.print(f"computed in {' and '.join(summary['precision'])}", highlight=False)
     where = {"metrics": f"{files.metrics_directory}/*.parquet", "summary": files.summary}
     if counts["failed"] or counts["files_failed"]:
         where["failures"] = f"{files.failures_directory}/*.jsonl"

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from pipeline.config import PRESETS, Config, UsageError, parse
+from pipeline.config import Config, parse
+from pipeline.flags import PRESETS, UsageError
 from transforms.batch import Batching
 from transforms.decode import DecodePolicy
 from transforms.losses.catalog import LOSSES

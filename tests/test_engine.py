@@ -3,8 +3,8 @@
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions, WorkerOptions
 
-from pipeline.config import UsageError
 from pipeline.engine import beam_options
+from pipeline.flags import UsageError
 
 
 @pytest.mark.parametrize(

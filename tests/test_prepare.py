@@ -12,7 +12,8 @@ import shards
 from google.auth.exceptions import RefreshError
 
 from pipeline import prepare as module
-from pipeline.config import UsageError, parse
+from pipeline.config import parse
+from pipeline.flags import UsageError
 from pipeline.prepare import Prepared, prepare
 from pipeline.rundir import claim
 

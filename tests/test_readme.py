@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import PRESETS, parse
+from pipeline.config import parse
+from pipeline.flags import PRESETS
 from transforms.decode import REASONS
 from transforms.losses.catalog import LOSSES
 from transforms.read import READ_REASONS

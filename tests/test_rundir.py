@@ -7,7 +7,7 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 from google.api_core.exceptions import Forbidden
 
-from pipeline.config import UsageError
+from pipeline.flags import UsageError
 from pipeline.rundir import claim, fingerprint, read_json
 
 

@@ -17,7 +17,7 @@ def row(id: str, mae: float | None = 0.25, psnr: float | None = None, notes=()) 
 
 def summary(rows=(), **others: object) -> dict[str, object]:
     losses = {"mae": {"worst": list(rows)}, "psnr": {"worst": []}}
-    return {"counts": COUNTS, "failures": {}, "failed_files": {}, "losses": losses} | others
+    return {"counts": COUNTS, "failures": {}, "precision": ["float32"], "failed_files": {}, "losses": losses} | others
 
 
 def printed(summary: dict[str, object], output: str = "runs/today", width: int = 200, **console: object) -> str:

@@ -1,0 +1,245 @@
+"""The flags of `python -m pipeline.run`, with their help."""
+
+import argparse
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from transforms.batch import Batching
+from transforms.decode import SIZE_POLICIES, DecodePolicy
+from transforms.losses.catalog import describe_losses
+from transforms.losses.layers import LAYERS, LPIPS_LAYERS
+from transforms.losses.plan import NETWORKS, PRECISIONS
+from transforms.schema import FORMATS, Fields
+
+AUTO = "auto"
+
+
+class UsageError(Exception):
+    """The user asked for what cannot be: one message says what was given, what is allowed and what helps."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named choice of losses.
+
+    Attributes:
+        losses: names of losses.
+        objective: their weighted sum, or empty.
+        vgg_layers: what `vgg_mse` and `style` compare.
+    """
+
+    losses: tuple[str, ...]
+    objective: str = ""
+    vgg_layers: tuple[str, ...] = LPIPS_LAYERS
+
+
+PRESETS = {
+    "default": Preset(("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")),
+    "edges": Preset(("sobel_l1",), "sobel_l1"),
+    "features": Preset(("vgg_mse", "fd_l2"), "vgg_mse + 0.1*fd_l2"),
+    "vgg_edges": Preset(("vgg_mse", "sobel_l2"), "vgg_mse + 0.05*sobel_l2", ("pool5",)),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. See python -m pipeline.run --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser. What is wrong it raises as `UsageError`."""
+    flags = _Parser(
+        prog="python -m pipeline.run",
+        description="Score image pairs: perceptual and image-gradient losses of every generated image and its target.",
+        epilog="Other flags go to Apache Beam unchanged, such as --runner=FlinkRunner or --project=NAME.",
+        allow_abbrev=False,
+    )
+    flags.add_argument("--list_losses", action=_ListLosses, help="print every loss with its formula and exit")
+
+    group = flags.add_argument_group("input")
+    _add(
+        group,
+        "--input",
+        nargs="+",
+        action="extend",
+        type=_patterns,
+        required=True,
+        metavar="PATTERN",
+        help="files or patterns, local or gs://; several: comma-separated, or the flag repeated",
+    )
+    _add(group, "--input_format", choices=(AUTO, *FORMATS), default=AUTO, help="auto: by name, else by content")
+    _add(group, "--id_field", metavar="NAME", help="default: id where there is one, else <file name>#<record number>")
+    _add(group, "--generated_field", metavar="NAME", default=Fields.generated, help="the encoded generated image")
+    _add(group, "--target_field", metavar="NAME", default=Fields.target, help="the encoded target image")
+    _add(
+        group,
+        "--keep_fields",
+        metavar="NAMES",
+        default="",
+        help="scalar fields to copy into the metrics, comma-separated",
+    )
+
+    group = flags.add_argument_group("images")
+    _add(
+        group,
+        "--size_mismatch",
+        choices=SIZE_POLICIES,
+        default=DecodePolicy.size_mismatch,
+        help="a pair of two sizes: fail; resize the generated image to its target; or crop both to what they share",
+    )
+    _add(
+        group,
+        "--max_image_pixels",
+        type=_positive,
+        default=DecodePolicy.max_image_pixels,
+        help="larger images fail; VGG takes about 1.5 kB of memory per pixel of a pair",
+    )
+    _add(
+        group,
+        "--max_image_bytes",
+        type=_positive,
+        default=DecodePolicy.max_image_bytes,
+        help="larger encoded images fail",
+    )
+
+    group = flags.add_argument_group("losses")
+    _add(group, "--preset", choices=tuple(PRESETS), default=None, help=f"a named choice: {_describe_presets()}")
+    _add(
+        group,
+        "--losses",
+        metavar="NAMES",
+        default="",
+        help="comma-separated, instead of the preset's; see --list_losses",
+    )
+    _add(
+        group,
+        "--objective",
+        metavar="SUM",
+        default="",
+        help="weighted sum such as 'lpips_vgg + 0.1*fd_l1', instead of the preset's; adds the column objective",
+    )
+    _add_switch(
+        group, "--pixel_gradient", "add pixel_grad_l2 and pixel_grad_linf, of the objective to the generated pixels"
+    )
+    _add(
+        group,
+        "--vgg",
+        choices=NETWORKS,
+        default="lpips",
+        help="whose VGG16 vgg_mse and style use: the one LPIPS was fitted to, or Keras' ImageNet one",
+    )
+    _add(
+        group,
+        "--vgg_layers",
+        metavar="NAMES",
+        default="",
+        help=f"layers vgg_mse and style compare, instead of the preset's; from {', '.join(LAYERS)}",
+    )
+    _add(
+        group,
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the network; bfloat16 differs by about 0.1 %%; auto takes it where the hardware has it",
+    )
+    _add(
+        group,
+        "--weights",
+        metavar="PATH",
+        default="",
+        help="LPIPS weights, local or gs://; default: fetched once, cached",
+    )
+    _add(
+        group,
+        "--keras_weights",
+        metavar="PATH",
+        default="",
+        help="Keras' VGG16 .h5 file without the top, for --vgg=keras",
+    )
+
+    group = flags.add_argument_group("work")
+    _add(
+        group,
+        "--batch_size",
+        type=_positive,
+        default=Batching.pairs,
+        help="most pairs in a batch; pairs larger than 256x256 come in smaller batches",
+    )
+    _add(
+        group,
+        "--chunk_pairs",
+        type=_positive,
+        default=256,
+        help="most pairs in a chunk, the unit of work, retry and resuming",
+    )
+
+    group = flags.add_argument_group("output")
+    _add(
+        group,
+        "--output",
+        type=_directory,
+        metavar="DIR",
+        required=True,
+        help="the run's directory, local or gs://; resumed if unfinished",
+    )
+    _add_switch(group, "--overwrite", "delete an earlier run in that directory first")
+    _add_switch(group, "--quiet", "no progress, no table")
+    _add_switch(group, "--verbose", "the logs of Beam and TensorFlow, and tracebacks")
+    return flags
+
+
+def _add(group: Any, flag: str, help: str, **settings: Any) -> None:
+    shows_default = settings.get("default") not in (None, "")
+    group.add_argument(flag, help=f"{help} (default: %(default)s)" if shows_default else help, **settings)
+
+
+def _add_switch(group: Any, flag: str, help: str) -> None:
+    # Templates and schedulers can only pass --flag=true.
+    group.add_argument(flag, nargs="?", type=_boolean, const=True, default=False, metavar="true|false", help=help)
+
+
+class _ListLosses(argparse.Action):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(nargs=0, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(describe_losses())
+        parser.exit()
+
+
+def _describe_presets() -> str:
+    described = [f"{name} ({preset.objective or ', '.join(preset.losses)})" for name, preset in PRESETS.items()]
+    return "; ".join(described)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated list."""
+    return tuple(name for name in re.split(r"\s*,\s*", text.strip()) if name)
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    patterns = names(text)
+    if not patterns:
+        raise argparse.ArgumentTypeError(f"{text!r} names no file; give files or patterns such as 'pairs-*.parquet'")
+    return patterns
+
+
+def _directory(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory; give a local or a gs:// one")
+    return text.rstrip("/") or text
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "false": False, "1": True, "0": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return values[text.lower()]
