@@ -18,6 +18,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["pipeline*", "transforms*"]),
+    package_data={"pipeline.audit": ["rules.schema.json"]},
+    entry_points={"console_scripts": ["pairloss = pipeline.cli:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "apache-beam[gcp]>=2.77,<2.78",
@@ -31,6 +33,8 @@ setup(
         "numpy>=2.1",
         "safetensors>=0.5",
         "rich>=13",
+        "pyyaml>=6",
+        "jsonschema>=4.18",
     ],
     extras_require={
         # The photographs of the demo: skimage and sklearn ship them in their wheels.

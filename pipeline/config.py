@@ -1,18 +1,22 @@
 """The settings of a run, validated: what the flags of `python -m pipeline.run` become."""
 
 import argparse
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from pipeline.flags import PRESETS, Preset, UsageError, names, parser
 from transforms.batch import Batching
 from transforms.decode import DecodePolicy
+from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.losses.catalog import get_losses
 from transforms.losses.layers import LAYERS
-from transforms.losses.objective import Objective, check_differentiable, parse_objective
+from transforms.losses.objective import check_differentiable, parse_objective
 from transforms.losses.plan import Plan
-from transforms.schema import Fields, encoded_schema, metrics_schema
+from transforms.schema import OPTIMIZED_FORMATS, Fields, encoded_schema, metrics_schema, optimization_columns
 
 # Of the pairs that --batch_size counts; larger ones come in smaller batches, for memory goes by pixels.
 _PIXELS_PER_PAIR = Batching.pixels // Batching.pairs
@@ -30,6 +34,8 @@ class Config:
         plan: what to compute.
         weights: path of the LPIPS weights; empty: the cached ones.
         keras_weights: path of Keras' VGG16 weights; empty: the file that Keras fetches.
+        descent: how to optimize the generated images; None: they are only scored.
+        optimized_format: how optimized images are written.
         batching: size of the batches.
         chunk_pairs: most pairs in a chunk.
         output: the run's directory.
@@ -46,6 +52,8 @@ class Config:
     plan: Plan
     weights: str
     keras_weights: str
+    descent: Descent | None
+    optimized_format: str
     batching: Batching
     chunk_pairs: int
     output: str
@@ -53,6 +61,14 @@ class Config:
     quiet: bool
     verbose: bool
     beam_flags: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The metrics' columns that hold numbers, in order."""
+        if self.descent is None:
+            return self.plan.columns
+        added = optimization_columns(tuple(map(self.plan.column, self.plan.losses)), trace=False)
+        return (*self.plan.columns, *(column.name for column in added if not pa.types.is_string(column.type)))
 
 
 def parse(argv: Sequence[str]) -> Config:
@@ -66,7 +82,7 @@ def parse(argv: Sequence[str]) -> Config:
     _check_leftovers(beam_flags)
     plan = _plan(given)
     fields = Fields(given.generated_field, given.target_field, given.id_field, names(given.keep_fields))
-    _check_kept(fields, plan)
+    _check_kept(fields, plan, given.optimize)
     return Config(
         input=tuple(pattern for patterns in given.input for pattern in patterns),
         input_format=given.input_format,
@@ -75,6 +91,8 @@ def parse(argv: Sequence[str]) -> Config:
         plan=plan,
         weights=given.weights,
         keras_weights=given.keras_weights,
+        descent=_descent(given),
+        optimized_format=given.optimized_format or OPTIMIZED_FORMATS[0],
         batching=Batching(given.batch_size, given.batch_size * _PIXELS_PER_PAIR),
         chunk_pairs=given.chunk_pairs,
         output=given.output,
@@ -95,11 +113,14 @@ def _plan(given: argparse.Namespace) -> Plan:
         raise UsageError(f"--losses={given.losses} names no loss; see --list_losses")
     with _blaming("--losses"):
         get_losses(losses)
-    text = given.objective or preset.objective
+    text = given.objective or preset.objective or (DEFAULT_OBJECTIVE if given.optimize else "")
     with _blaming("--objective"):
         objective = parse_objective(text) if text else None
-    if given.pixel_gradient:
-        _check_gradient(objective)
+    if given.pixel_gradient and objective is None:
+        raise UsageError("--pixel_gradient needs an --objective to differentiate, such as 'lpips_vgg + 0.1*fd_l1'")
+    if objective and (given.pixel_gradient or given.optimize):
+        with _blaming("--objective"):
+            check_differentiable(objective)
     for chosen, flag in ((losses, "--losses"), (layers, "--vgg_layers")):
         if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
             raise UsageError(f"{flag}={','.join(chosen)}: {', '.join(repeated)} is given twice")
@@ -110,11 +131,16 @@ def _plan(given: argparse.Namespace) -> Plan:
     return Plan(losses, objective, given.pixel_gradient, given.precision, given.vgg, layers)
 
 
-def _check_gradient(objective: Objective | None) -> None:
-    if objective is None:
-        raise UsageError("--pixel_gradient needs an --objective to differentiate, such as 'lpips_vgg + 0.1*fd_l1'")
-    with _blaming("--pixel_gradient"):
-        check_differentiable(objective)
+def _descent(given: argparse.Namespace) -> Descent | None:
+    names = [field.name for field in dataclasses.fields(Descent)]
+    chosen = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    if given.optimize:
+        with _blaming("--optimize"):
+            return Descent(**chosen)
+    if chosen or given.optimized_format:
+        flags = ", ".join(f"--{name}" for name in [*chosen, *(["optimized_format"] if given.optimized_format else [])])
+        raise UsageError(f"{flags} given without --optimize; add it, or nothing would use them")
+    return None
 
 
 @contextmanager
@@ -126,8 +152,10 @@ def _blaming(flag: str) -> Iterator[None]:
         raise UsageError(f"{flag}: {error}") from error
 
 
-def _check_kept(fields: Fields, plan: Plan) -> None:
+def _check_kept(fields: Fields, plan: Plan, optimize: bool) -> None:
     taken = {*encoded_schema().names, *metrics_schema(plan.columns).names}
+    if optimize:
+        taken.update(column.name for column in optimization_columns(tuple(map(plan.column, plan.losses)), trace=True))
     if clashes := [name for name in fields.keep if name in taken]:
         raise UsageError(
             f"--keep_fields: {', '.join(clashes)} would clash with a column of the metrics; rename the field"

@@ -7,10 +7,11 @@ from typing import Any, NoReturn
 
 from transforms.batch import Batching
 from transforms.decode import SIZE_POLICIES, DecodePolicy
+from transforms.descent.settings import METHODS, Descent
 from transforms.losses.catalog import describe_losses
 from transforms.losses.layers import LAYERS, LPIPS_LAYERS
 from transforms.losses.plan import NETWORKS, PRECISIONS
-from transforms.schema import FORMATS, Fields
+from transforms.schema import FORMATS, OPTIMIZED_FORMATS, Fields
 
 AUTO = "auto"
 
@@ -158,6 +159,25 @@ def parser() -> argparse.ArgumentParser:
         help="Keras' VGG16 .h5 file without the top, for --vgg=keras",
     )
 
+    group = flags.add_argument_group("optimizing the generated images")
+    _add_switch(group, "--optimize", "move each generated image towards its target by descending the objective")
+    _add_descent(group, "method", "the method of descent", choices=METHODS)
+    _add_descent(group, "learning_rate", "in pixel units, images being in [0, 1]", type=float)
+    _add_descent(group, "max_steps", "stop after so many steps", type=int)
+    _add_descent(group, "target_loss", "stop where the objective is as small as this", type=float)
+    _add_descent(group, "target_ratio", "stop where the objective is this fraction of its start", type=float)
+    _add_descent(group, "patience", "stop after so many steps without progress", type=int)
+    _add_descent(group, "rtol", "progress is a relative fall of the objective by more than this", type=float)
+    _add_descent(group, "max_change", "most that a pixel may change, in [0, 1]", type=float)
+    _add_descent(group, "trace_every", "keep the objective of every so many steps, as the column trace", type=int)
+    _add(
+        group,
+        "--optimized_format",
+        choices=OPTIMIZED_FORMATS,
+        default=None,
+        help="of the optimized images: one file a chunk, or one PNG file a pair (default: parquet)",
+    )
+
     group = flags.add_argument_group("work")
     _add(
         group,
@@ -192,6 +212,13 @@ def parser() -> argparse.ArgumentParser:
 def _add(group: Any, flag: str, help: str, **settings: Any) -> None:
     shows_default = settings.get("default") not in (None, "")
     group.add_argument(flag, help=f"{help} (default: %(default)s)" if shows_default else help, **settings)
+
+
+def _add_descent(group: Any, name: str, help: str, **settings: Any) -> None:
+    """A flag for a field of `Descent`, whose default it leaves alone: it must show whether it was given."""
+    default = getattr(Descent, name)
+    shown = "" if default is None else f" (default: {default})"
+    group.add_argument(f"--{name}", default=None, help=help + shown, **settings)
 
 
 def _add_switch(group: Any, flag: str, help: str) -> None:

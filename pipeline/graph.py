@@ -9,10 +9,12 @@ import pyarrow as pa
 from pipeline.config import Config
 from transforms.chunks import InputFile, ListChunks
 from transforms.finish import FinishRun
+from transforms.optimize import OptimizePairs
 from transforms.read import ReadPairs
+from transforms.runfiles import RunFiles
 from transforms.score import ScorePairs
 from transforms.summarize import SummarizeChunks
-from transforms.write import DONE, TO_DO, ReadDone, RunFiles, SplitDone, WriteChunk
+from transforms.write import DONE, TO_DO, ReadDone, SplitDone, WriteChunk
 
 
 def build(
@@ -43,13 +45,20 @@ def build(
     scored = (
         chunks[TO_DO]
         | "ReadPairs" >> ReadPairs(config.fields, tuple(keep))
-        | "ScorePairs" >> ScorePairs(config.plan, config.policy, config.batching)
-        | "WriteChunk" >> WriteChunk(config.output)
+        | _work(config)
+        | "WriteChunk" >> WriteChunk(config.output, config.optimized_format)
     )
     done_before = chunks[DONE] | "ReadDone" >> ReadDone(config.output)
     (
         (scored, done_before)
         | "AllChunks" >> beam.Flatten()
-        | "Summarize" >> beam.CombineGlobally(SummarizeChunks(config.plan.columns))
+        | "Summarize" >> beam.CombineGlobally(SummarizeChunks(config.columns))
         | "Finish" >> FinishRun(config.output, record)
     )
+
+
+def _work(config: Config) -> beam.PTransform:
+    """What the run does with the pairs: score them, or also optimize the generated images."""
+    if config.descent is None:
+        return "ScorePairs" >> ScorePairs(config.plan, config.policy, config.batching)
+    return "OptimizePairs" >> OptimizePairs(config.plan, config.descent, config.policy, config.batching)

@@ -104,6 +104,8 @@ def _identity(config: Config, files: Sequence[InputFile]) -> dict[str, Any]:
         "input_format": config.input_format,
         "fields": asdict(config.fields) | {"keep": list(config.fields.keep)},
         "images": asdict(config.policy),
+        "descent": asdict(config.descent) if config.descent else None,
+        "optimized_format": config.optimized_format if config.descent else None,
         "batching": asdict(config.batching),
         "chunk_pairs": config.chunk_pairs,
         "input": [asdict(file) for file in files],

@@ -81,6 +81,6 @@ def _show_plain(console: Console, stop: threading.Event) -> None:
         # The speed since the line before: loading the network and chunks found done say nothing about what is to come.
         rate = (counted["pairs_done"] - done) / _PLAIN_SECONDS
         done = counted["pairs_done"]
-        left = f"{rate:.1f} pairs/s, {(counted['pairs_listed'] - done) / rate:.0f} s left" if rate else "loading"
-        line = f"{done} of {counted['pairs_listed']} pairs, {counted['pairs_failed']} failed, {left}"
+        left = f", {rate:.1f} pairs/s, {(counted['pairs_listed'] - done) / rate:.0f} s left" if rate else ""
+        line = f"{done} of {counted['pairs_listed']} pairs, {counted['pairs_failed']} failed{left}"
         console.print(line, highlight=False, soft_wrap=True)

@@ -43,7 +43,7 @@ def launch(config: Config) -> int:
     from pipeline.progress import progress
     from pipeline.rundir import claim, read_json
     from pipeline.table import print_run
-    from transforms.write import RunFiles
+    from transforms.runfiles import RunFiles
 
     options = beam_options(config.beam_flags)
     prepared = prepare(config)

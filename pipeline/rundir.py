@@ -11,7 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipeline.flags import UsageError
 from transforms.chunks import READ_ERRORS
 from transforms.finish import to_json
-from transforms.write import RunFiles, delete_directory, delete_file, list_files
+from transforms.runfiles import RunFiles, delete_directory, delete_file, list_files
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

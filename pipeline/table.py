@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transforms.write import RunFiles
+from transforms.runfiles import RunFiles
 
 _UNDEFINED = "-"
 
@@ -40,8 +40,10 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
 def _worst_pairs(first: str, losses: Mapping[str, Any]) -> Table:
     worst = losses[first]["worst"]
     notes = ("notes",) if any(row["notes"] for row in worst) else ()
-    rows = ((row["id"], *(_number(row[k]) for k in losses), *(", ".join(row[k]) for k in notes)) for row in worst)
-    return _table(f"worst pairs by {first}", ("id", *losses, *notes), rows)
+    # What optimizing made of a loss stands beside it, not in a column of its own.
+    columns = [name for name in losses if not name.endswith("_optimized")]
+    rows = ((row["id"], *(_value(row, k) for k in columns), *(", ".join(row[k]) for k in notes)) for row in worst)
+    return _table(f"worst pairs by {first}", ("id", *columns, *notes), rows)
 
 
 def _table(title: str, header: tuple[str, ...], rows: Any) -> Table:
@@ -58,6 +60,11 @@ def _table(title: str, header: tuple[str, ...], rows: Any) -> Table:
 def _text(data: str) -> Text:
     """An id is data: neither markup nor a terminal's control codes in it may take effect."""
     return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in data))
+
+
+def _value(row: Mapping[str, Any], column: str) -> str:
+    optimized = row.get(f"{column}_optimized")
+    return _number(row[column]) + ("" if optimized is None else f" > {_number(optimized)}")
 
 
 def _number(value: float | None) -> str:

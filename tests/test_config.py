@@ -10,6 +10,7 @@ from pipeline.config import Config, parse
 from pipeline.flags import PRESETS, UsageError
 from transforms.batch import Batching
 from transforms.decode import DecodePolicy
+from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.losses.catalog import LOSSES
 from transforms.losses.layers import LAYERS, LPIPS_LAYERS
 from transforms.losses.objective import parse_objective
@@ -37,6 +38,8 @@ def test_defaults():
         plan=Plan(("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")),
         weights="",
         keras_weights="",
+        descent=None,
+        optimized_format="parquet",
         batching=Batching(),
         chunk_pairs=256,
         output="out",
@@ -212,7 +215,20 @@ WRONG = [
     ([*NEEDED, "--objective=nope"], ["--objective", "'nope'", *LOSSES]),
     ([*NEEDED, "--objective=0*mae"], ["--objective", "'0*mae'", "no loss"]),
     ([*NEEDED, "--pixel_gradient"], ["--pixel_gradient", "--objective"]),
-    ([*NEEDED, "--objective=psnr", "--pixel_gradient"], ["--pixel_gradient", "psnr", "take", "mse"]),
+    (
+        [*NEEDED, "--max_steps=5", "--optimized_format=png"],
+        ["--max_steps, --optimized_format", "--optimize"],
+    ),
+    ([*NEEDED, "--optimize", "--target_ratio=1.5"], ["--optimize", "target_ratio is 1.5", "at most 1"]),
+    ([*NEEDED, "--optimize", "--max_steps=0"], ["--optimize", "max_steps is 0", "1 or more"]),
+    ([*NEEDED, "--optimize", "--max_change=2"], ["--optimize", "max_change is 2", "to 1"]),
+    ([*NEEDED, "--optimize", "--learning_rate=fast"], ["--learning_rate", "'fast'"]),
+    ([*NEEDED, "--optimize", "--method=newton"], ["--method", "'newton'", "lbfgs"]),
+    ([*NEEDED, "--optimize", "--optimized_format=jpeg"], ["--optimized_format", "'jpeg'", "png"]),
+    ([*NEEDED, "--optimize", "--objective=mae + gmsd"], ["--objective", "gmsd", "take", "ssim"]),
+    ([*NEEDED, "--optimize", "--objective=psnr"], ["--objective", "psnr", "take", "mse"]),
+    ([*NEEDED, "--keep_fields=steps", "--optimize"], ["--keep_fields", "steps", "clash"]),
+    ([*NEEDED, "--objective=psnr", "--pixel_gradient"], ["--objective", "psnr", "take", "mse"]),
     ([*NEEDED, "--overwrite=maybe"], ["--overwrite", "'maybe'", "true", "false"]),
     ([*NEEDED, "--keep_fields=label,ssim"], ["--keep_fields", "ssim", "rename"]),
     ([*NEEDED, "--keep_fields=generated"], ["--keep_fields", "generated"]),
@@ -286,3 +302,23 @@ def test_wrong_arguments_cost_no_heavy_import():
     code = "import pipeline.config, sys; print([m for m in ('tensorflow', 'apache_beam', 'keras') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class TestOptimize:
+    def test_default_objective_and_settings(self):
+        chosen = config("--optimize")
+        assert chosen.descent == Descent()
+        assert chosen.plan.objective == parse_objective(DEFAULT_OBJECTIVE)
+        assert chosen.plan.losses == PRESETS["default"].losses
+
+    def test_given_ones_are_kept(self):
+        chosen = config("--optimize", "--method=adam", "--target_ratio=0.1", "--trace_every=5", "--preset=edges")
+        assert chosen.descent == Descent(method="adam", target_ratio=0.1, trace_every=5)
+        assert str(chosen.plan.objective) == "sobel_l1"
+
+    def test_columns_are_those_that_hold_numbers(self):
+        plain = ("mae", "objective")
+        outcome = ("objective_initial", "objective_final", "objective_saved", "steps")
+        columns = config("--losses=mae", "--objective=mae", "--optimize", "--trace_every=1").columns
+        assert columns == (*plain, *outcome, "mae_optimized")
+        assert config("--losses=mae", "--objective=mae").columns == plain

@@ -189,6 +189,46 @@ class TestEngines:
         assert score(tmp_path / "run", f"--input={parquet}", *self.ARGUMENTS, prism) == direct
 
 
+class TestOptimize:
+    ARGUMENTS = ("--losses=mae,ssim,psnr", "--objective=mae + fd_l1", "--optimize", "--max_steps=8", "--chunk_pairs=6")
+
+    @pytest.fixture(scope="class")
+    def run(self, parquet, tmp_path_factory) -> Path:
+        output = tmp_path_factory.mktemp("optimized") / "run"
+        score(output, f"--input={parquet}", *self.ARGUMENTS, "--trace_every=4")
+        return output
+
+    def test_images_get_better(self, run):
+        rows = metrics(run).to_pylist()
+        assert len(rows) == 20
+        assert all(row["objective_saved"] < row["objective_initial"] for row in rows)
+        assert all(row["psnr_optimized"] > row["psnr"] for row in rows)
+        assert all(row["trace"][0]["objective"] == row["objective_initial"] for row in rows)
+
+    def test_saved_images_are_the_scored_ones(self, run, parquet):
+        targets = {row["id"]: row["target"] for row in pq.read_table(parquet).to_pylist()}
+        maes = {row["id"]: row["mae_optimized"] for row in metrics(run).to_pylist()}
+        for row in pq.read_table(run / "optimized").to_pylist():
+            saved, target = (np.asarray(Image.open(BytesIO(image))) for image in (row["image"], targets[row["id"]]))
+            assert np.abs(saved / 255 - target / 255).mean() == pytest.approx(maes[row["id"]], rel=1e-5)
+
+    def test_summary_has_before_and_after(self, run):
+        losses = read(run / "summary.json")["losses"]
+        assert losses["psnr_optimized"]["min"] > losses["psnr"]["min"]
+        assert {"objective_initial", "objective_saved", "steps", "ssim_optimized"} <= losses.keys()
+
+    def test_png_files_hold_the_same_images(self, run, parquet, tmp_path):
+        score(tmp_path / "run", f"--input={parquet}", *self.ARGUMENTS, "--optimized_format=png")
+        files = {path.read_bytes() for path in (tmp_path / "run" / "optimized").glob("pair_*.png")}
+        assert files == set(pq.read_table(run / "optimized")["image"].to_pylist())
+
+    def test_portable_runner_gives_the_same_bits(self, run, parquet, tmp_path):
+        table = score(tmp_path / "run", f"--input={parquet}", *self.ARGUMENTS, "--trace_every=4", *EMBEDDED)
+        assert table == metrics(run)
+        images = [pq.read_table(output / "optimized").sort_by("source") for output in (run, tmp_path / "run")]
+        assert images[0] == images[1]
+
+
 class TestBadInput:
     BAD_BYTES = {
         "null": (None, "null_image"),

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import apache_beam as beam
@@ -13,21 +14,26 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from transforms.finish import FinishRun, LostPairsError, finish_run, to_json
-from transforms.summarize import Distribution, Summary
-from transforms.write import RunFiles
+from transforms.distribution import Distribution
+from transforms.finish import SUMMARY_VERSION, FinishRun, LostPairsError, finish_run, to_json
+from transforms.pairs import ScoredPairs
+from transforms.runfiles import RunFiles
+from transforms.summarize import Summary
 
-COLUMNS = {"mae": Distribution(zero=2, minimum=0.0, maximum=0.0)}
-FINISHED = Summary(
-    listed=9, scored=2, failed=3, unread=4, failures=Counter(corrupt=3), precisions={"float32"}, columns=COLUMNS
-)
-NOTHING = Summary(listed=3, failed=3, failures=Counter(corrupt=3), columns={"mae": Distribution()})
-EMPTY = Summary(columns={"mae": Distribution()})
+PAIRS = ScoredPairs(2, columns={"mae": Distribution(zero=2, minimum=0.0, maximum=0.0)})
+FINISHED = Summary(listed=9, failed=3, unread=4, failures=Counter(corrupt=3), precisions={"float32"}, pairs=PAIRS)
+EMPTY = Summary.empty(["mae"])
+NOTHING = replace(EMPTY, listed=3, failed=3, failures=Counter(corrupt=3))
 
 
 @pytest.fixture
 def record():
-    return {"status": "running", "fingerprint": "f", "identity": {"losses": ["mae"]}, "started": time.time() - 2}
+    return {
+        "status": "running",
+        "fingerprint": "f",
+        "identity": {"losses": ["mae"], "input": ["a.parquet"]},
+        "started": time.time() - 2,
+    }
 
 
 @pytest.fixture(params=["run", "run[1]* x"])
@@ -62,11 +68,13 @@ def test_status(output, record, summary, status, mark):
     assert {name: run[name] for name in ("fingerprint", "identity")} == {
         name: record[name] for name in ("fingerprint", "identity")
     }
-    assert json.loads((output / "summary.json").read_text()) == summary.to_json()
+    written = json.loads((output / "summary.json").read_text())
+    assert (written.pop("version"), written.pop("computed")) == (SUMMARY_VERSION, {"losses": ["mae"]})
+    assert written == summary.to_json()
 
 
 def test_lost_pairs_are_an_error(output, record):
-    lost = Summary(listed=10, scored=2, failed=3, unread=4, columns=COLUMNS)
+    lost = replace(FINISHED, listed=10)
     with pytest.raises(LostPairsError, match="of 6 pairs read, 2 were scored and 3 failed"):
         finish_run(lost, RunFiles(str(output)), record)
     assert names(output) == ["_temporary"]
@@ -103,5 +111,8 @@ def test_beam_step(output, record):
 
 def test_json():
     assert to_json({"a": 1, "day": datetime.date(2024, 2, 29)}) == b'{\n "a": 1,\n "day": "2024-02-29"\n}\n'
+    lists = {"a": [1, -2], "b": [], "c": ["[\n1,\n2]", 3], "d": [0.5]}
+    assert b'"a": [1,-2],\n' in to_json(lists)
+    assert json.loads(to_json(lists)) == lists
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json({"a": math.inf})

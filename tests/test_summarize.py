@@ -1,14 +1,10 @@
-"""Summaries: exact counts, sums and worst pairs, quantiles to 0.5 %, and the same in whatever order they are merged."""
+"""Summaries: exact counts, notes, sizes and failures, and the same in whatever order and by whatever way they merge."""
 
-import datetime
 import json
-import math
 import random
 from dataclasses import replace
-from fractions import Fraction
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -16,77 +12,68 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scored import INF, NAN, chunk_of, summary_of, table
 
 from transforms.finish import to_json
-from transforms.schema import Chunk, ScoredChunk, metrics_schema, pair_failure
-from transforms.score import PRECISION_KEY
-from transforms.summarize import QUANTILES, WORST_PAIRS, Distribution, SummarizeChunks, Summary, higher_is_better
-
-Values = list[float | None]
-INF, NAN = math.inf, math.nan
-
-
-def table(columns: dict[str, Values], start: int = 0, kept: pa.Array | None = None, precision: str = "float32"):
-    """Metrics with these columns; sources count from `start`."""
-    count = len(next(iter(columns.values())))
-    keep = [] if kept is None else [pa.field("kept", kept.type)]
-    rows = {
-        "id": [f"id-{start + n}" for n in range(count)],
-        "source": [f"in#{start + n:04}" for n in range(count)],
-        "height": [4] * count,
-        "width": [5] * count,
-        **({} if kept is None else {"kept": kept}),
-        **{name: pa.array(values, pa.float32(), from_pandas=False) for name, values in columns.items()},
-        "notes": [["note"]] * count,
-    }
-    schema = metrics_schema(tuple(columns), keep).with_metadata({PRECISION_KEY: precision})
-    return pa.table(rows, schema=schema)
-
-
-def chunk_of(metrics: pa.Table, failures=(), pairs: int | None = None, name: str = "in") -> ScoredChunk:
-    listed = len(metrics) + len(failures) if pairs is None else pairs
-    return ScoredChunk(Chunk(name, f"{name}.parquet", "parquet", 0, listed), metrics, tuple(failures))
-
-
-def summary_of(*chunks: ScoredChunk, columns: tuple[str, ...] = ("mae",)) -> Summary:
-    combine = SummarizeChunks(columns)
-    accumulator = combine.create_accumulator()
-    for chunk in chunks:
-        accumulator = combine.add_input(accumulator, chunk)
-    return combine.extract_output(accumulator)
-
-
-def distribution_of(values: Values, column: str = "mae") -> Distribution:
-    return Distribution.of_column(table({column: values}), column)
-
-
-def as_float32(values: Values) -> list[float]:
-    """The finite values as they are stored."""
-    stored = (float(np.float32(value)) for value in values if value is not None)
-    return [value for value in stored if math.isfinite(value)]
-
+from transforms.pairs import MOST_SIZES, MOST_SLICES, OTHER
+from transforms.schema import ScoredChunk, pair_failure
+from transforms.summarize import FAILURE_EXAMPLES, SummarizeChunks, Summary
 
 FLOAT32 = st.one_of(st.none(), st.floats(width=32), st.sampled_from([0.0, -0.0, 1.0, 2.0, INF, -INF, NAN]))
 
 
+# A note's sizes are parameters, of which there may be any number.
+NOTES = st.lists(st.sampled_from(["generated:gray", "target:cropped_from_7x9", "target:cropped_from_70x9"]), max_size=2)
+SIDE = st.integers(1, 9)
+
+
+def through_json(summary: Summary) -> Summary:
+    return Summary.from_json(json.loads(to_json(summary.to_json())))
+
+
+@pytest.fixture(scope="class")
+def monkeypatch_bounds():
+    """Bounds that a few rows reach."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.pairs.MOST_SIZES", 4)
+        patch.setattr("transforms.pairs.MOST_SLICES", 3)
+        patch.setattr("transforms.summarize.FAILURE_EXAMPLES", 2)
+        patch.setattr("transforms.distribution.EXTREME_PAIRS", 5)
+        yield
+
+
 class TestMerging:
-    @given(values=st.lists(FLOAT32, max_size=60), seed=st.integers(0, 2**32), data=st.data())
+    @given(
+        rows=st.lists(st.tuples(FLOAT32, st.sampled_from([None, "", "a", "b", "c", "d"]), SIDE, NOTES), max_size=60),
+        seed=st.integers(0, 2**32),
+        data=st.data(),
+    )
     @settings(max_examples=150, deadline=None, derandomize=True)
-    def test_any_chunks_in_any_order_and_grouping(self, values, seed, data):
+    def test_any_chunks_in_any_order_and_grouping(self, monkeypatch_bounds, rows, seed, data):
         """The same text, to the last digit, although sums are of floats and worst pairs are cut to a few."""
+        values = [value for value, *_ in rows]
         columns = ("mae", "psnr")
-        metrics = table({"mae": values, "psnr": values[::-1]})
+        metrics = table(
+            {"mae": values, "psnr": values[::-1]},
+            kept=pa.array([kept for _, kept, _, _ in rows], pa.string()),
+            sizes=[(side, 3) for *_, side, _ in rows],
+            notes=[notes for *_, notes in rows],
+        )
+        failures = [pair_failure(f"f{n}", f"in#f{n}", "decode", "ab"[n % 2], "") for n in range(len(rows) // 2)]
         cuts = data.draw(st.lists(st.integers(0, len(values)), max_size=6).map(sorted))
-        parts = [metrics.slice(a, b - a) for a, b in zip([0, *cuts], [*cuts, len(values)], strict=True)]
-        whole = to_json(summary_of(chunk_of(metrics), columns=columns).to_json())
+        edges = list(zip([0, *cuts], [*cuts, len(values)], strict=True))
+        parts = [chunk_of(metrics.slice(a, b - a), failures[a:b]) for a, b in edges]
+        combine = SummarizeChunks(columns, "kept")
+        whole = combine.add_input(combine.create_accumulator(), chunk_of(metrics, failures))
+        whole.chunks = len(parts)
         shuffle = random.Random(seed)
-        combine = SummarizeChunks(columns)
-        pending = [combine.add_input(combine.create_accumulator(), chunk_of(part)) for part in parts]
+        pending = [combine.add_input(combine.create_accumulator(), part) for part in parts]
         while len(pending) > 1:
             shuffle.shuffle(pending)
             number = shuffle.randint(1, len(pending))
-            pending = [combine.merge_accumulators(pending[:number]), *pending[number:]]
-        assert to_json(combine.extract_output(pending[0]).to_json()) == whole
+            pending = [combine.merge_accumulators(pending[:number]), *map(through_json, pending[number:])]
+        assert to_json(pending[0].to_json()) == to_json(whole.to_json())
+        assert through_json(pending[0]) == pending[0] == whole
 
     def test_an_accumulator_merged_from_stays_as_it_was(self):
         combine = SummarizeChunks(("mae",))
@@ -108,149 +95,6 @@ class TestMerging:
             # Typed, for an empty list tells no type.
             source = pipeline | beam.Create(chunks).with_output_types(ScoredChunk)
             assert_that(source | beam.CombineGlobally(SummarizeChunks(("mae",))), check)
-
-
-def spread(exponents: np.ndarray) -> Values:
-    return (10.0**exponents).tolist()
-
-
-RANDOM = np.random.default_rng(0)
-DISTRIBUTIONS: dict[str, Values] = {
-    "one value": [0.3],
-    "two values": [0.3, 7.0],
-    "constant": [0.1] * 50,
-    "constant negative": [-0.1] * 50,
-    "all zero": [0.0] * 30,
-    "zeros and one": [0.0] * 99 + [5.0],
-    "uniform": RANDOM.random(1000).tolist(),
-    "lognormal": RANDOM.lognormal(-4, 2, 1000).tolist(),
-    "normal, both signs": RANDOM.normal(size=1001).tolist(),
-    "negative only": (-RANDOM.lognormal(size=500)).tolist(),
-    "half of it zero": [0.0] * 250 + RANDOM.random(250).tolist(),
-    "tiny": spread(RANDOM.uniform(-44, -37, 300)),
-    "huge": spread(RANDOM.uniform(30, 38, 300)),
-    "over the whole range": spread(RANDOM.uniform(-44, 38, 300)),
-    "edges of bins": [1.01**n for n in range(-50, 50)],
-    "with infinities": [*RANDOM.random(100).tolist(), INF, INF, -INF],
-    "with NaN and null": [*RANDOM.random(100).tolist(), NAN, NAN, None],
-    "SSIM around 0": RANDOM.uniform(-1e-3, 1e-3, 400).tolist(),
-    "two far apart": [1e-30] * 50 + [1e30] * 50,
-}
-
-
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
-class TestDistribution:
-    @pytest.mark.parametrize("quantile", QUANTILES)
-    def test_quantiles(self, name, quantile):
-        values = sorted(as_float32(DISTRIBUTIONS[name]))
-        # The smallest value that at least this share of the values do not exceed.
-        exact = values[math.ceil(Fraction(str(quantile)) * len(values)) - 1]
-        found = distribution_of(DISTRIBUTIONS[name]).to_json()["quantiles"][f"{quantile:g}"]
-        assert abs(found - exact) <= 0.005 * abs(exact)
-        assert values[0] <= found <= values[-1]
-
-    def test_minimum_maximum_and_mean_are_exact(self, name):
-        values = as_float32(DISTRIBUTIONS[name])
-        found = distribution_of(DISTRIBUTIONS[name]).to_json()
-        assert (found["count"], found["min"], found["max"]) == (len(values), min(values), max(values))
-        assert found["mean"] == float(sum(map(Fraction, values)) / len(values))
-        assert found["mean"] == pytest.approx(math.fsum(values) / len(values), rel=1e-15)
-
-    def test_what_is_no_finite_value_is_counted_apart(self, name):
-        values = DISTRIBUTIONS[name]
-        found = distribution_of(values)
-        assert found.null == values.count(None)
-        assert found.nan == sum(value is not None and math.isnan(value) for value in values)
-        assert found.infinite == sum(value in (INF, -INF) for value in values)
-        assert found.finite + found.null + found.nan + found.infinite == len(values)
-
-
-@pytest.mark.parametrize("values", [[], [None], [NAN, INF, -INF, None]], ids=["empty", "null", "nothing finite"])
-def test_no_finite_value(values):
-    found = distribution_of(values)
-    assert found.to_json() | {"worst": []} == {
-        "count": 0,
-        "null": values.count(None),
-        "nan": found.nan,
-        "infinite": found.infinite,
-        "min": None,
-        "max": None,
-        "mean": None,
-        "quantiles": {},
-        "worst": [],
-    }
-    assert math.isnan(found.quantile(0.5))
-
-
-class TestWorstPairs:
-    @staticmethod
-    def worst(values: Values, column: str = "mae") -> list[str]:
-        return [row["id"] for row in distribution_of(values, column).to_json()["worst"]]
-
-    @pytest.mark.parametrize(
-        ("column", "higher"),
-        [("mae", False), ("psnr", True), ("ssim", True), ("tv", False), ("objective", False), ("pixel_grad_l2", False)],
-    )
-    def test_direction(self, column, higher):
-        assert higher_is_better(column) is higher
-        assert self.worst([2.0, 3.0, 1.0], column) == (["id-2", "id-0", "id-1"] if higher else ["id-1", "id-0", "id-2"])
-
-    def test_as_many_as_promised(self):
-        values = list(range(30))
-        random.Random(0).shuffle(values)
-        expected = sorted(range(30), key=lambda n: -values[n])[:WORST_PAIRS]
-        assert self.worst(values) == [f"id-{n}" for n in expected]
-
-    @pytest.mark.parametrize("value", [0.0, 1.0, INF])
-    def test_ties_go_by_source(self, value):
-        assert self.worst([value] * 40) == [f"id-{n}" for n in range(WORST_PAIRS)]
-
-    def test_ties_at_the_end_of_the_list(self):
-        assert self.worst([1.0] * 5 + [2.0] * 8) == [*(f"id-{n}" for n in range(5, 13)), "id-0", "id-1"]
-
-    def test_what_is_no_value_is_not_bad(self):
-        assert self.worst([NAN, 1.0, None, 2.0, NAN]) == ["id-3", "id-1"]
-
-    def test_infinity_is_the_worst_or_the_best(self):
-        assert self.worst([1.0, INF, 2.0]) == ["id-1", "id-2", "id-0"]
-        assert self.worst([1.0, INF, 2.0], "psnr") == ["id-0", "id-2", "id-1"]
-
-    def test_rows_are_whole(self):
-        metrics = table({"mae": [0.5], "psnr": [INF]}, kept=pa.array(["label"]))
-        (row,) = Distribution.of_column(metrics, "mae").to_json()["worst"]
-        assert row == {
-            "id": "id-0",
-            "source": "in#0000",
-            "height": 4,
-            "width": 5,
-            "kept": "label",
-            "mae": 0.5,
-            "psnr": None,
-            "notes": ["note"],
-        }
-
-    @pytest.mark.parametrize(
-        ("kept", "expected"),
-        [
-            (pa.array([True]), True),
-            (pa.array([2**64 - 1], pa.uint64()), 2**64 - 1),
-            (pa.array([0.5], pa.float16()), 0.5),
-            (pa.array([NAN]), None),
-            (pa.array([-INF], pa.float32()), None),
-            (pa.array([None], pa.string()), None),
-            (pa.array([datetime.date(2024, 2, 29)]), "2024-02-29"),
-            (pa.array([10**8], pa.int32()).cast(pa.date32()), "<value out of range: 100000000>"),
-            (pa.array([1], pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
-            (pa.array([0], pa.timestamp("ms", "Europe/Berlin")), "1970-01-01 00:00:00.000Z"),
-            (pa.array([0], pa.timestamp("us", "Mars/Olympus_Mons")), "1970-01-01 00:00:00.000000Z"),
-            (pa.array([None], pa.timestamp("us", "UTC")), None),
-        ],
-        ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
-    )
-    def test_kept_fields_are_json(self, kept, expected):
-        distribution = Distribution.of_column(table({"mae": [0.5]}, kept=kept), "mae")
-        (row,) = json.loads(to_json(distribution.to_json()))["worst"]
-        assert row["kept"] == expected
 
 
 class TestSummary:
@@ -316,3 +160,82 @@ class TestSummary:
     def test_always_strict_json(self, values):
         text = json.dumps(summary_of(chunk_of(table({"mae": values}))).to_json(), allow_nan=False)
         assert json.loads(text)["counts"]["scored"] == len(values)
+
+    def test_notes_by_kind_and_sizes(self):
+        notes = [["generated:gray", "target:cropped_from_7x9"], ["target:cropped_from_123x45"], []]
+        metrics = table({"mae": [1.0] * 6}, sizes=[(50, 40), (5, 4), (300, 200)], notes=notes)
+        found = summary_of(chunk_of(metrics)).to_json()
+        assert found["notes"] == {"generated:gray": 2, "target:cropped_from_WxH": 4}
+        assert list(found["sizes"].items()) == [("5x4", 2), ("50x40", 2), ("300x200", 2)]
+
+    def test_sizes_are_bounded(self):
+        sizes = [(side, 10) for side in range(1, MOST_SIZES + 4)]
+        found = summary_of(chunk_of(table({"mae": [1.0] * len(sizes)}, sizes=sizes))).to_json()["sizes"]
+        assert found == {f"{side}x10": 1 for side in range(1, MOST_SIZES + 1)} | {OTHER: 3}
+
+    def test_examples_of_failures(self):
+        failures = [pair_failure(f"f{n}", f"in#{n}", "decode", "corrupt", f"m{n}") for n in (7, 3, 1, 5, 8, 2, 6)]
+        chunks = [chunk_of(table({"mae": []}), failures[a:b]) for a, b in ((3, 7), (0, 3))]
+        examples = summary_of(*chunks).to_json()["failure_examples"]["corrupt"]
+        assert len(examples) == FAILURE_EXAMPLES
+        assert examples[:2] == [{"id": f"f{n}", "source": f"in#{n}", "message": f"m{n}"} for n in (1, 2)]
+
+
+class TestSlices:
+    @pytest.mark.parametrize(
+        ("kept", "expected"),
+        [
+            (pa.array(["b", "a", None, "a"]), {None: [2.0], "a": [1.0, 3.0], "b": [0.0]}),
+            (pa.array([2, 10, 2, None]), {None: [3.0], "10": [1.0], "2": [0.0, 2.0]}),
+            (pa.array([True, False, True, True]), {"False": [1.0], "True": [0.0, 2.0, 3.0]}),
+            (pa.array(["", "other", "", "null"]), {"": [0.0, 2.0], "null": [3.0], "other": [1.0]}),
+            (pa.array([0, 0, 1, 1], pa.timestamp("s", "UTC")), {f"1970-01-01 00:00:0{n}Z": [2 * n, 2 * n + 1] for n in (0, 1)}),  # noqa: E501
+        ],
+        ids=["text", "numbers", "booleans", "names that mean something here", "times"],
+    )  # fmt: skip
+    def test_by_value(self, kept, expected):
+        slices = summary_of(chunk_of(table({"mae": [0.0, 1.0, 2.0, 3.0]}, kept=kept)), slice_by="kept").slices
+        assert {value: pairs.count for value, pairs in slices.values.items()} == {
+            v: len(e) for v, e in expected.items()
+        }
+        assert {value: pairs.columns["mae"].mean for value, pairs in slices.values.items()} == {
+            value: sum(values) / len(values) for value, values in expected.items()
+        }
+        assert slices.other.count == 0
+        assert [entry["value"] for entry in slices.to_json()["values"]] == list(expected)
+
+    def test_bounded(self):
+        values = [f"v{n:03}" for n in range(MOST_SLICES + 7)]
+        random.Random(0).shuffle(values)
+        chunks = [chunk_of(table({"mae": [1.0]}, n, kept=pa.array([value]))) for n, value in enumerate(values)]
+        slices = summary_of(*chunks, slice_by="kept").slices
+        assert sorted(slices.values) == sorted(values)[:MOST_SLICES]
+        assert slices.other.count == slices.other.columns["mae"].finite == 7
+
+    @pytest.mark.parametrize("fields", [("a", "b"), ("a", ""), ("", "b")])
+    def test_of_different_fields_do_not_add_up(self, fields):
+        one, other = (Summary.empty(("mae",), by) for by in fields)
+        with pytest.raises(ValueError, match="do not add up"):
+            one.merge(other)
+
+
+class TestFromJson:
+    @pytest.mark.parametrize(
+        ("damage", "error"),
+        [
+            (lambda data: data.pop("losses"), KeyError),
+            (lambda data: data["counts"].pop("scored"), KeyError),
+            (lambda data: data["losses"]["mae"].pop("histogram"), KeyError),
+            (lambda data: data["losses"]["mae"]["histogram"]["positive"]["counts"].pop(), ValueError),
+            (lambda data: data["losses"]["mae"].update(count=7), ValueError),
+            (lambda data: data["losses"]["mae"].update(null=7), ValueError),
+            (lambda data: data["losses"]["mae"].update(sum="1/3"), ValueError),
+            (lambda data: data.update(losses=3), AttributeError),
+        ],
+        ids=range(8),
+    )
+    def test_damage_shows(self, damage, error):
+        data = json.loads(to_json(summary_of(chunk_of(table({"mae": [1.0, 2.0]}))).to_json()))
+        damage(data)
+        with pytest.raises(error):
+            Summary.from_json(data)

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.table import print_run
-from transforms.write import RunFiles
+from transforms.runfiles import RunFiles
 
 COUNTS = {"listed": 4, "read": 4, "scored": 4, "failed": 0, "unread": 0, "files_failed": 0}
 
@@ -51,6 +51,13 @@ def test_ids_are_shown_literally(id, shown, terminal):
     text = printed(summary([row(id)]), force_terminal=terminal, color_system=None, emoji=True)
     assert shown in text
     assert id == shown or id not in text
+
+
+def test_optimized_losses_stand_beside_the_first():
+    worst = row("a") | {"mae_optimized": 0.125, "psnr_optimized": None}
+    text = printed(summary([worst], losses={"mae": {"worst": [worst]}, "psnr": {"worst": []}, "mae_optimized": {}}))
+    assert cells(text, "a ")[1] == "0.25 > 0.125"
+    assert "mae_optimized" not in text
 
 
 def test_long_ids_are_folded_not_cut():

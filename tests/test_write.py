@@ -16,20 +16,10 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 
+from transforms.runfiles import RunFiles, delete_directory, delete_file, list_files
 from transforms.schema import Chunk, Failure, ScoredChunk, metrics_schema
 from transforms.score import PRECISION_KEY
-from transforms.write import (
-    DONE,
-    ReadDone,
-    RunFiles,
-    SplitDone,
-    WriteChunk,
-    delete_directory,
-    delete_file,
-    list_files,
-    read_chunk,
-    write_chunk,
-)
+from transforms.write import DONE, ReadDone, SplitDone, WriteChunk, read_chunk, write_chunk
 
 CHUNK = Chunk("in-0123abcd-000000000-000000003", "in.parquet", "parquet", 0, 3, 0, (0, 3))
 FAILURE = Failure("b", "in.parquet#1", "decode", "truncated", "ends\tearly, «ünï» [red]\u2028", "ab" * 32, 7)

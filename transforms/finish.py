@@ -4,6 +4,7 @@ This is a step of the graph and not of the launcher, so that a run is complete a
 """
 
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,19 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.runfiles import RunFiles, delete_directory
 from transforms.summarize import Summary
-from transforms.write import RunFiles, delete_directory
+
+# Of the layout of summary.json, which is read back as a baseline.
+SUMMARY_VERSION = 1
+
+# What of a run's identity decides its numbers: only summaries that agree in it can be compared or merged.
+COMPARABLE = (
+    *("losses", "objective", "pixel_gradient", "precision", "vgg", "vgg_layers", "lpips_weights", "keras_weights"),
+    *("images", "descent"),
+)
+
+_NUMBERS = re.compile(r"\[\n[\s\d,-]+\]")
 
 
 class LostPairsError(Exception):
@@ -63,13 +75,23 @@ def finish_run(summary: Summary, files: RunFiles, record: Mapping[str, Any]) -> 
         "counts": summary.counts(),
         "precision": sorted(summary.precisions),
     }
-    files.write_whole(files.summary, to_json(summary.to_json()))
+    files.write_whole(files.summary, summary_file(summary, record["identity"]))
     files.write_whole(files.config, to_json({**record, **ended}))
     delete_directory(files.temporary)
     if summary.scored:
         FileSystems.create(files.success).close()
 
 
+def summary_file(summary: Summary, identity: Mapping[str, Any]) -> bytes:
+    """The content of summary.json: the summary, and of the run's identity what decides its numbers."""
+    computed = {name: identity[name] for name in COMPARABLE if name in identity}
+    # In whatever order they were asked for.
+    computed["losses"] = sorted(computed["losses"])
+    return to_json({"version": SUMMARY_VERSION, "computed": computed, **summary.to_json()})
+
+
 def to_json(value: Mapping[str, Any]) -> bytes:
-    """Indented JSON; what JSON does not know (dates, for example) becomes its text."""
-    return (json.dumps(value, indent=1, allow_nan=False, default=str) + "\n").encode()
+    """Indented JSON, a list of integers on one line; what JSON does not know (dates, for example) becomes its text."""
+    text = json.dumps(value, indent=1, allow_nan=False, default=str) + "\n"
+    # In JSON, no string holds a line break, so that what is matched is a list.
+    return _NUMBERS.sub(lambda numbers: re.sub(r"\s+", "", numbers[0]), text).encode()

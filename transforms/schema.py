@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 FORMATS = ("parquet", "tfrecord")
+OPTIMIZED_FORMATS = ("parquet", "tfrecord", "png")
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,13 @@ class ScoredChunk:
         chunk: where the pairs come from.
         metrics: table of `metrics_schema`, in file order.
         failures: every record that has no row in `metrics`.
+        optimized: table of the optimized images, where there are any.
     """
 
     chunk: Chunk
     metrics: pa.Table
     failures: tuple[Failure, ...] = ()
+    optimized: pa.Table | None = None
 
 
 def encoded_schema(keep: Sequence[pa.Field] = ()) -> pa.Schema:
@@ -149,4 +152,32 @@ def metrics_schema(columns: Sequence[str], keep: Sequence[pa.Field] = ()) -> pa.
             *(pa.field(name, pa.float32()) for name in columns),
             pa.field("notes", pa.list_(pa.string()), nullable=False),
         ]
+    )
+
+
+OPTIMIZED_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+    ]
+)
+
+
+def optimization_columns(losses: Sequence[str], trace: bool) -> tuple[pa.Field, ...]:
+    """The columns that optimizing adds to the metrics; null for a pair that was not optimized.
+
+    Args:
+        losses: columns of the losses, which are computed again for the optimized images.
+        trace: whether the objective's course is kept.
+    """
+    curve = pa.list_(pa.struct([("step", pa.int32()), ("objective", pa.float32())]))
+    return (
+        pa.field("objective_initial", pa.float32()),
+        pa.field("objective_final", pa.float32()),
+        pa.field("objective_saved", pa.float32()),
+        pa.field("steps", pa.int32()),
+        pa.field("stop_reason", pa.string()),
+        *(pa.field(f"{loss}_optimized", pa.float32()) for loss in losses),
+        *((pa.field("trace", curve),) if trace else ()),
     )

@@ -1,13 +1,8 @@
 """Write the result of a chunk: whole files or none, under the same names on every try."""
 
-import glob
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import apache_beam as beam
@@ -15,74 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.io.localfilesystem import LocalFileSystem
 from apache_beam.pvalue import TaggedOutput
 
 from transforms.counters import count
+from transforms.runfiles import RunFiles, delete_file
 from transforms.schema import Chunk, ChunkSeries, Failure, ScoredChunk
+from transforms.write_optimized import optimized_files
 
 # Tags of the outputs of SplitDone.
 TO_DO, DONE = "to_do", "done"
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of a run below its output directory, local or `gs://`."""
-
-    output: str
-
-    @property
-    def config(self) -> str:
-        return FileSystems.join(self.output, "run.json")
-
-    @property
-    def summary(self) -> str:
-        return FileSystems.join(self.output, "summary.json")
-
-    @property
-    def success(self) -> str:
-        return FileSystems.join(self.output, "_SUCCESS")
-
-    @property
-    def temporary(self) -> str:
-        return FileSystems.join(self.output, "_temporary")
-
-    @property
-    def chunk_directories(self) -> tuple[str, ...]:
-        """The directories that hold one file per chunk."""
-        return self.metrics_directory, self.failures_directory
-
-    @property
-    def metrics_directory(self) -> str:
-        return FileSystems.join(self.output, "metrics")
-
-    @property
-    def failures_directory(self) -> str:
-        return FileSystems.join(self.output, "failures")
-
-    def metrics(self, chunk: Chunk) -> str:
-        """The chunk's metrics. Written last of its files: a chunk is done when this one is there."""
-        return FileSystems.join(self.metrics_directory, f"{chunk.name}.parquet")
-
-    def failures(self, chunk: Chunk) -> str:
-        """The chunk's failures; there is no such file where there are none."""
-        return FileSystems.join(self.failures_directory, f"{chunk.name}.jsonl")
-
-    def write_whole(self, path: str, content: bytes) -> None:
-        """Write a file so that it is there whole or not at all, replacing an older one.
-
-        Raises:
-            OSError: it could not be written or renamed; the temporary file is gone then, where that is possible.
-        """
-        temporary = FileSystems.join(self.temporary, uuid.uuid4().hex)
-        try:
-            with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-                file.write(content)
-            _make_parent(path)
-            FileSystems.rename([temporary], [path])
-        except OSError:
-            delete_file(temporary)
-            raise
 
 
 @dataclass(eq=False)
@@ -108,27 +44,35 @@ class SplitDone(beam.DoFn):
 
 @dataclass(eq=False)
 class WriteChunk(beam.PTransform):
-    """ScoredChunk -> the same, once its files are written."""
+    """ScoredChunk -> the same, once its files are written.
+
+    Attributes:
+        output: the run's directory.
+        optimized_format: how optimized images are written, where there are any.
+    """
 
     output: str
+    optimized_format: str = "parquet"
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Write" >> beam.ParDo(_Write(RunFiles(self.output)))
+        return chunks | "Write" >> beam.ParDo(_Write(RunFiles(self.output), self.optimized_format))
 
 
 @dataclass(eq=False)
 class _Write(beam.DoFn):
     files: RunFiles
+    optimized_format: str
 
     def process(self, chunk: ScoredChunk) -> Iterable[ScoredChunk]:
-        write_chunk(chunk, self.files)
+        write_chunk(chunk, self.files, self.optimized_format)
         count("chunks_written")
         count("pairs_scored", len(chunk.metrics))
         count("pairs_failed", sum(failure.scope == "pair" for failure in chunk.failures))
-        yield chunk
+        # Images have no part in what follows.
+        yield replace(chunk, optimized=None)
 
 
 @dataclass(eq=False)
@@ -154,8 +98,12 @@ class _ReadDone(beam.DoFn):
         yield read_chunk(chunk, self.files)
 
 
-def write_chunk(chunk: ScoredChunk, files: RunFiles) -> None:
-    """Write the chunk's failures, then its metrics."""
+def write_chunk(chunk: ScoredChunk, files: RunFiles, optimized_format: str = "parquet") -> None:
+    """Write the chunk's optimized images and its failures, then its metrics."""
+    if chunk.optimized is not None:
+        images = optimized_files(chunk.optimized, chunk.chunk, files.optimized_directory, optimized_format)
+        for path, content in images.items():
+            files.write_whole(path, content)
     failures = files.failures(chunk.chunk)
     if chunk.failures:
         lines = "".join(json.dumps(asdict(failure)) + "\n" for failure in chunk.failures)
@@ -177,51 +125,3 @@ def read_chunk(chunk: Chunk, files: RunFiles) -> ScoredChunk:
         with FileSystems.open(files.failures(chunk), compression_type=CompressionTypes.UNCOMPRESSED) as file:
             failures = tuple(Failure(**json.loads(line)) for line in file.read().splitlines())
     return ScoredChunk(chunk, metrics, failures)
-
-
-# Beam lists and deletes by pattern alone. Its patterns miss local directories whose path holds `[`, `*` or `?`, even
-# escaped; so local paths are left to Python.
-
-
-def list_files(directory: str, deep: bool = False) -> Iterator[str]:
-    """The files in a directory, if it is there, local or `gs://`; `deep`: and in those below it."""
-    if _is_local(directory):
-        found = Path(directory).glob("**/*" if deep else "*")
-        yield from (FileSystems.join(directory, path.relative_to(directory)) for path in found if not path.is_dir())
-        return
-    pattern = FileSystems.join(glob.escape(directory), "**" if deep else "*")
-    yield from (metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list)
-
-
-def delete_file(path: str) -> None:
-    """Delete a file, local or `gs://`, if it is there."""
-    if not FileSystems.exists(path):
-        return
-    if _is_local(path):
-        os.remove(path)
-    else:
-        FileSystems.delete([glob.escape(path)])
-
-
-def delete_directory(path: str) -> None:
-    """Delete a directory, if it is there, and what is in it, local or `gs://`, where it is but a prefix."""
-    if _is_local(path):
-        if os.path.isdir(path):
-            shutil.rmtree(path)
-    elif inside := list(list_files(path, deep=True)):
-        FileSystems.delete([glob.escape(file) for file in inside])
-
-
-def _is_local(path: str) -> bool:
-    return isinstance(FileSystems.get_filesystem(path), LocalFileSystem)
-
-
-def _make_parent(path: str) -> None:
-    parent = FileSystems.split(path)[0]
-    if not FileSystems.exists(parent):
-        try:
-            FileSystems.mkdirs(parent)
-        except OSError:
-            # Another worker made it in between, which is as good; object stores have no directories.
-            if not FileSystems.exists(parent):
-                raise

@@ -1,52 +1,41 @@
 """Compute a plan's columns for batches of pairs: the one place where networks, losses and gradients meet."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from transforms.losses import fused, perceptual
-from transforms.losses.catalog import LOSSES, loss_function
 from transforms.losses.layers import LPIPS_LAYERS
+from transforms.losses.networks import NetworkFeatures, Networks, resolve_precision
 from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
-from transforms.losses.vgg import KERAS_PREPROCESSING, LPIPS_PREPROCESSING, Vgg16
-from transforms.losses.weights import check_vgg16, load_keras, load_lpips
+
+__all__ = ["Evaluator", "resolve_precision"]
 
 Values = dict[str, tf.Tensor]
-NetworkFeatures = Mapping[str, perceptual.Features]
 
 
 class Evaluator:
-    """Holds the networks of a plan and computes its columns.
+    """Computes the columns of a plan.
 
     One object serves every image size; calls from several threads are safe.
+
+    Args:
+        plan: what to compute.
+        networks: of this plan, if they are loaded already.
 
     Raises:
         WeightsError: a weights file is missing, damaged or another than the plan names.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, networks: Networks | None = None):
         self.plan = plan
-        self.on_gpu = _prepare_gpus()
-        self.precision = resolve_precision(plan.precision)
-        dtype = tf.as_dtype(self.precision)
-        self._networks: dict[str, Vgg16] = {}
-        if "lpips" in plan.networks:
-            assert plan.lpips_weights, "the launcher gives the weights of every network needed"
-            tensors = load_lpips(plan.lpips_weights.read())
-            check_vgg16(tensors, heads=True)
-            self._networks["lpips"] = Vgg16(tensors, LPIPS_PREPROCESSING, dtype)
-            self._heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
-        if "keras" in plan.networks:
-            assert plan.keras_weights, "the launcher gives the weights of every network needed"
-            tensors = load_keras(plan.keras_weights.read())
-            check_vgg16(tensors, heads=False)
-            self._networks["keras"] = Vgg16(tensors, KERAS_PREPROCESSING, dtype)
+        self._networks = networks or Networks(plan)
+        self.on_gpu = self._networks.on_gpu
+        self.precision = self._networks.precision
         self._executor = ThreadPoolExecutor(os.cpu_count(), "fused")
         self._graph = cache(self._build_graph)
 
@@ -97,7 +86,7 @@ class Evaluator:
         if lpips_features:
             # A view of the tensors' own memory: numpy() would copy hundreds of megabytes.
             views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in lpips_features.items()}
-            columns["lpips_vgg"] = fused.lpips.lpips_vgg(views, self._heads, self._executor)
+            columns["lpips_vgg"] = fused.lpips.lpips_vgg(views, self._networks.heads, self._executor)
         return columns
 
     def _build_graph(
@@ -116,10 +105,10 @@ class Evaluator:
             generated, target = (tf.cast(images, tf.float32) / full_range for images in (generated, target))
             if with_gradient:
                 return self._values_and_gradient(generated, target, losses), {}
-            both = self._features(tf.concat([generated, target], 0), losses)
+            both = self._networks.features(tf.concat([generated, target], 0), losses)
             pairs = tf.shape(generated)[0]
             features = [_rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))]
-            values = {name: self._value(name, generated, target, *features) for name in in_graph}
+            values = {name: self._networks.value(name, generated, target, *features) for name in in_graph}
             raw = {layer: both["lpips"][layer] for layer in LPIPS_LAYERS} if fused_head else {}
             if self.precision == "bfloat16":
                 raw = {layer: tf.bitcast(tensor, tf.uint16) for layer, tensor in raw.items()}
@@ -129,12 +118,12 @@ class Evaluator:
 
     def _values_and_gradient(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
         assert self.plan.objective, "the launcher asks for an objective where it asks for its gradient"
-        target_features = self._features(target, losses)
+        target_features = self._networks.features(target, losses)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(generated)
-            features = self._features(generated, losses)
+            features = self._networks.features(generated, losses)
             values = {
-                name: self._value(name, generated, target, features, target_features)
+                name: self._networks.value(name, generated, target, features, target_features)
                 for name in self.plan.objective_losses
             }
             values["objective"] = self.plan.objective.evaluate(values)
@@ -143,49 +132,12 @@ class Evaluator:
         gradient = tape.gradient(total, generated)
         for name in losses:
             if name not in values:
-                values[name] = self._value(name, generated, target, features, target_features)
+                values[name] = self._networks.value(name, generated, target, features, target_features)
         norms = (
             tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=(1, 2, 3))),
             tf.reduce_max(tf.abs(gradient), axis=(1, 2, 3)),
         )
         return values | dict(zip(PIXEL_GRADIENT_COLUMNS, norms, strict=True))
-
-    def _features(self, images: tf.Tensor, losses: tuple[str, ...]) -> dict[str, perceptual.Features]:
-        layers = {name: self.plan.layers(name, losses) for name in self._networks}
-        return {name: self._networks[name].features(images, needed) for name, needed in layers.items() if needed}
-
-    def _value(
-        self,
-        loss: str,
-        generated: tf.Tensor,
-        target: tf.Tensor,
-        generated_features: NetworkFeatures,
-        target_features: NetworkFeatures,
-    ) -> tf.Tensor:
-        if LOSSES[loss].module != "perceptual":
-            return loss_function(LOSSES[loss])(generated, target)
-        if loss == "lpips_vgg":
-            return perceptual.lpips_vgg(generated_features["lpips"], target_features["lpips"], self._heads)
-        function = {"vgg_mse": perceptual.vgg_mse, "style": perceptual.style}[loss]
-        network = self.plan.vgg
-        return function(generated_features[network], target_features[network], self.plan.vgg_layers)
-
-
-def resolve_precision(precision: str) -> str:
-    """The precision the networks get: `auto` becomes bfloat16 where this machine computes in it natively.
-
-    Natively means: an NVIDIA GPU of compute capability 8.0 or more, or, without a GPU, a CPU with AMX or AVX-512
-    bfloat16 instructions.
-    """
-    if precision != "auto":
-        return precision
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        return "bfloat16" if capability >= (8, 0) else "float32"
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else []
-    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
 
 
 def _apply_kernels(losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> list[float]:
@@ -194,13 +146,3 @@ def _apply_kernels(losses: tuple[str, ...], generated: np.ndarray, target: np.nd
 
 def _rows(features: NetworkFeatures, rows: slice) -> dict[str, perceptual.Features]:
     return {network: {layer: tensor[rows] for layer, tensor in maps.items()} for network, maps in features.items()}
-
-
-def _prepare_gpus() -> bool:
-    """Let GPU memory grow as needed and compute float32 as float32; tell whether there is a GPU."""
-    gpus: list[Any] = tf.config.list_physical_devices("GPU")
-    if gpus and not tf.config.experimental.get_memory_growth(gpus[0]):
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    return bool(gpus)

@@ -1,4 +1,4 @@
-"""LPIPS' distance head: one pass over the raw feature maps, as they came out of the network."""
+"""LPIPS' distance head and its gradient: one pass over the raw feature maps, as they came out of the network."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -10,6 +10,9 @@ from transforms.losses.perceptual import LPIPS_EPSILON
 
 _EPSILON = np.float32(LPIPS_EPSILON)
 _ONE, _ZERO = np.float32(1), np.float32(0)
+
+# Bytes; what TensorFlow's own tensors have.
+_ALIGNMENT = 64
 
 # Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
 _FASTMATH = {"reassoc", "nsz", "contract"}
@@ -38,6 +41,21 @@ def _even_float32(bits):  # type: ignore[no-untyped-def]
 @numba.njit(nogil=True, inline="always")
 def _odd_float32(bits):  # type: ignore[no-untyped-def]
     return np.uint32(bits >> np.uint64(32)).view(np.float32)
+
+
+@numba.njit(nogil=True, inline="always")
+def _join_bfloat16(even, odd):  # type: ignore[no-untyped-def]
+    """Two float32 as neighbouring bfloat16, rounded to nearest, halves to even."""
+    low, high = np.float32(even).view(np.uint32), np.float32(odd).view(np.uint32)
+    low += np.uint32(0x7FFF) + ((low >> np.uint32(16)) & np.uint32(1))
+    high += np.uint32(0x7FFF) + ((high >> np.uint32(16)) & np.uint32(1))
+    return np.uint32((low >> np.uint32(16)) | (high & np.uint32(0xFFFF0000)))
+
+
+@numba.njit(nogil=True, inline="always")
+def _join_float32(even, odd):  # type: ignore[no-untyped-def]
+    low, high = np.uint64(np.float32(even).view(np.uint32)), np.uint64(np.float32(odd).view(np.uint32))
+    return np.uint64(low | (high << np.uint64(32)))
 
 
 def _distance_of(even, odd):  # type: ignore[no-untyped-def]
@@ -71,9 +89,66 @@ def _distance_of(even, odd):  # type: ignore[no-untyped-def]
     return distance
 
 
+def _gradient_of(even, odd, join):  # type: ignore[no-untyped-def]
+    @numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+    def gradient(generated, target, even_weights, odd_weights, out):  # type: ignore[no-untyped-def]
+        """The mean distance, and into `out` its derivative to every generated feature.
+
+        With the length n, s = 1 / (n + epsilon) and r = g - t·(s'/s), a pixel's distance is s² Σ w r², and its
+        derivative 2 s² (w r - g · s/n · Σ w r g). Of a pixel without any feature it is taken as 0: the ReLU before it
+        lets nothing through.
+        """
+        pixels, pairs = generated.shape
+        share = _ONE / np.float32(pixels)
+        total = 0.0
+        for pixel in range(pixels):
+            generated_even, generated_odd, target_even, target_odd = _ZERO, _ZERO, _ZERO, _ZERO
+            for pair in range(pairs):
+                g, t = even(generated[pixel, pair]), even(target[pixel, pair])
+                generated_even += g * g
+                target_even += t * t
+                g, t = odd(generated[pixel, pair]), odd(target[pixel, pair])
+                generated_odd += g * g
+                target_odd += t * t
+            length = np.sqrt(generated_even + generated_odd)
+            scale = _ONE / (length + _EPSILON)
+            ratio = (_ONE / (np.sqrt(target_even + target_odd) + _EPSILON)) / scale
+            weighted_even, weighted_odd, along_even, along_odd = _ZERO, _ZERO, _ZERO, _ZERO
+            for pair in range(pairs):
+                g = even(generated[pixel, pair])
+                d = g - even(target[pixel, pair]) * ratio
+                weighted_even += even_weights[pair] * d * d
+                along_even += even_weights[pair] * d * g
+                g = odd(generated[pixel, pair])
+                d = g - odd(target[pixel, pair]) * ratio
+                weighted_odd += odd_weights[pair] * d * d
+                along_odd += odd_weights[pair] * d * g
+            total += (weighted_even + weighted_odd) * scale * scale
+            slope, along = _ZERO, _ZERO
+            if length > _ZERO:
+                slope = share * (scale * scale + scale * scale)
+                along = (along_even + along_odd) * scale / length
+            for pair in range(pairs):
+                g = even(generated[pixel, pair])
+                d = g - even(target[pixel, pair]) * ratio
+                first = slope * (even_weights[pair] * d - along * g)
+                g = odd(generated[pixel, pair])
+                d = g - odd(target[pixel, pair]) * ratio
+                out[pixel, pair] = join(first, slope * (odd_weights[pair] * d - along * g))
+        return total / pixels
+
+    return gradient
+
+
 _DISTANCE = {
     np.dtype(np.uint16): _distance_of(_even_bfloat16, _odd_bfloat16),
     np.dtype(np.float32): _distance_of(_even_float32, _odd_float32),
+}
+
+
+_GRADIENT = {
+    np.dtype(np.uint16): _gradient_of(_even_bfloat16, _odd_bfloat16, _join_bfloat16),
+    np.dtype(np.float32): _gradient_of(_even_float32, _odd_float32, _join_float32),
 }
 
 
@@ -100,3 +175,44 @@ def lpips_vgg(features: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray
         return sum(kernel(maps[layer][pair], maps[layer][pairs + pair], *weights[layer]) for layer in layers)
 
     return np.fromiter(executor.map(distance, range(pairs)), np.float32, count=pairs)
+
+
+def lpips_vgg_and_gradient(
+    generated: Sequence[np.ndarray],
+    target: Sequence[np.ndarray],
+    heads: Sequence[np.ndarray],
+    executor: Executor,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """LPIPS of B pairs, and the derivative of each to its own generated features.
+
+    Args:
+        generated: per layer [B, h, w, C], float32, or bfloat16 as its bits in uint16. C is even.
+        target: as `generated`.
+        heads: per layer the weights of its channels, float32 [C].
+        executor: threads for the pairs; the kernel releases the interpreter lock.
+
+    Returns:
+        float32 [B], and per layer an array like that of `generated`.
+    """
+    (dtype,) = {maps.dtype for maps in (*generated, *target)}
+    kernel = _GRADIENT[dtype]
+    gradients = [_aligned_like(maps) for maps in generated]
+    layers = [
+        (*(maps.reshape(len(maps), -1, maps.shape[-1]).view(_PAIR_OF[dtype]) for maps in layer), weights)
+        for *layer, weights in zip(
+            generated, target, gradients, (np.ascontiguousarray(head.reshape(-1, 2).T) for head in heads), strict=True
+        )
+    ]
+
+    def distance(pair: int) -> float:
+        return sum(kernel(g[pair], t[pair], *weights, out[pair]) for g, t, out, weights in layers)
+
+    values = np.fromiter(executor.map(distance, range(len(generated[0]))), np.float32, count=len(generated[0]))
+    return values, gradients
+
+
+def _aligned_like(maps: np.ndarray) -> np.ndarray:
+    """An array of the same shape and type, unset, where TensorFlow may use its memory instead of copying it."""
+    memory = np.empty(maps.nbytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + maps.nbytes].view(maps.dtype).reshape(maps.shape)

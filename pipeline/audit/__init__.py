@@ -1,0 +1,1 @@
+"""What reads finished runs: gates, reports, trends. `python -m pipeline.audit VERB`."""

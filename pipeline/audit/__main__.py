@@ -1,0 +1,49 @@
+"""The audit of finished runs: `python -m pipeline.audit VERB`.
+
+Exit codes: 0 done, and passed; 1 a crash; 2 the request was wrong; 3 a gate failed.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+# Each verb is a module here with a function `main(argv) -> exit code`.
+VERBS = {
+    "gate": "judge a run by rules: may this dataset ship?",
+    "propose": "write a first rules file from a good run",
+    "report": "write one HTML file: verdict, distributions, failures, worst pairs",
+    "compare": "show runs side by side: which pairs got better, which worse",
+    "trend": "gather many runs into one page and one table",
+    "merge": "merge the summaries of shards or days into one",
+}
+USAGE = 2
+
+_HELP = "usage: python -m pipeline.audit VERB ..., --help after a verb tells its flags\n\n" + "\n".join(
+    f"  {verb:8} {what}" for verb, what in VERBS.items()
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; return the exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_HELP, file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else USAGE
+    verb, *arguments = argv
+    if verb not in VERBS:
+        print(f"error: no verb {verb!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        return USAGE
+    # Beam takes seconds to import, and its files log what is raised as well.
+    from pipeline.flags import UsageError
+
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    try:
+        code: int = importlib.import_module(f"pipeline.audit.{verb}").main(arguments)
+        return code
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,32 @@
+"""`python -m pipeline.audit merge RUN_OR_SUMMARY... --output=summary.json`: one summary of many shards or days."""
+
+from collections.abc import Sequence
+
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.audit.arguments import VerbParser, path
+from pipeline.audit.summary import merge_summaries, read_summary, write_summary
+from pipeline.flags import UsageError
+from transforms.runfiles import RunFiles
+
+
+def main(argv: Sequence[str]) -> int:
+    """Merge, write, say what was written; return the exit code."""
+    parser = VerbParser("merge", "Merge summaries of runs: the same, to the last digit, as of one run of all pairs.")
+    parser.add_argument("parts", metavar="RUN_OR_SUMMARY", nargs="+", type=path, help="run directories, summary files")
+    parser.add_argument("--output", required=True, type=path, metavar="FILE", help="a .json file, replaced if there")
+    given = parser.parse_args(argv)
+    if repeated := sorted({part for part in given.parts if given.parts.count(part) > 1}):
+        raise UsageError(f"{', '.join(repeated)} is given twice; its pairs would count twice")
+    _check_output(given.output)
+    merged = merge_summaries([read_summary(part) for part in given.parts], given.output)
+    write_summary(merged)
+    print(f"{given.output}: {merged.summary.scored} scored pairs of {len(given.parts)} summaries")
+    return 0
+
+
+def _check_output(output: str) -> None:
+    if not output.endswith(".json"):
+        raise UsageError(f"--output={output} is no .json file")
+    if FileSystems.exists(RunFiles(FileSystems.split(output)[0] or ".").config):
+        raise UsageError(f"--output={output} lies in a run's directory; give another place")

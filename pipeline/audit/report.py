@@ -1,0 +1,82 @@
+"""`python -m pipeline.audit report RUN`: one HTML file: may the dataset ship, and which pairs are to blame?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.audit.arguments import VerbParser, path
+from pipeline.audit.gallery import make_gallery
+from pipeline.audit.page import encode, render
+from pipeline.audit.summary import RunSummary, check_comparable, read_record, read_run, read_summary, write_file
+from pipeline.audit.verdict_file import read_verdict
+from pipeline.audit.views import failure_views, loss_view, pair_views, slice_views, worst_rows
+from transforms.decode import NOTES
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the report and print its path; return the exit code.
+
+    Raises:
+        UsageError: the run, its verdict or the baseline cannot be read, they cannot be compared, or the page cannot be
+            written.
+    """
+    parser = VerbParser("report", "Write one HTML file: verdict, distributions, failures and worst pairs of a run.")
+    parser.add_argument("run", metavar="RUN", type=path, help="directory of a run that has ended, local or gs://")
+    parser.add_argument("--baseline", type=path, metavar="PATH", help="a good run's directory, or its summary.json")
+    parser.add_argument("--output", type=path, metavar="FILE", help="where to write it (default: RUN/report.html)")
+    given = parser.parse_args(argv)
+    audited = read_run(given.run)
+    baseline = read_summary(given.baseline) if given.baseline else None
+    if baseline:
+        check_comparable(audited, baseline)
+    page = build_report(audited, read_record(given.run), baseline, read_verdict(given.run))
+    output = given.output or FileSystems.join(given.run, "report.html")
+    write_file(output, encode(page))
+    print(output)
+    return 0
+
+
+def build_report(
+    audited: RunSummary,
+    record: Mapping[str, Any],
+    baseline: RunSummary | None = None,
+    verdict: Mapping[str, Any] | None = None,
+) -> str:
+    """The page of a run.
+
+    Args:
+        audited: the run's summary.
+        record: its run.json.
+        baseline: what it is compared with.
+        verdict: the content of its verdict.json, if it has one.
+    """
+    summary, before = audited.summary, baseline.summary if baseline else None
+    columns, earlier = summary.columns, before.columns if before else {}
+    rows = worst_rows(columns)
+    gallery = make_gallery({source: row["id"] for source, row in rows.items()}, record["identity"])
+    return render(
+        "report.html",
+        path=audited.path,
+        record=record,
+        verdict=verdict,
+        counts=summary.counts(),
+        counts_before=before.counts() if before else None,
+        baseline=baseline.path if baseline else None,
+        losses=[loss_view(name, distribution, earlier.get(name)) for name, distribution in columns.items()],
+        failures=failure_views(summary, before),
+        failed_files=sorted(summary.failed_files.items()),
+        slice_by=summary.slices.by if summary.slices else None,
+        slices=slice_views(summary.slices, summary.pairs) if summary.slices else [],
+        notes=[(name, count, _meaning(name)) for name, count in summary.pairs.notes.most_common()],
+        sizes=list(summary.pairs.sizes.items()),
+        sources=rows.keys(),
+        pairs=pair_views(rows.values(), columns, record["identity"]["fields"]["keep"], gallery),
+        notices=gallery.notices,
+    )
+
+
+def _meaning(note: str) -> str:
+    """What a note says of an image: `generated:gray`, `too_small:ssim`."""
+    subject, _, kind = note.partition(":")
+    return f"the image is too small for {kind}" if subject == "too_small" else NOTES.get(kind, "")

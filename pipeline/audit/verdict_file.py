@@ -1,0 +1,26 @@
+"""The verdict that a gate has left in a run's directory."""
+
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.audit.verdict import OUTCOMES
+from pipeline.flags import UsageError
+from pipeline.rundir import read_json
+from transforms.chunks import READ_ERRORS
+
+
+def read_verdict(run: str) -> dict[str, Any] | None:
+    """The content of a run's verdict.json (`Verdict.to_json`); None: no gate has judged the run.
+
+    Raises:
+        UsageError: it cannot be read, or is no verdict.
+    """
+    path = FileSystems.join(run, "verdict.json")
+    try:
+        verdict = read_json(path) if FileSystems.exists(path) else None
+    except (*READ_ERRORS, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    if verdict is not None and not (isinstance(verdict, dict) and verdict.get("verdict") in OUTCOMES):
+        raise UsageError(f"{path} holds no verdict; python -m pipeline.audit gate writes one")
+    return verdict

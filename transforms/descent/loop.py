@@ -1,0 +1,201 @@
+"""The descent of a batch: some steps of all its images, up to the first of them that stops."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from transforms.descent.lbfgs import Lbfgs
+from transforms.descent.methods import Adam, Box, Evaluation, Method, Sgd, State, per_image, select
+from transforms.descent.settings import STOP_REASONS, Descent
+from transforms.losses.differentiable import ObjectiveFunction, References
+
+# Steps between two looks from outside, if no image stops before: what a call costs is nothing against them.
+STEPS_PER_CALL = 10
+
+# Non-finite evaluations of an image, each followed by a return to the best and half the rate, after which it stops.
+MAX_STRIKES = 4
+
+RATE_CUT = 4.0
+
+RUNNING = 0
+# By the number that stands for them in tensors.
+REASONS = dict(enumerate(STOP_REASONS, start=1))
+_CODES = {reason: code for code, reason in REASONS.items()}
+
+_METHODS: dict[str, Method] = {"adam": Adam(), "sgd": Sgd(), "lbfgs": Lbfgs()}
+
+
+class Progress(NamedTuple):
+    """How far each image of a batch is: first axis the image.
+
+    Attributes:
+        image: to be evaluated next, or, of a stopped one, evaluated last.
+        start: what was put in.
+        best_image: the one of lowest objective so far.
+        initial: objective of the start.
+        best: objective of `best_image`.
+        mark: objective at the last progress.
+        since: steps since then.
+        steps: made so far.
+        rate: learning rate.
+        scale: factor of values and gradients.
+        strikes: non-finite evaluations.
+        fresh: whether the method must forget what it knows.
+        stop: `RUNNING`, or a number of `REASONS`.
+    """
+
+    image: tf.Tensor
+    start: tf.Tensor
+    best_image: tf.Tensor
+    initial: tf.Tensor
+    best: tf.Tensor
+    mark: tf.Tensor
+    since: tf.Tensor
+    steps: tf.Tensor
+    rate: tf.Tensor
+    scale: tf.Tensor
+    strikes: tf.Tensor
+    fresh: tf.Tensor
+    stop: tf.Tensor
+
+
+def begin(images: tf.Tensor, descent: Descent) -> tuple[Progress, State]:
+    """Images before their first evaluation, and what the method remembers of them.
+
+    Args:
+        images: float32 [B, H, W, 3] in [0, 1], in whole levels of 8 bits.
+        descent: how to go on.
+    """
+    numbers = tf.zeros(tf.shape(images)[:1])
+    whole = tf.zeros(tf.shape(images)[:1], tf.int32)
+    progress = Progress(
+        image=images,
+        start=images,
+        best_image=images,
+        initial=numbers,
+        best=numbers,
+        mark=numbers,
+        since=whole,
+        steps=whole,
+        rate=numbers + descent.learning_rate,
+        scale=numbers,
+        strikes=whole,
+        fresh=tf.ones_like(whole, tf.bool),
+        stop=whole + RUNNING,
+    )
+    return progress, _METHODS[descent.method].initial(images)
+
+
+def advance(
+    progress: Progress, state: State, references: References, objective: ObjectiveFunction, descent: Descent
+) -> tuple[Progress, State, tf.Tensor]:
+    """Make steps until an image stops, or `STEPS_PER_CALL` evaluations.
+
+    Args:
+        progress: of images that all run.
+        state: of the method.
+        references: of their targets.
+        objective: to minimize.
+        descent: how, and until when.
+
+    Returns:
+        progress and state; that of an image that has stopped is void, and its row to be dropped.
+        float32 [STEPS_PER_CALL, B]: the objective at each evaluation; NaN for those not made.
+    """
+
+    def goes_on(number: tf.Tensor, values: tf.Tensor, progress: Progress, state: State) -> tf.Tensor:
+        return (number < STEPS_PER_CALL) & tf.reduce_all(progress.stop == RUNNING)
+
+    def step(number: tf.Tensor, values: tf.Tensor, progress: Progress, state: State) -> tuple:
+        value, gradient = objective.value_and_gradient(progress.image, references)
+        values = tf.tensor_scatter_nd_update(values, [[number]], [value])
+        return number + 1, values, *_step(progress, state, value, gradient, descent)
+
+    values = tf.fill([STEPS_PER_CALL, tf.shape(progress.image)[0]], float("nan"))
+    variables = (tf.constant(0), values, progress, state)
+    shapes = tf.nest.map_structure(lambda tensor: tensor.shape, variables)
+    _, values, progress, state = tf.while_loop(goes_on, step, variables, shapes, parallel_iterations=1)
+    return progress, state, values
+
+
+def _step(
+    progress: Progress, state: State, value: tf.Tensor, gradient: tf.Tensor, descent: Descent
+) -> tuple[Progress, State]:
+    """Judge an evaluation, and go on from it."""
+    first = progress.steps == 0
+    finite = tf.math.is_finite(value) & tf.reduce_all(tf.math.is_finite(gradient), axis=(1, 2, 3))
+    gradient = select(finite, gradient, tf.zeros_like(gradient))
+    box = _box(progress.start, descent)
+    largest = tf.reduce_max(tf.where(box.free(progress.image, gradient), tf.abs(gradient), 0.0), axis=(1, 2, 3))
+
+    initial = tf.where(first, value, progress.initial)
+    better = finite & (first | (value < progress.best))
+    further = finite & (first | (value < progress.mark - descent.rtol * tf.abs(progress.mark)))
+    since = tf.where(first | further, 0, progress.since + 1)
+    back = ~finite | (since == _half(descent.patience))
+    if not _METHODS[descent.method].searches:
+        back |= value > initial
+    judged = progress._replace(
+        best_image=select(better, progress.image, progress.best_image),
+        initial=initial,
+        best=tf.where(first | better, value, progress.best),
+        mark=tf.where(first | further, value, progress.mark),
+        since=since,
+        strikes=tf.where(finite, progress.strikes, progress.strikes + 1),
+        rate=tf.where(back, progress.rate / RATE_CUT, progress.rate),
+        scale=tf.where(first, _scale(gradient, largest), progress.scale),
+    )
+    stop = _stop(judged, value, finite, largest, descent)
+    running = stop == RUNNING
+
+    evaluation = Evaluation(
+        progress.image,
+        tf.where(finite, value, 0.0) * judged.scale,
+        gradient * per_image(judged.scale),
+        judged.rate,
+        progress.fresh,
+    )
+    proposed, state = _METHODS[descent.method].propose(state, evaluation, box)
+    onward = select(back, judged.best_image, proposed)
+    return judged._replace(
+        image=select(running, onward, progress.image),
+        steps=tf.where(running, progress.steps + 1, progress.steps),
+        fresh=back,
+        stop=stop,
+    ), state
+
+
+def _stop(judged: Progress, value: tf.Tensor, finite: tf.Tensor, largest: tf.Tensor, descent: Descent) -> tf.Tensor:
+    """Which images stop here, and why: int32 [B]."""
+    reached = tf.zeros_like(finite)
+    if descent.target_loss is not None:
+        reached |= value <= descent.target_loss
+    if descent.target_ratio is not None:
+        reached |= (judged.initial > 0) & (judged.steps > 0) & (value <= descent.target_ratio * judged.initial)
+    holds = {
+        "non_finite": ~finite & ((judged.steps == 0) | (judged.strikes > MAX_STRIKES)),
+        "target_reached": finite & reached,
+        "zero_gradient": finite & (largest == 0),
+        "plateau": judged.since >= descent.patience,
+        "max_steps": judged.steps >= descent.max_steps,
+    }
+    stop = judged.stop
+    for reason, code in _CODES.items():
+        stop = tf.where((stop == RUNNING) & holds[reason], code, stop)
+    return stop
+
+
+def _box(start: tf.Tensor, descent: Descent) -> Box:
+    change = descent.max_levels / 255
+    return Box(tf.maximum(start - change, 0.0), tf.minimum(start + change, 1.0))
+
+
+def _scale(gradient: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+    """One over the root mean square. By way of the largest: squares of small numbers would vanish."""
+    relative = tf.math.divide_no_nan(gradient, per_image(largest))
+    root = tf.sqrt(tf.reduce_mean(tf.square(relative), axis=(1, 2, 3)))
+    return tf.math.divide_no_nan(1.0, root * largest)
+
+
+def _half(patience: int) -> int:
+    return (patience + 1) // 2

@@ -1,0 +1,112 @@
+"""The networks of a plan, loaded once for all that use them, and what they compute on."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from transforms.losses import perceptual
+from transforms.losses.catalog import LOSSES, loss_function
+from transforms.losses.layers import LPIPS_LAYERS
+from transforms.losses.plan import Plan
+from transforms.losses.vgg import KERAS_PREPROCESSING, LPIPS_PREPROCESSING, Vgg16
+from transforms.losses.weights import check_vgg16, load_keras, load_lpips
+
+# By the name of the network.
+NetworkFeatures = Mapping[str, perceptual.Features]
+
+
+class Networks:
+    """The networks that any loss of a plan needs, on this machine's hardware.
+
+    Attributes:
+        plan: what they are for.
+        on_gpu: whether there is a GPU.
+        precision: of the networks' features, `float32` or `bfloat16`.
+        heads: per layer the weights of LPIPS' channels, float32 [C]; empty if no loss needs them.
+
+    Raises:
+        WeightsError: a weights file is missing, damaged or another than the plan names.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.on_gpu = _prepare_gpus()
+        self.precision = resolve_precision(plan.precision)
+        self.heads: dict[str, Any] = {}
+        self._networks: dict[str, Vgg16] = {}
+        dtype = tf.as_dtype(self.precision)
+        if "lpips" in plan.networks:
+            assert plan.lpips_weights, "the launcher gives the weights of every network needed"
+            tensors = load_lpips(plan.lpips_weights.read())
+            check_vgg16(tensors, heads=True)
+            self._networks["lpips"] = Vgg16(tensors, LPIPS_PREPROCESSING, dtype)
+            self.heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
+        if "keras" in plan.networks:
+            assert plan.keras_weights, "the launcher gives the weights of every network needed"
+            tensors = load_keras(plan.keras_weights.read())
+            check_vgg16(tensors, heads=False)
+            self._networks["keras"] = Vgg16(tensors, KERAS_PREPROCESSING, dtype)
+
+    def features(self, images: tf.Tensor, losses: Collection[str]) -> dict[str, perceptual.Features]:
+        """Features of every layer that the losses need, by network and layer.
+
+        Args:
+            images: float32 [B, H, W, 3] in [0, 1], RGB.
+            losses: names of the plan's losses.
+        """
+        layers = {name: self.plan.layers(name, losses) for name in self._networks}
+        return {name: self._networks[name].features(images, needed) for name, needed in layers.items() if needed}
+
+    def value(
+        self,
+        loss: str,
+        generated: tf.Tensor,
+        target: tf.Tensor,
+        generated_features: NetworkFeatures,
+        target_features: NetworkFeatures,
+    ) -> tf.Tensor:
+        """A loss of the plan as TensorFlow computes it, float32 [B].
+
+        Args:
+            loss: its name.
+            generated: float32 [B, H, W, 3] in [0, 1].
+            target: as `generated`.
+            generated_features: of `features`, for this loss and perhaps others.
+            target_features: as `generated_features`.
+        """
+        if not LOSSES[loss].network:
+            return loss_function(LOSSES[loss])(generated, target)
+        if loss == "lpips_vgg":
+            return perceptual.lpips_vgg(generated_features["lpips"], target_features["lpips"], self.heads)
+        function = {"vgg_mse": perceptual.vgg_mse, "style": perceptual.style}[loss]
+        network = self.plan.vgg
+        return function(generated_features[network], target_features[network], self.plan.vgg_layers)
+
+
+def resolve_precision(precision: str) -> str:
+    """The precision the networks get: `auto` becomes bfloat16 where this machine computes in it natively.
+
+    Natively means: an NVIDIA GPU of compute capability 8.0 or more, or, without a GPU, a CPU with AMX or AVX-512
+    bfloat16 instructions.
+    """
+    if precision != "auto":
+        return precision
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "bfloat16" if capability >= (8, 0) else "float32"
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else []
+    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
+
+
+def _prepare_gpus() -> bool:
+    """Let GPU memory grow as needed and compute float32 as float32; tell whether there is a GPU."""
+    gpus: list[Any] = tf.config.list_physical_devices("GPU")
+    if gpus and not tf.config.experimental.get_memory_growth(gpus[0]):
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return bool(gpus)
