@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["pipeline*", "transforms*"]),
-    package_data={"pipeline.audit": ["rules.schema.json"]},
+    package_data={"pipeline.audit": ["rules.schema.json", "templates/*"]},
     entry_points={"console_scripts": ["pairloss = pipeline.cli:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
@@ -28,6 +28,7 @@ setup(
         "gcsfs>=2025.3",
         "google-crc32c>=1.5",
         "h5py>=3.11",
+        "jinja2>=3.1",
         "pillow>=11",
         "numba>=0.61",
         "numpy>=2.1",

@@ -98,19 +98,28 @@ def _one_level_off(image: np.ndarray) -> np.ndarray:
 
 def main() -> int:
     """Make the environment, run the worker in it and write the file."""
-    # Here, because the worker and the tests import this module for the pairs alone.
+    scored = run_with_pytorch("benchmarks.lpips_reference_worker")
+    REFERENCE_FILE.parent.mkdir(parents=True, exist_ok=True)
+    REFERENCE_FILE.write_text(scored, encoding="utf-8")
+    print(REFERENCE_FILE)
+    return 0
+
+
+def run_with_pytorch(module: str, *arguments: str) -> str:
+    """Run a worker module in the environment with PyTorch; return what it prints.
+
+    Args:
+        module: of this package; it gets the path of our LPIPS weights as its first argument.
+        arguments: the others.
+    """
+    # Here, because the workers and the tests import this module for the pairs alone.
     from pipeline.weights import cached_weights, ensure_weights
 
     weights = ensure_weights()
-    environment = cached_weights().parent / "envs" / "lpips"
-    python = _ensure_environment(environment)
+    python = _ensure_environment(cached_weights().parent / "envs" / "lpips")
     # lpips 0.1.4 calls torchvision in a way that torchvision deprecates on every construction.
-    command = [str(python), "-W", "ignore::UserWarning", "-m", "benchmarks.lpips_reference_worker", str(weights)]
-    scored = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    REFERENCE_FILE.parent.mkdir(parents=True, exist_ok=True)
-    REFERENCE_FILE.write_text(scored.stdout, encoding="utf-8")
-    print(f"{REFERENCE_FILE}\nmade in {environment}")
-    return 0
+    command = [str(python), "-W", "ignore::UserWarning", "-m", module, str(weights), *arguments]
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def _ensure_environment(directory: Path) -> Path:

@@ -40,6 +40,10 @@ class Config:
         chunk_pairs: most pairs in a chunk.
         output: the run's directory.
         overwrite: whether to delete an earlier run in that directory.
+        metrics_format: a format in which metrics are written beside Parquet; `parquet`: none.
+        slice_by: kept field whose values are summarized each by itself; empty: none.
+        gate: file of rules to judge the run by; empty: none.
+        baseline: run or summary to compare with; empty: none.
         quiet: show no progress and no table.
         verbose: show the logs of Beam and TensorFlow, and tracebacks.
         beam_flags: flags that are not ours.
@@ -58,6 +62,10 @@ class Config:
     chunk_pairs: int
     output: str
     overwrite: bool
+    metrics_format: str
+    slice_by: str
+    gate: str
+    baseline: str
     quiet: bool
     verbose: bool
     beam_flags: tuple[str, ...]
@@ -83,6 +91,10 @@ def parse(argv: Sequence[str]) -> Config:
     plan = _plan(given)
     fields = Fields(given.generated_field, given.target_field, given.id_field, names(given.keep_fields))
     _check_kept(fields, plan, given.optimize)
+    if given.slice_by and given.slice_by not in fields.keep:
+        raise UsageError(f"--slice_by={given.slice_by} is no kept field; add it to --keep_fields")
+    if given.baseline and not given.gate:
+        raise UsageError("--baseline is given, but --gate is not; nothing would use it")
     return Config(
         input=tuple(pattern for patterns in given.input for pattern in patterns),
         input_format=given.input_format,
@@ -97,6 +109,10 @@ def parse(argv: Sequence[str]) -> Config:
         chunk_pairs=given.chunk_pairs,
         output=given.output,
         overwrite=given.overwrite,
+        metrics_format=given.metrics_format,
+        slice_by=given.slice_by,
+        gate=given.gate,
+        baseline=given.baseline,
         quiet=given.quiet,
         verbose=given.verbose,
         beam_flags=tuple(beam_flags),

@@ -11,7 +11,7 @@ from transforms.descent.settings import METHODS, Descent
 from transforms.losses.catalog import describe_losses
 from transforms.losses.layers import LAYERS, LPIPS_LAYERS
 from transforms.losses.plan import NETWORKS, PRECISIONS
-from transforms.schema import FORMATS, OPTIMIZED_FORMATS, Fields
+from transforms.schema import FORMATS, METRICS_FORMATS, OPTIMIZED_FORMATS, Fields
 
 AUTO = "auto"
 
@@ -204,6 +204,19 @@ def parser() -> argparse.ArgumentParser:
         help="the run's directory, local or gs://; resumed if unfinished",
     )
     _add_switch(group, "--overwrite", "delete an earlier run in that directory first")
+    _add(
+        group,
+        "--metrics_format",
+        choices=METRICS_FORMATS,
+        default=METRICS_FORMATS[0],
+        help="csv, jsonl: write the metrics like that as well, in a directory of their own",
+    )
+    _add(group, "--slice_by", metavar="NAME", default="", help="a kept field: summarize each of its values by itself")
+    group = flags.add_argument_group("audit")
+    _add(group, "--gate", metavar="FILE", default="", help="rules to judge the run by; exit code 3 if it fails")
+    _add(group, "--baseline", metavar="PATH", default="", help="for --gate: a good run, or its summary.json")
+
+    group = flags.add_argument_group("messages")
     _add_switch(group, "--quiet", "no progress, no table")
     _add_switch(group, "--verbose", "the logs of Beam and TensorFlow, and tracebacks")
     return flags

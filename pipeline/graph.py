@@ -46,13 +46,13 @@ def build(
         chunks[TO_DO]
         | "ReadPairs" >> ReadPairs(config.fields, tuple(keep))
         | _work(config)
-        | "WriteChunk" >> WriteChunk(config.output, config.optimized_format)
+        | "WriteChunk" >> WriteChunk(config.output, config.metrics_format, config.optimized_format)
     )
     done_before = chunks[DONE] | "ReadDone" >> ReadDone(config.output)
     (
         (scored, done_before)
         | "AllChunks" >> beam.Flatten()
-        | "Summarize" >> beam.CombineGlobally(SummarizeChunks(config.columns))
+        | "Summarize" >> beam.CombineGlobally(SummarizeChunks(config.columns, config.slice_by))
         | "Finish" >> FinishRun(config.output, record)
     )
 

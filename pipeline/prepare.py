@@ -106,6 +106,8 @@ def _identity(config: Config, files: Sequence[InputFile]) -> dict[str, Any]:
         "images": asdict(config.policy),
         "descent": asdict(config.descent) if config.descent else None,
         "optimized_format": config.optimized_format if config.descent else None,
+        "metrics_format": config.metrics_format,
+        "slice_by": config.slice_by,
         "batching": asdict(config.batching),
         "chunk_pairs": config.chunk_pairs,
         "input": [asdict(file) for file in files],

@@ -1,7 +1,7 @@
 """Score a dataset of image pairs: `python -m pipeline.run --input=PATTERN --output=DIR`.
 
 Exit codes: 0 the run finished; 1 it broke off, and the same command resumes it; 2 the request was wrong; 3 it
-finished, but not a single pair could be scored.
+finished, but not a single pair could be scored, or the gate failed.
 """
 
 import logging
@@ -38,6 +38,8 @@ def launch(config: Config) -> int:
     from rich.console import Console
 
     from pipeline import graph
+    from pipeline.audit.gate import gate
+    from pipeline.audit.rules import read_rules
     from pipeline.engine import beam_options
     from pipeline.prepare import prepare
     from pipeline.progress import progress
@@ -46,6 +48,9 @@ def launch(config: Config) -> int:
     from transforms.runfiles import RunFiles
 
     options = beam_options(config.beam_flags)
+    if config.gate:
+        # Now, so that a mistake in the rules does not cost a night.
+        read_rules(config.gate)
     prepared = prepare(config)
     done = claim(config.output, prepared.record, config.overwrite)
     if done and not config.quiet:
@@ -69,6 +74,8 @@ def launch(config: Config) -> int:
     if not config.quiet:
         # What is not a terminal takes lines of any length.
         print_run(read_json(files.summary), files, Console(width=None if sys.stdout.isatty() else 140))
+    if config.gate:
+        return gate(config.output, config.gate, config.baseline or None)
     return OK if read_json(files.config)["status"] == "finished" else NOTHING_SCORED
 
 

@@ -85,7 +85,7 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 def _delete_results(files: RunFiles) -> None:
     # The mark of success first, and not run.json, which will be replaced: cut short, the rest is still known as a run.
-    for path in (files.success, files.summary):
+    for path in (files.success, files.summary, files.verdict, files.report):
         delete_file(path)
     for directory in (*files.chunk_directories, files.temporary):
         delete_directory(directory)

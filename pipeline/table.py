@@ -53,13 +53,18 @@ def _table(title: str, header: tuple[str, ...], rows: Any) -> Table:
             name, justify="left" if name in ("id", "notes", "reason", "file") else "right", overflow="fold"
         )
     for row in rows:
-        table.add_row(*(_text(str(cell)) for cell in row))
+        table.add_row(*(as_text(str(cell)) for cell in row))
     return table
 
 
-def _text(data: str) -> Text:
+def as_text(data: str) -> Text:
     """An id is data: neither markup nor a terminal's control codes in it may take effect."""
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in data))
+    return Text(printable(data))
+
+
+def printable(data: str) -> str:
+    """The data with everything escaped that would not show."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in data)
 
 
 def _value(row: Mapping[str, Any], column: str) -> str:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scored import INF, NAN, Values, distribution_of, table
 
-from transforms.distribution import EXTREME_PAIRS, QUANTILES, distributions, higher_is_better
+from transforms.distribution import QUANTILES, distributions, higher_is_better
+from transforms.extremes import EXTREME_PAIRS
 from transforms.finish import to_json
 
 

@@ -160,6 +160,10 @@ CHANGED = {
     "input_format": ["--input_format=parquet"],
     "fields": ["--keep_fields=label"],
     "images": ["--size_mismatch=crop"],
+    "descent": ["--optimize"],
+    "optimized_format": ["--optimize", "--optimized_format=png"],
+    "metrics_format": ["--metrics_format=csv"],
+    "slice_by": ["--keep_fields=label", "--slice_by=label"],
 }
 
 

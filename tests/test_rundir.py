@@ -132,10 +132,10 @@ class TestOverwrite:
         assert read_json(str(output / "run.json")) == record
 
     def test_keeps_what_no_run_wrote(self, output):
-        run_in(output, *FINISHED, "report.html", "mine/metrics/a.parquet")
+        run_in(output, *FINISHED, "verdict.json", "report.html", "mine.html", "mine/metrics/a.parquet")
         make(output.parent, "beside")
         assert claim(str(output), RECORD, overwrite=True) == 0
-        assert files_in(output) == ["mine/metrics/a.parquet", "report.html", "run.json"]
+        assert files_in(output) == ["mine.html", "mine/metrics/a.parquet", "run.json"]
         assert (output.parent / "beside").exists()
 
     def test_new_directory(self, output):

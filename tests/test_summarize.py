@@ -38,7 +38,7 @@ def monkeypatch_bounds():
         patch.setattr("transforms.pairs.MOST_SIZES", 4)
         patch.setattr("transforms.pairs.MOST_SLICES", 3)
         patch.setattr("transforms.summarize.FAILURE_EXAMPLES", 2)
-        patch.setattr("transforms.distribution.EXTREME_PAIRS", 5)
+        patch.setattr("transforms.extremes.EXTREME_PAIRS", 5)
         yield
 
 

@@ -5,24 +5,20 @@ after a way through JSON: counts and histograms add up, sums are exact integers,
 source and then by their row.
 """
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from transforms.extremes import Extreme, extremes, extremes_of_rows, first_of, rows_of
 from transforms.losses.catalog import LOSSES
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-# Of the worst, and as many of the best.
-EXTREME_PAIRS = 10
-
 # Each histogram bin is 1 % wide, so that its geometric middle is within 0.5 % of every value in it.
 _BIN_GROWTH = math.log(1.01)
 
@@ -31,10 +27,6 @@ _UNIT_BITS = 149
 
 # Of columns that are no losses; an objective and pixel gradients are better when low.
 _DIRECTIONS: Mapping[str, Literal["lower", "higher", "none"]] = {"objective_saved": "higher", "steps": "none"}
-
-# A pair at one end of a distribution: rank (the smallest comes first), source, and the row of metrics as JSON. Tuples
-# of plain values compare without a key, and rows as text break a tie where one source stands in two runs.
-Extreme = tuple[float, str, str]
 
 
 @dataclass
@@ -116,8 +108,8 @@ class Distribution:
         self.maximum = max(self.maximum, other.maximum)
         self.total += other.total
         self.squares += other.squares
-        self.worst = _first_of(self.worst, other.worst)
-        self.best = _first_of(self.best, other.best)
+        self.worst = first_of(self.worst, other.worst)
+        self.best = first_of(self.best, other.best)
 
     def quantile(self, fraction: float) -> float:
         """The smallest value that at least this fraction of the finite values do not exceed, to 0.5 %."""
@@ -168,8 +160,8 @@ class Distribution:
             "mean": self.mean if finite else None,
             "variance": self.variance if finite else None,
             "quantiles": {f"{q:g}": self.quantile(q) for q in QUANTILES} if finite else {},
-            "worst": [json.loads(row) for _, _, row in self.worst],
-            "best": [json.loads(row) for _, _, row in self.best],
+            "worst": rows_of(self.worst),
+            "best": rows_of(self.best),
             "sum": str(Fraction(self.total, 1 << _UNIT_BITS)),
             "sum_of_squares": str(Fraction(self.squares, 1 << 2 * _UNIT_BITS)),
             "histogram": {"negative": _bins_to_json(self.negative), "positive": _bins_to_json(self.positive)},
@@ -198,8 +190,8 @@ class Distribution:
             maximum=-math.inf if data["max"] is None else data["max"],
             total=_units(data["sum"], _UNIT_BITS),
             squares=_units(data["sum_of_squares"], 2 * _UNIT_BITS),
-            worst=_extremes(data["worst"], column, bad, largest_first=not higher_is_better(column)),
-            best=_extremes(data["best"], column, good, largest_first=higher_is_better(column)),
+            worst=extremes_of_rows(data["worst"], column, bad, largest_first=not higher_is_better(column)),
+            best=extremes_of_rows(data["best"], column, good, largest_first=higher_is_better(column)),
         )
         if result.finite != data["count"]:
             raise ValueError(f"the histogram of {column} holds {result.finite} values of {data['count']}")
@@ -210,29 +202,13 @@ def distributions(metrics: pa.Table, columns: Iterable[str]) -> dict[str, Distri
     """The distribution of each of these columns of a table of metrics."""
     # Adding 0 turns -0 into 0: which of two equal values is the minimum must not show.
     values = {column: metrics[column].to_numpy().astype(np.float64) + 0.0 for column in columns}
-    null = {column: metrics[column].is_null().to_numpy() for column in values}
-    sources = metrics["source"].to_pylist()
-    ends = {
-        (column, largest): _extreme_positions(values[column], sources, largest)
-        for column in values
-        for largest in (True, False)
-    }
-    wanted = sorted({position for positions in ends.values() for position in positions})
-    rows = dict(zip(wanted, _row_texts(metrics.take(pa.array(wanted, pa.int64()))), strict=True))
-
-    def extremes(column: str, largest: bool) -> tuple[Extreme, ...]:
-        ranks = -values[column] if largest else values[column]
-        return tuple((float(ranks[i]), sources[i], rows[i]) for i in ends[column, largest])
-
-    return {
-        column: _distribution(
-            values[column],
-            null[column],
-            worst=extremes(column, largest=not higher_is_better(column)),
-            best=extremes(column, largest=higher_is_better(column)),
-        )
-        for column in values
-    }
+    ends = extremes(metrics, values)
+    found = {}
+    for column in values:
+        smallest, largest = ends[column]
+        worst, best = (smallest, largest) if higher_is_better(column) else (largest, smallest)
+        found[column] = _distribution(values[column], metrics[column].is_null().to_numpy(), worst, best)
+    return found
 
 
 def as_stored(limit: float) -> float:
@@ -308,66 +284,3 @@ def _units(text: str, unit_bits: int) -> int:
     if units.denominator != 1:
         raise ValueError(f"{text} is no sum of float32 values")
     return units.numerator
-
-
-def _extreme_positions(values: np.ndarray, sources: Sequence[str], largest: bool) -> list[int]:
-    """Where the most extreme values are. NaN and null are not bad values but none; they are counted elsewhere."""
-    ranks = -values if largest else values
-    candidates = np.flatnonzero(~np.isnan(ranks))
-    if len(candidates) > EXTREME_PAIRS:
-        limit = np.partition(ranks[candidates], EXTREME_PAIRS - 1)[EXTREME_PAIRS - 1]
-        candidates = candidates[ranks[candidates] <= limit]
-    return sorted(candidates.tolist(), key=lambda position: (ranks[position], sources[position]))[:EXTREME_PAIRS]
-
-
-def _first_of(some: tuple[Extreme, ...], others: tuple[Extreme, ...]) -> tuple[Extreme, ...]:
-    # Nearly every merge ends here, and thousands of chunks are merged.
-    if not others or (len(some) == EXTREME_PAIRS and some[-1] <= others[0]):
-        return some
-    return tuple(sorted(some + others)[:EXTREME_PAIRS])
-
-
-def _extremes(
-    rows: Sequence[Mapping[str, Any]], column: str, infinite_first: int, largest_first: bool
-) -> tuple[Extreme, ...]:
-    """What `to_json` made rows of. It writes either infinity as a null; they stand at the list's two ends."""
-    found = []
-    for position, row in enumerate(rows):
-        value = row[column]
-        if value is None:
-            rank = -math.inf if position < infinite_first else math.inf
-        else:
-            rank = float(-value if largest_first else value)
-        found.append((rank, row["source"], json.dumps(row)))
-    return tuple(found)
-
-
-def _row_texts(rows: pa.Table) -> list[str]:
-    # The course of an optimization is long, and found by the id in the metrics.
-    scalar = [name for name in rows.column_names if name == "notes" or not pa.types.is_nested(rows[name].type)]
-    return [
-        json.dumps({key: _jsonable(value) for key, value in row.items()})
-        for row in _plain(rows.select(scalar)).to_pylist()
-    ]
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """Dates and times as text: Python's own know neither nanoseconds nor all years."""
-    for index, column in enumerate(table.columns):
-        if pa.types.is_temporal(column.type):
-            table = table.set_column(index, table.column_names[index], time_text(column))
-    return table
-
-
-def time_text(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times as text; those with a zone in UTC, marked by a Z: not every worker has the zone's rules."""
-    if getattr(times.type, "tz", None) is None:
-        return times.cast(pa.string())
-    return pc.binary_join_element_wise(times.cast(pa.timestamp(times.type.unit)).cast(pa.string()), "Z", "")
-
-
-def _jsonable(value: Any) -> Any:
-    """JSON has no infinity: a null, as for a value that is not defined. What else it lacks becomes its text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (str, int, list)) else str(value)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import apache_beam as beam
 import numpy as np
@@ -166,8 +166,9 @@ def _optimize_rows(
     while left:
         try:
             for result in optimize_pairs(_starts(records, tuple(left), policy), objective, descent, slots):
-                del left[result.key]
-                yield result.key, result
+                row = cast(int, result.key)
+                del left[row]
+                yield row, result
         except EvaluationError:
             if slots == 1:
                 (failed,) = islice(left, 1)
@@ -219,6 +220,7 @@ def _with_outcome(
     table = metrics.set_column(notes_at, metrics.schema.field(notes_at), pa.array(notes, pa.list_(pa.string())))
     for column in optimization_columns(list(map(plan.column, plan.losses)), bool(descent.trace_every)):
         name = column.name
+        values: list[Any]
         if name == "trace":
             values = [r and [{"step": step, "objective": value} for step, value in r.trace] for r in outcomes]
         elif name.endswith("_optimized"):

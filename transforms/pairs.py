@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.distribution import Distribution, distributions, time_text
+from transforms.distribution import Distribution, distributions
+from transforms.extremes import time_text
 
 # Memory and summary.json stay small whatever comes: the rest is counted as `OTHER`.
 MOST_SIZES = 100

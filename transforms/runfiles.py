@@ -12,7 +12,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.localfilesystem import LocalFileSystem
 
-from transforms.schema import Chunk
+from transforms.schema import METRICS_FORMATS, Chunk
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,24 @@ class RunFiles:
     @property
     def chunk_directories(self) -> tuple[str, ...]:
         """The directories that hold the files of chunks."""
-        return self.metrics_directory, self.failures_directory, self.optimized_directory
+        text = (self.metrics_text_directory(format) for format in METRICS_FORMATS[1:])
+        return self.metrics_directory, *text, self.failures_directory, self.optimized_directory
 
     @property
     def metrics_directory(self) -> str:
         return FileSystems.join(self.output, "metrics")
+
+    def metrics_text_directory(self, format: str) -> str:
+        """Where the metrics lie as text, beside those in Parquet; `format` is `csv` or `jsonl`."""
+        return FileSystems.join(self.output, f"metrics_{format}")
+
+    @property
+    def verdict(self) -> str:
+        return FileSystems.join(self.output, "verdict.json")
+
+    @property
+    def report(self) -> str:
+        return FileSystems.join(self.output, "report.html")
 
     @property
     def failures_directory(self) -> str:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 FORMATS = ("parquet", "tfrecord")
 OPTIMIZED_FORMATS = ("parquet", "tfrecord", "png")
+METRICS_FORMATS = ("parquet", "csv", "jsonl")
 
 
 @dataclass(frozen=True)

@@ -48,26 +48,29 @@ class WriteChunk(beam.PTransform):
 
     Attributes:
         output: the run's directory.
+        metrics_format: a format in which metrics are written beside Parquet; `parquet`: none.
         optimized_format: how optimized images are written, where there are any.
     """
 
     output: str
+    metrics_format: str = "parquet"
     optimized_format: str = "parquet"
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Write" >> beam.ParDo(_Write(RunFiles(self.output), self.optimized_format))
+        return chunks | "Write" >> beam.ParDo(_Write(RunFiles(self.output), self.metrics_format, self.optimized_format))
 
 
 @dataclass(eq=False)
 class _Write(beam.DoFn):
     files: RunFiles
+    metrics_format: str
     optimized_format: str
 
     def process(self, chunk: ScoredChunk) -> Iterable[ScoredChunk]:
-        write_chunk(chunk, self.files, self.optimized_format)
+        write_chunk(chunk, self.files, self.metrics_format, self.optimized_format)
         count("chunks_written")
         count("pairs_scored", len(chunk.metrics))
         count("pairs_failed", sum(failure.scope == "pair" for failure in chunk.failures))
@@ -98,8 +101,10 @@ class _ReadDone(beam.DoFn):
         yield read_chunk(chunk, self.files)
 
 
-def write_chunk(chunk: ScoredChunk, files: RunFiles, optimized_format: str = "parquet") -> None:
-    """Write the chunk's optimized images and its failures, then its metrics."""
+def write_chunk(
+    chunk: ScoredChunk, files: RunFiles, metrics_format: str = "parquet", optimized_format: str = "parquet"
+) -> None:
+    """Write the chunk's optimized images, its failures and its metrics as text, then its metrics."""
     if chunk.optimized is not None:
         images = optimized_files(chunk.optimized, chunk.chunk, files.optimized_directory, optimized_format)
         for path, content in images.items():
@@ -111,6 +116,11 @@ def write_chunk(chunk: ScoredChunk, files: RunFiles, optimized_format: str = "pa
     else:
         # Of an earlier try that ended before its metrics: what failed then, a network perhaps, works now.
         delete_file(failures)
+    if metrics_format != "parquet":
+        from transforms.write_text import metrics_text
+
+        path = FileSystems.join(files.metrics_text_directory(metrics_format), f"{chunk.chunk.name}.{metrics_format}")
+        files.write_whole(path, metrics_text(chunk.metrics, metrics_format))
     sink = pa.BufferOutputStream()
     pq.write_table(chunk.metrics, sink, compression="zstd")
     files.write_whole(files.metrics(chunk.chunk), sink.getvalue())

@@ -157,6 +157,7 @@ def course_chart(
     kinds: Sequence[str],
     low: Sequence[float | None] = (),
     high: Sequence[float | None] = (),
+    least_span: Sequence[float] = (),
 ) -> CourseChart | None:
     """Draw a number over runs, evenly spaced in their order; None: no run has a value.
 
@@ -166,11 +167,12 @@ def course_chart(
         kinds: one per run, likewise.
         low: the band's lower edge, one per run, or nothing.
         high: the band's upper edge, likewise.
+        least_span: numbers that the y axis must reach, so that a small change does not look like a large one.
     """
     known = [value for value in (*values, *low, *high) if value is not None]
     if not known:
         return None
-    bottom, top = min(known), max(known)
+    bottom, top = min((*known, *least_span)), max((*known, *least_span))
     if bottom == top:
         margin = abs(bottom) / 10 or 0.5
         bottom, top = bottom - margin, top + margin

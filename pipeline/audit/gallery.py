@@ -15,7 +15,7 @@ MOST_PAIRS = 48
 MOST_CHARACTERS = 4_000_000
 
 # A network's gradient takes a quarter of a second for a picture of 256 x 256 on two cores: so many pictures have one.
-_NETWORK_PIXELS = 2**21
+_NETWORK_PIXELS = 2**20
 
 
 @dataclass

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
-from apache_beam.io.filesystems import FileSystems
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,11 +15,11 @@ from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.rules import read_rules
 from pipeline.audit.summary import read_run, read_summary, write_file
 from pipeline.audit.verdict import Outcome, Result, Verdict, judge
+from pipeline.table import as_text, printable
 from transforms.finish import to_json
+from transforms.runfiles import RunFiles
 
 PASSED, FAILED = 0, 3
-
-VERDICT_FILE = "verdict.json"
 
 _STYLES: dict[Outcome, str] = {"fail": "bold red", "warn": "yellow", "skipped": "dim", "pass": "green"}
 
@@ -50,7 +49,7 @@ def gate(run: str, rules: str, baseline: str | None = None, format: str = "table
         UsageError: one of them cannot be read, they do not fit, or the verdict cannot be written.
     """
     verdict = judge(read_run(run), read_rules(rules), rules, read_summary(baseline) if baseline else None)
-    write_file(FileSystems.join(run, VERDICT_FILE), to_json(verdict.to_json()))
+    write_file(RunFiles(run).verdict, to_json(verdict.to_json()))
     FORMATS[format](verdict)
     return FAILED if verdict.outcome == "fail" else PASSED
 
@@ -67,13 +66,13 @@ def print_table(verdict: Verdict, console: Console | None = None) -> None:
         outcome = Text(result.outcome.upper(), style=_STYLES[result.outcome])
         if result.reason:
             outcome.append(f" {result.reason}", style="dim")
-        slices = [_text(result.slice or "all")] if sliced else []
-        table.add_row(_text(result.what), *slices, Text(_value(result)), Text(result.limit), outcome)
+        slices = [as_text(result.slice or "all")] if sliced else []
+        table.add_row(as_text(result.what), *slices, Text(_value(result)), Text(result.limit), outcome)
     console.print(table)
     for result in verdict.results:
         if result.examples:
             ids = ", ".join(str(example["id"]) for example in result.examples)
-            console.print(_text(f"{result.what}: {ids}"), soft_wrap=True)
+            console.print(as_text(f"{result.what}: {ids}"), soft_wrap=True)
     numbers = {outcome: sum(result.outcome == outcome for result in verdict.results) for outcome in _STYLES}
     told = ", ".join(f"{number} {_PAST[outcome]}" for outcome, number in numbers.items() if number)
     console.print(Text(f"{verdict.outcome.upper()}: {told}", style=_STYLES[verdict.outcome]))
@@ -111,13 +110,9 @@ def _value(result: Result) -> str:
     return f"{result.value:g}" if isinstance(result.value, int) else f"{result.value:.4g}"
 
 
-def _text(data: str) -> Text:
-    """An id or a slice is data: neither markup nor a terminal's control codes in it may take effect."""
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in data))
-
-
 def _escaped(text: str, more: str = "") -> str:
-    """Percent-encoded as GitHub's workflow commands want it, so that data ends no line and no property."""
-    for character in f"%\r\n{more}":
+    """Without line breaks and percent-encoded, as GitHub's commands want it, so that data ends no line or property."""
+    text = printable(text)
+    for character in f"%{more}":
         text = text.replace(character, f"%{ord(character):02X}")
     return text

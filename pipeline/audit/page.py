@@ -14,8 +14,6 @@ from pipeline import __version__
 
 UNDEFINED = "–"  # noqa: RUF001 (a dash for people)
 
-_LONGEST_SHOWN = 240
-
 
 def render(template: str, **context: Any) -> str:
     """The page of a template of `templates/`, with the style and the script inlined.
@@ -39,10 +37,10 @@ def encode(page: str) -> bytes:
     return page.encode("utf-8", "backslashreplace")
 
 
-def literal(text: object) -> str:
-    """Data as it may be shown: control codes and changes of direction escaped, cut where it is very long."""
+def literal(text: object, most: int = 240) -> str:
+    """Data as it may be shown: control codes and changes of direction escaped, cut after `most` characters."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
+    return shown if len(shown) <= most else f"{shown[:most]}…"
 
 
 def number(value: float | None) -> str:

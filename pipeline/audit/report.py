@@ -1,5 +1,6 @@
 """`python -m pipeline.audit report RUN`: one HTML file: may the dataset ship, and which pairs are to blame?"""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--baseline", type=path, metavar="PATH", help="a good run's directory, or its summary.json")
     parser.add_argument("--output", type=path, metavar="FILE", help="where to write it (default: RUN/report.html)")
     given = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     audited = read_run(given.run)
     baseline = read_summary(given.baseline) if given.baseline else None
     if baseline:

@@ -128,7 +128,7 @@ def write_file(path: str, content: bytes) -> None:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """A hint at the word that was probably meant, or nothing: ` Did you mean 'lpips_vgg'?`."""
-    found = difflib.get_close_matches(word, list(words), n=1)
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f" Did you mean {found[0]!r}?" if found else ""
 
 

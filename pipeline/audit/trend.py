@@ -1,5 +1,6 @@
 """`python -m pipeline.audit trend RUN...`: runs of one dataset over time, as one page and one table."""
 
+import math
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -46,7 +47,7 @@ def build_page(stops: Sequence[Stop]) -> str:
     return render(
         "trend.html",
         stops=stops,
-        failures=_chart(stops, fractions, [percent(fraction) for fraction in fractions]),
+        failures=_chart(stops, fractions, [percent(fraction) for fraction in fractions], least_span=(0, 0.01)),
         columns=[(name, DIRECTIONS[direction_of(name)]) for name in columns],
         charts={name: _median_chart(stops, found) for name, found in numbers.items()},
         drift_charts={name: _drift_chart(stops, name) for name in columns},
@@ -68,8 +69,12 @@ def _median_chart(stops: Sequence[Stop], numbers: Sequence[dict[str, float | Non
 
 
 def _drift_chart(stops: Sequence[Stop], column: str) -> CourseChart | None:
-    distances = [stop.from_first[column].ks if column in stop.from_first else None for stop in stops]
-    return _chart(stops, distances, [f"KS distance {number(distance)}" for distance in distances])
+    distances = [_finite(stop.from_first[column].ks) if column in stop.from_first else None for stop in stops]
+    return _chart(stops, distances, [f"KS distance {number(distance)}" for distance in distances], least_span=(0, 0.1))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _chart(
@@ -78,6 +83,7 @@ def _chart(
     texts: Sequence[str],
     low: Sequence[float | None] = (),
     high: Sequence[float | None] = (),
+    least_span: Sequence[float] = (),
 ) -> CourseChart | None:
     labels = [f"{moment(stop.started)}, {stop.path}: {text}" for stop, text in zip(stops, texts, strict=True)]
-    return course_chart(values, labels, [stop.verdict or "" for stop in stops], low, high)
+    return course_chart(values, labels, [stop.verdict or "" for stop in stops], low, high, least_span)

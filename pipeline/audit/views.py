@@ -86,7 +86,7 @@ def loss_view(name: str, distribution: Distribution, before: Distribution | None
         numbers=numbers,
         count_before=before.finite if before else 0,
         before=old,
-        changes={key: relative_change(value, old and old[key]) for key, value in numbers.items()},
+        changes={key: relative_change(value, old[key] if old else None) for key, value in numbers.items()},
         drift=drift(distribution, before) if before else None,
         chart=distribution_chart(Masses.of(distribution), background, marks) if distribution.finite else None,
     )

@@ -93,7 +93,7 @@ def optimize_pairs(
         if not running:
             return
         with _evaluation_errors():
-            rows = engine.advance(engine.enter(rows, entering) if entering else rows, running)
+            rows = engine.advance(engine.enter(rows, entering), running)
             stopped = np.flatnonzero(rows.progress.stop != loop.RUNNING)
             done = engine.finish(_take(rows, stopped), [running[row] for row in stopped]) if len(stopped) else []
             left = np.setdiff1d(np.arange(len(running)), stopped)
@@ -159,7 +159,9 @@ class _Engine:
         self._value = compiled(objective.value, input_signature=[IMAGES, references])
 
     def enter(self, rows: _Rows | None, entering: Sequence[_Running]) -> _Rows:
-        """The rows, and behind them those of the pairs that enter."""
+        """The rows, and behind them those of the pairs that enter. There is one at least of either."""
+        if rows and not entering:
+            return rows
         _check_size(entering, self.objective.smallest_side)
         progress, state = self._begin(_as_floats([pair.original for pair in entering]))
         new = _Rows(progress, state, self._references(_as_floats([pair.target for pair in entering])))

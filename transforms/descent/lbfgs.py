@@ -1,6 +1,7 @@
 """L-BFGS for many images at once, each its own state machine: one evaluation a step for all, accepted or not."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -32,7 +33,7 @@ class Lbfgs:
     decrease: float = 1e-4
     max_trials: int = 6
 
-    searches = True
+    searches: ClassVar[bool] = True
 
     def initial(self, images: tf.Tensor) -> State:
         pixels, numbers = tf.zeros_like(images), tf.zeros(tf.shape(images)[:1])

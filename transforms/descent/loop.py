@@ -15,7 +15,8 @@ STEPS_PER_CALL = 10
 # Non-finite evaluations of an image, each followed by a return to the best and half the rate, after which it stops.
 MAX_STRIKES = 4
 
-RATE_CUT = 4.0
+# What the rate is divided by each time an image goes back to its best.
+RATE_CUT = 2.0
 
 RUNNING = 0
 # By the number that stands for them in tensors.
@@ -122,6 +123,7 @@ def _step(
     progress: Progress, state: State, value: tf.Tensor, gradient: tf.Tensor, descent: Descent
 ) -> tuple[Progress, State]:
     """Judge an evaluation, and go on from it."""
+    method = _METHODS[descent.method]
     first = progress.steps == 0
     finite = tf.math.is_finite(value) & tf.reduce_all(tf.math.is_finite(gradient), axis=(1, 2, 3))
     gradient = select(finite, gradient, tf.zeros_like(gradient))
@@ -131,9 +133,12 @@ def _step(
     initial = tf.where(first, value, progress.initial)
     better = finite & (first | (value < progress.best))
     further = finite & (first | (value < progress.mark - descent.rtol * tf.abs(progress.mark)))
-    since = tf.where(first | further, 0, progress.since + 1)
-    back = ~finite | (since == _half(descent.patience))
-    if not _METHODS[descent.method].searches:
+    # A second look at the best, after going back to it, is no step without progress.
+    counts = ~progress.fresh
+    since = tf.where(first | further, 0, progress.since + tf.cast(counts, tf.int32))
+    back = ~finite | (counts & (since == (descent.patience + 1) // 2))
+    if not method.searches:
+        # Steps too long for a pair that is nearly there already.
         back |= value > initial
     judged = progress._replace(
         best_image=select(better, progress.image, progress.best_image),
@@ -155,7 +160,7 @@ def _step(
         judged.rate,
         progress.fresh,
     )
-    proposed, state = _METHODS[descent.method].propose(state, evaluation, box)
+    proposed, state = method.propose(state, evaluation, box)
     onward = select(back, judged.best_image, proposed)
     return judged._replace(
         image=select(running, onward, progress.image),
@@ -195,7 +200,3 @@ def _scale(gradient: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
     relative = tf.math.divide_no_nan(gradient, per_image(largest))
     root = tf.sqrt(tf.reduce_mean(tf.square(relative), axis=(1, 2, 3)))
     return tf.math.divide_no_nan(1.0, root * largest)
-
-
-def _half(patience: int) -> int:
-    return (patience + 1) // 2

@@ -5,7 +5,7 @@ norm. A method keeps a dict of tensors whose first axis is the image.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -47,9 +47,13 @@ class Evaluation(NamedTuple):
 
 
 class Method(Protocol):
-    """A way to descend."""
+    """A way to descend.
 
-    searches = False
+    Attributes:
+        searches: whether it rejects images that are worse than those before by itself.
+    """
+
+    searches: ClassVar[bool]
 
     def initial(self, images: tf.Tensor) -> State:
         """A state for these images; what it holds plays no part, for they are fresh."""
@@ -62,9 +66,9 @@ class Method(Protocol):
 class Sgd:
     """Gradient descent with Nesterov's momentum, in the form of Sutskever et al. 2013, as Keras has it."""
 
-    momentum: float = 0.9
+    momentum: float = 0.8
 
-    searches = False
+    searches: ClassVar[bool] = False
 
     def initial(self, images: tf.Tensor) -> State:
         return {"velocity": tf.zeros_like(images)}
@@ -80,14 +84,15 @@ class Adam:
     """Adam, Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
 
     Epsilon is added to the corrected root, and the gradients have a root mean square of 1 at the start: so it weighs
-    the same at any size of image and any scale of the objective.
+    the same at any size of image and any scale of the objective. Memories are shorter than the usual 0.9 and 0.999: a
+    descent has some tens of steps, not thousands.
     """
 
-    beta_1: float = 0.9
-    beta_2: float = 0.99
+    beta_1: float = 0.8
+    beta_2: float = 0.95
     epsilon: float = 1e-3
 
-    searches = False
+    searches: ClassVar[bool] = False
 
     def initial(self, images: tf.Tensor) -> State:
         pixels = tf.zeros_like(images)

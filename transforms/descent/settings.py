@@ -15,7 +15,7 @@ STOP_REASONS = {
 }
 
 # Edges by forward differences, which see the finest checkerboard as Sobel does not, pixels, and what people see.
-DEFAULT_OBJECTIVE = "lpips_vgg + fd_l2 + mse"
+DEFAULT_OBJECTIVE = "lpips_vgg + 100*fd_l2 + 100*mse"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Descent:
         target_loss: stop where the objective is not above it.
         target_ratio: stop where the objective is not above this part of its start; without effect on an objective
             that does not start above 0.
-        patience: stop after so many steps without progress.
+        patience: stop after so many steps without progress. Halfway there the descent goes back to its best image and
+            on at half the rate.
         rtol: progress is when the objective falls by more than this part of its value at the last progress.
         max_change: most that a pixel may differ from the start, in [0, 1] as for `learning_rate`; it is rounded down
             to whole levels of 8 bits.
@@ -42,7 +43,7 @@ class Descent:
 
     method: str = "lbfgs"
     learning_rate: float = 0.01
-    max_steps: int = 100
+    max_steps: int = 50
     target_loss: float | None = None
     target_ratio: float | None = None
     patience: int = 10
@@ -54,7 +55,7 @@ class Descent:
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown: take one of {', '.join(METHODS)}")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate <= 1, "above 0, at most 1", "0.01")
-        _check("max_steps", self.max_steps, self.max_steps >= 1, "a whole number of 1 or more", "100")
+        _check("max_steps", self.max_steps, self.max_steps >= 1, "a whole number of 1 or more", "50")
         _check("patience", self.patience, self.patience >= 1, "a whole number of 1 or more", "10")
         _check("rtol", self.rtol, 0 <= self.rtol < 1, "0 or more, below 1", "0.001")
         _check("trace_every", self.trace_every, self.trace_every >= 0, "a whole number of 0 or more", "1 or 0 for none")

@@ -1,0 +1,173 @@
+"""Optimizing against the loop people start from: `python -m benchmarks.optimize`.
+
+The loop is that of the example of the package `lpips` (benchmarks/lpips_loop_worker.py), in an environment with PyTorch
+that is made on first use. Same objective, same pictures, one machine, one run: what counts are the ratios.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.lpips_reference import run_with_pytorch
+from pipeline.samples import pairs_of_size
+from pipeline.weights import ensure_weights
+from transforms.decode import DecodePolicy, decode_pair
+from transforms.descent.engine import Optimized, Start, optimize_pairs
+from transforms.descent.settings import Descent
+from transforms.losses.differentiable import ObjectiveFunction
+from transforms.losses.layers import LPIPS_LAYERS
+from transforms.losses.networks import resolve_precision
+from transforms.losses.objective import parse_objective
+from transforms.losses.plan import Plan
+from transforms.losses.vgg import LPIPS_PREPROCESSING, Vgg16
+from transforms.losses.weights import LPIPS_SHA256, WeightsFile, load_lpips
+
+SLOTS = 8
+# Neither converges early nor stops: for measuring steps.
+ENDLESS = Descent(patience=10**6, rtol=0.0)
+
+Pairs = list[tuple[np.ndarray, np.ndarray]]
+
+
+def main() -> int:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.optimize", description=__doc__)
+    parser.add_argument("--steps", type=int, default=10, help="of each speed measurement (default: %(default)s)")
+    steps = parser.parse_args().steps
+    console = Console(width=110)
+    console.print("image-steps per second, lpips_vgg, 256x256", _speed(steps), sep="\n")
+    console.print("evaluations until lpips_vgg is a tenth of its start, 64x64", _evaluations(), sep="\n")
+    console.print(_refill())
+    console.print(_memory())
+    return 0
+
+
+def _speed(steps: int) -> Table:
+    pairs = _pairs(256, SLOTS)
+    loop = _loop(pairs[:2], steps, ratio=0.0)
+    loop_speed = sum(one["evaluations"] for one in loop) / sum(one["seconds"] for one in loop)
+    table = Table("implementation", "image-steps/s", "of the loop", "network alone", "of the network")
+    table.add_row("PyTorch loop, float32", f"{loop_speed:.2f}", "1.00", "", "")
+    for precision in dict.fromkeys(("float32", resolve_precision("auto"))):
+        objective = _objective("lpips_vgg", precision)
+        descent = replace(ENDLESS, method="adam", max_steps=steps)
+        list(_optimize(pairs, objective, replace(descent, max_steps=1)))
+        start = time.perf_counter()
+        done = sum(result.steps + 1 for result in _optimize(pairs, objective, descent))
+        speed = done / (time.perf_counter() - start)
+        bound = _network_speed(pairs, precision)
+        row = (f"{speed:.2f}", f"{speed / loop_speed:.2f}", f"{bound:.2f}", f"{speed / bound:.2f}")
+        table.add_row(f"ours, {precision}", *row)
+    return table
+
+
+def _evaluations() -> Table:
+    """Both stop at a tenth of the start; ours in its default method."""
+    pairs = _pairs(64, 4)
+    theirs = _loop(pairs, steps=600, ratio=0.1)
+    descent = Descent(target_ratio=0.1, max_steps=1000, patience=100)
+    results = {result.key: result for result in _optimize(pairs, _objective("lpips_vgg", "float32"), descent)}
+    table = Table("pair", "PyTorch loop", "ours", "ratio")
+    for number, other in enumerate(theirs):
+        mine = results[number].steps + 1
+        reached = "" if other["loss"] <= 0.1 else f" (at {other['loss']:.2f})"
+        table.add_row(str(number), f"{other['evaluations']}{reached}", str(mine), f"{mine / other['evaluations']:.2f}")
+    ours, loop = sum(r.steps + 1 for r in results.values()), sum(one["evaluations"] for one in theirs)
+    table.add_row("all", str(loop), str(ours), f"{ours / loop:.2f}")
+    return table
+
+
+def _refill() -> str:
+    """64 pairs of mixed difficulty: slots that refill, against batches that run until their last pair is done."""
+    pairs = _pairs(64, 64)
+    objective = _objective("lpips_vgg", "float32")
+    descent = Descent(target_ratio=0.1, max_steps=200)
+    list(_optimize(pairs[:SLOTS], objective, replace(descent, max_steps=1)))
+    start = time.perf_counter()
+    steps = {result.key: result.steps for result in _optimize(pairs, objective, descent)}
+    refilled = time.perf_counter() - start
+    start = time.perf_counter()
+    for first in range(0, len(pairs), SLOTS):
+        longest = max(steps[number] for number in range(first, first + SLOTS))
+        list(_optimize(pairs[first : first + SLOTS], objective, replace(ENDLESS, max_steps=max(longest, 1))))
+    together = time.perf_counter() - start
+    counts = f"64 pairs, {min(steps.values())} to {max(steps.values())} steps"
+    times = f"{refilled:.1f} s with refill, {together:.1f} s in batches that end together"
+    return f"{counts}: {times}, ratio {refilled / together:.2f}"
+
+
+def _memory() -> str:
+    """Peak memory after 4 and after 40 batches of pairs in this process."""
+    objective = _objective("lpips_vgg", "float32")
+    pairs = _pairs(64, SLOTS)
+    peaks = []
+    for rounds in (4, 40):
+        list(_optimize(pairs * rounds, objective, replace(ENDLESS, max_steps=2)))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return f"peak memory: {peaks[0]:.0f} MiB after {4 * SLOTS} pairs, {peaks[1]:.0f} MiB after {44 * SLOTS}"
+
+
+def _pairs(side: int, count: int) -> Pairs:
+    """Degraded photographs; not those that are the target itself, or nothing like it."""
+    encoded = (p for p in pairs_of_size(side, side, 2 * count) if p.degradation not in ("identical", "upside-down"))
+    decoded = (decode_pair(pair.generated, pair.target, DecodePolicy()) for pair in islice(encoded, count))
+    return [(pair.generated, pair.target) for pair in decoded]
+
+
+def _loop(pairs: Pairs, steps: int, ratio: float) -> list[dict[str, float]]:
+    generated, target = (np.stack(images) for images in zip(*pairs, strict=True))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "pairs.npz"
+        np.savez(path, generated=generated, target=target)
+        found: list[dict[str, float]] = json.loads(
+            run_with_pytorch("benchmarks.lpips_loop_worker", str(path), str(steps), str(ratio))
+        )
+    return found
+
+
+def _optimize(pairs: Pairs, objective: ObjectiveFunction, descent: Descent) -> Iterable[Optimized]:
+    starts = (Start(number, generated, target) for number, (generated, target) in enumerate(pairs))
+    return optimize_pairs(starts, objective, descent, SLOTS)
+
+
+def _objective(text: str, precision: str) -> ObjectiveFunction:
+    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    return ObjectiveFunction(Plan((), parse_objective(text), precision=precision, lpips_weights=weights))
+
+
+def _network_speed(pairs: Pairs, precision: str) -> float:
+    """Image-steps per second of the network's forward pass and its gradient to the image, and nothing else."""
+    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    vgg = Vgg16(load_lpips(weights.read()), LPIPS_PREPROCESSING, tf.as_dtype(precision))
+    images = tf.constant(np.stack([generated for generated, _ in pairs]) / 255.0, tf.float32)
+
+    @tf.function(autograph=False)
+    def step(images: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            features = vgg.features(images, LPIPS_LAYERS)
+        return tape.gradient(features, images, output_gradients=features)
+
+    work = partial(step, images)
+    work()
+    start = time.perf_counter()
+    for _ in range(3):
+        work()
+    return 3 * len(images) / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The pairs at the two ends of a column: the worst and the best, with their rows of metrics."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Of the worst, and as many of the best.
+EXTREME_PAIRS = 10
+
+# A pair at one end of a distribution: rank (the smallest comes first), source, and the row of metrics as JSON. Tuples
+# of plain values compare without a key, and rows as text break a tie where one source stands in two runs.
+Extreme = tuple[float, str, str]
+
+
+def extremes(
+    metrics: pa.Table, columns: Mapping[str, np.ndarray]
+) -> dict[str, tuple[tuple[Extreme, ...], tuple[Extreme, ...]]]:
+    """The pairs with the smallest and those with the largest values of each column, the most extreme first.
+
+    Args:
+        metrics: the rows.
+        columns: the values, float64 [rows]; NaN is not a bad value but none.
+    """
+    sources = metrics["source"].to_pylist()
+    ranked = {(column, sign): sign * values for column, values in columns.items() for sign in (1, -1)}
+    ends = {key: _first_positions(ranks, sources) for key, ranks in ranked.items()}
+    # A row is often extreme in several columns.
+    wanted = sorted({position for positions in ends.values() for position in positions})
+    rows = dict(zip(wanted, _row_texts(metrics.take(pa.array(wanted, pa.int64()))), strict=True))
+
+    def end(column: str, sign: int) -> tuple[Extreme, ...]:
+        key = (column, sign)
+        return tuple((float(ranked[key][i]), sources[i], rows[i]) for i in ends[key])
+
+    return {column: (end(column, 1), end(column, -1)) for column in columns}
+
+
+def first_of(some: tuple[Extreme, ...], others: tuple[Extreme, ...]) -> tuple[Extreme, ...]:
+    """The first of both, each of which is sorted."""
+    # Nearly every merge ends here, and thousands of chunks are merged.
+    if not others or (len(some) == EXTREME_PAIRS and some[-1] <= others[0]):
+        return some
+    return tuple(sorted(some + others)[:EXTREME_PAIRS])
+
+
+def rows_of(extremes: Sequence[Extreme]) -> list[dict[str, Any]]:
+    """The rows, most extreme first; an infinite value is a null in them."""
+    return [json.loads(row) for _, _, row in extremes]
+
+
+def extremes_of_rows(
+    rows: Sequence[Mapping[str, Any]], column: str, infinite_first: int, largest_first: bool
+) -> tuple[Extreme, ...]:
+    """What `rows_of` made rows of.
+
+    Args:
+        rows: as it gave them.
+        column: the one they are extreme in.
+        infinite_first: how many values of the column are the infinity that comes first; a null further back is the
+            other infinity.
+        largest_first: whether the largest values come first.
+    """
+    found = []
+    for position, row in enumerate(rows):
+        value = row[column]
+        if value is None:
+            rank = -math.inf if position < infinite_first else math.inf
+        else:
+            rank = float(-value if largest_first else value)
+        found.append((rank, row["source"], json.dumps(row)))
+    return tuple(found)
+
+
+def _first_positions(ranks: np.ndarray, sources: Sequence[str]) -> list[int]:
+    candidates = np.flatnonzero(~np.isnan(ranks))
+    if len(candidates) > EXTREME_PAIRS:
+        limit = np.partition(ranks[candidates], EXTREME_PAIRS - 1)[EXTREME_PAIRS - 1]
+        candidates = candidates[ranks[candidates] <= limit]
+    return sorted(candidates.tolist(), key=lambda position: (ranks[position], sources[position]))[:EXTREME_PAIRS]
+
+
+def _row_texts(rows: pa.Table) -> list[str]:
+    # The course of an optimization is long, and found by the id in the metrics.
+    scalar = [name for name in rows.column_names if name == "notes" or not pa.types.is_nested(rows[name].type)]
+    return [
+        json.dumps({key: _jsonable(value) for key, value in row.items()})
+        for row in _plain(rows.select(scalar)).to_pylist()
+    ]
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Dates and times as text: Python's own know neither nanoseconds nor all years."""
+    for index, column in enumerate(table.columns):
+        if pa.types.is_temporal(column.type):
+            table = table.set_column(index, table.column_names[index], time_text(column))
+    return table
+
+
+def time_text(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times as text; those with a zone in UTC, marked by a Z: not every worker has the zone's rules."""
+    if getattr(times.type, "tz", None) is None:
+        return times.cast(pa.string())
+    return pc.binary_join_element_wise(times.cast(pa.timestamp(times.type.unit)).cast(pa.string()), "Z", "")
+
+
+def _jsonable(value: Any) -> Any:
+    """JSON has no infinity: a null, as for a value that is not defined. What else it lacks becomes its text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int, list)) else str(value)
