@@ -29,6 +29,7 @@ setup(
         "google-crc32c>=1.5",
         "h5py>=3.11",
         "jinja2>=3.1",
+        "markupsafe>=2.1",
         "pillow>=11",
         "numba>=0.61",
         "numpy>=2.1",

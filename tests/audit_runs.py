@@ -1,6 +1,7 @@
 """Small real runs for the tests of what audits them."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from html.parser import HTMLParser
@@ -30,11 +31,19 @@ def pair(number: int, strength: float = 0.1, id: str = "") -> dict[str, Any]:
     }
 
 
-def score(directory: Path, pairs: Iterable[Mapping[str, Any]], name: str = "run", *flags: str) -> Path:
-    """Write the pairs to `<name>.parquet` and score them; the directory of the run."""
-    source, output = directory / f"{name}.parquet", directory / name
-    shards.write_parquet(source, pa.Table.from_pylist([dict(pair) for pair in pairs]))
-    arguments = [f"--input={source}", f"--output={output}", f"--losses={LOSSES}", "--keep_fields=camera", "--quiet"]
+def score(
+    directory: Path, pairs: Iterable[Mapping[str, Any]], name: str = "run", *flags: str, suffix: str = ".parquet"
+) -> Path:
+    """Write the pairs to `<name>.parquet`, or as TFRecord, and score them; the directory of the run."""
+    source, output = directory / f"{name}{suffix}", directory / name
+    rows = [dict(pair) for pair in pairs]
+    if suffix == ".parquet":
+        shards.write_parquet(source, pa.Table.from_pylist(rows))
+    else:
+        shards.write_tfrecord(source, rows)
+    # As a pattern: what is a wildcard in one stands for itself as well.
+    pattern = re.sub(r"[\[\]*?]", "?", str(source))
+    arguments = [f"--input={pattern}", f"--output={output}", f"--losses={LOSSES}", "--keep_fields=camera", "--quiet"]
     assert main([*arguments, *flags]) in (0, 3)
     return output
 

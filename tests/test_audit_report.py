@@ -104,6 +104,15 @@ class TestContent:
         assert {worst["id"], worst["source"]} <= set(page.attributes("data-copy"))
 
 
+@pytest.mark.parametrize("suffix", [".tfrecord", ".tfrecord.gz"])
+def test_pictures_come_from_tfrecords_too(tmp_path, suffix):
+    run = audit_runs.score(tmp_path, [pair(n, strength=n / 60) for n in range(40)], suffix=suffix)
+    page = report(run)
+    titles = [attributes["data-title"] for attributes in page.of("tr") if "data-title" in attributes]
+    assert titles[0] == "pair/39"
+    assert len(page.of("img")) == 4 * len(titles)
+
+
 class TestBaseline:
     def test_same_data_has_no_drift(self, run):
         page = report(run, f"--baseline={run / 'summary.json'}")
@@ -152,6 +161,28 @@ rules:
         (judged / "verdict.json").write_text(content)
         assert main(["report", str(judged)]) == 2
         assert "verdict.json" in capsys.readouterr().err
+
+
+class TestSlices:
+    def test_every_slice_beside_the_whole(self, tmp_path):
+        pairs = [pair(n, strength=0.6 if n % 3 == 2 else 0.1) for n in range(12)]
+        page = report(audit_runs.score(tmp_path, pairs, "run", "--slice_by=camera"))
+        assert "Slices by camera" in page.text
+        assert "slices" in [attributes["id"] for attributes in page.of("section")]
+        medians = page.text.split("Slices by camera")[1].split("camera 2")[1].split("%")[0].split()
+        assert medians[0] == "4"
+        assert medians[-1].startswith("+")
+
+
+class TestGradient:
+    def test_the_worst_pairs_have_it_where_a_network_takes_long(self, lpips_weights, tmp_path, monkeypatch):
+        monkeypatch.setattr("pipeline.audit.gallery._NETWORK_PIXELS", 2 * audit_runs.HEIGHT * audit_runs.WIDTH)
+        pairs = [pair(n, strength=n / 10) for n in range(5)]
+        flags = ("--losses=lpips_vgg", "--objective=lpips_vgg + mae")
+        page = report(audit_runs.score(tmp_path, pairs, "run", *flags))
+        pictures = [picture["alt"] for picture in page.of("img") if picture["alt"].startswith("gradient")]
+        assert pictures == [f"gradient of the objective, pair pair/{n}" for n in (4, 3)]
+        assert "3 of the pairs are shown without a gradient" in page.text
 
 
 class TestSafety:
@@ -214,6 +245,12 @@ class TestMissing:
         assert "in.parquet is no longer there" in page.text
         assert "No pictures: " in page.text
         assert "pair/19" in page.text
+
+    def test_images_that_are_there_are_not_said_to_be_missing(self, tmp_path):
+        page = report(audit_runs.score(tmp_path / "[a-b] *", [pair(1)]))
+        assert "no longer there" not in page.text
+        assert "has changed" not in page.text
+        assert len(page.of("img")) == 4
 
     def test_other_pairs_in_their_place(self, run, tmp_path):
         moved = self.moved(run, tmp_path)

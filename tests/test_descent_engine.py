@@ -69,28 +69,25 @@ def optimize(starts, objective, slots=4, **descent):
 
 class TestSaved:
     @pytest.mark.parametrize("method", METHODS)
-    @pytest.mark.parametrize("size", [SIZE, (16, 16), (17, 61)])
-    def test_is_never_worse_than_the_start(self, perceptual, lpips_weights, method, size):
-        starts = [pair(kind, size) for kind in (*KINDS, "identical")]
-        results = optimize(starts, perceptual, method=method, max_steps=12)
-        assert results.keys() == {start.key for start in starts}
+    def test_is_never_worse_than_the_start_and_mostly_much_better(self, perceptual, lpips_weights, method):
         evaluator = Evaluator(plan_of(DEFAULT_OBJECTIVE, lpips_weights))
-        for start in starts:
-            result = results[start.key]
-            assert result.objective_saved <= result.objective_initial, start.key
-            assert (result.image.dtype, result.image.shape) == (np.uint8, (*size, 3))
-            scored = [
-                evaluator(image[np.newaxis], start.target[np.newaxis])["objective"][0]
-                for image in (start.generated, result.image)
-            ]
-            expected = result.objective_initial, result.objective_saved
-            np.testing.assert_allclose(scored, expected, rtol=1e-4, atol=1e-9, err_msg=start.key)
-
-    @pytest.mark.parametrize("method", METHODS)
-    def test_is_much_better_than_a_start_that_is_bad(self, perceptual, method):
-        for kind, result in optimize(map(pair, KINDS[:3]), perceptual, method=method, max_steps=40).items():
-            assert result.objective_saved < 0.2 * result.objective_initial, kind
-            assert result.objective_final <= result.objective_initial
+        for size in (SIZE, (16, 16), (17, 41)):
+            starts = [pair(kind, size) for kind in (*KINDS, "identical")]
+            results = optimize(starts, perceptual, method=method, max_steps=25)
+            assert results.keys() == {start.key for start in starts}
+            for start in starts:
+                result = results[start.key]
+                assert result.objective_saved <= result.objective_initial, start.key
+                assert result.objective_final <= result.objective_initial, start.key
+                assert (result.image.dtype, result.image.shape) == (np.uint8, (*size, 3))
+                scored = [
+                    evaluator(image[np.newaxis], start.target[np.newaxis])["objective"][0]
+                    for image in (start.generated, result.image)
+                ]
+                expected = result.objective_initial, result.objective_saved
+                np.testing.assert_allclose(scored, expected, rtol=1e-4, atol=1e-9, err_msg=start.key)
+            for kind in ("noisy", "very noisy", "black"):
+                assert results[kind].objective_saved < 0.3 * results[kind].objective_initial, kind
 
     def test_is_the_start_where_rounding_undoes_all(self, quick):
         # A level off at one pixel, and a first step of far less: rounded, it is the start again.
@@ -122,7 +119,7 @@ class TestSaved:
 class TestStops:
     @pytest.mark.parametrize("method", METHODS)
     def test_at_once_for_an_identical_pair(self, perceptual, method):
-        result = optimize(map(pair, ("noisy", "identical")), perceptual, method=method, max_steps=3)["identical"]
+        result = optimize(map(pair, ("noisy", "identical")), perceptual, method=method, max_steps=25)["identical"]
         assert (result.stop_reason, result.steps) == ("zero_gradient", 0)
         assert result.objective_initial == result.objective_saved == 0
         np.testing.assert_array_equal(result.image, pair("identical").target)
@@ -235,7 +232,7 @@ class TestCompany:
     @pytest.mark.parametrize("method", METHODS)
     def test_a_pair_does_not_notice_the_others(self, perceptual, method):
         """Alone, among all, in another slot, and after a refill."""
-        starts = [pair(kind) for kind in (*KINDS, "identical")]
+        starts = [pair(kind, (16, 20)) for kind in (*KINDS, "identical")]
         descent = {"method": method, "max_steps": 15, "target_ratio": 0.4, "trace_every": 1}
         expected = optimize(starts, perceptual, slots=len(starts), **descent)
         assert len({result.steps for result in expected.values()}) > 2, "they leave at different times"

@@ -56,7 +56,9 @@ def build_report(
     summary, before = audited.summary, baseline.summary if baseline else None
     columns, earlier = summary.columns, before.columns if before else {}
     rows = worst_rows(columns)
-    gallery = make_gallery({source: row["id"] for source, row in rows.items()}, record["identity"])
+    ids = {source: row["id"] for source, row in rows.items()}
+    pixels = {source: row["height"] * row["width"] for source, row in rows.items()}
+    gallery = make_gallery(ids, record["identity"], pixels)
     return render(
         "report.html",
         path=audited.path,
