@@ -71,21 +71,22 @@ class TestSaved:
     @pytest.mark.parametrize("method", METHODS)
     def test_is_never_worse_than_the_start_and_mostly_much_better(self, perceptual, lpips_weights, method):
         evaluator = Evaluator(plan_of(DEFAULT_OBJECTIVE, lpips_weights))
-        for size in (SIZE, (16, 16), (17, 41)):
+        for size in ((16, 16), (17, 29)):
             starts = [pair(kind, size) for kind in (*KINDS, "identical")]
-            results = optimize(starts, perceptual, method=method, max_steps=25)
+            results = optimize(starts, perceptual, method=method, max_steps=18)
             assert results.keys() == {start.key for start in starts}
-            for start in starts:
-                result = results[start.key]
-                assert result.objective_saved <= result.objective_initial, start.key
-                assert result.objective_final <= result.objective_initial, start.key
+            for result in results.values():
+                assert result.objective_saved <= result.objective_initial, result.key
+                assert result.objective_final <= result.objective_initial, result.key
                 assert (result.image.dtype, result.image.shape) == (np.uint8, (*size, 3))
-                scored = [
-                    evaluator(image[np.newaxis], start.target[np.newaxis])["objective"][0]
-                    for image in (start.generated, result.image)
-                ]
-                expected = result.objective_initial, result.objective_saved
-                np.testing.assert_allclose(scored, expected, rtol=1e-4, atol=1e-9, err_msg=start.key)
+            targets = np.stack([start.target for start in starts])
+            for images, name in (
+                ([start.generated for start in starts], "objective_initial"),
+                ([results[start.key].image for start in starts], "objective_saved"),
+            ):
+                scored = evaluator(np.stack(images), targets)["objective"]
+                expected = [getattr(results[start.key], name) for start in starts]
+                np.testing.assert_allclose(scored, expected, rtol=1e-4, atol=1e-9)
             for kind in ("noisy", "very noisy", "black"):
                 assert results[kind].objective_saved < 0.3 * results[kind].objective_initial, kind
 
@@ -119,7 +120,7 @@ class TestSaved:
 class TestStops:
     @pytest.mark.parametrize("method", METHODS)
     def test_at_once_for_an_identical_pair(self, perceptual, method):
-        result = optimize(map(pair, ("noisy", "identical")), perceptual, method=method, max_steps=25)["identical"]
+        result = optimize(map(pair, ("noisy", "identical")), perceptual, method=method, max_steps=18)["identical"]
         assert (result.stop_reason, result.steps) == ("zero_gradient", 0)
         assert result.objective_initial == result.objective_saved == 0
         np.testing.assert_array_equal(result.image, pair("identical").target)
@@ -262,8 +263,8 @@ class TestCompany:
         descent = {"max_steps": 30, "target_ratio": 0.05, "rtol": 0.0, "method": "adam"}
         results = optimize(map(pair, KINDS), objective, slots=3, **descent)
         needed = sum(result.steps + 1 for result in results.values())
-        roundings = 2 * len(results)
-        assert sum(evaluated) == needed + roundings
+        # What was rounded is evaluated again: the best image, and the last one where that is another.
+        assert needed + len(results) <= sum(evaluated) <= needed + 2 * len(results)
         assert max(evaluated) == 3
 
     def test_starts_are_taken_only_as_slots_get_free(self, quick):

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from pictures import encode, noise, smooth
 from PIL import Image
-from transforms.descent.settings import Descent
 
 from transforms.batch import Batching
+from transforms.descent.settings import Descent
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.optimize import Optimizer, load_optimizer, optimize_chunk

@@ -137,7 +137,9 @@ def optimize_chunk(
     after = _score_again(encoded, records, images, optimizer.evaluator, policy, batching)
     metrics = _with_outcome(before.metrics, results, failed, after, plan, descent)
     kept = _take(records.select(["id", "source"]), sorted(images))
-    optimized = kept.append_column(OPTIMIZED_SCHEMA.field("image"), pa.array(map(images.get, sorted(images)), pa.binary()))
+    optimized = kept.append_column(
+        OPTIMIZED_SCHEMA.field("image"), pa.array(map(images.get, sorted(images)), pa.binary())
+    )
     return replace(before, metrics=metrics, optimized=optimized.cast(OPTIMIZED_SCHEMA))
 
 

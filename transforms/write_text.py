@@ -28,7 +28,7 @@ def metrics_text(metrics: pa.Table, format: str) -> bytes:
 
     Args:
         metrics: table of `metrics_schema`, perhaps with `optimization_columns`.
-        format: one of `TEXT_FORMATS`.
+        format: `csv` or `jsonl`.
 
     Raises:
         KeyError: it is none of them.
@@ -51,7 +51,6 @@ def _jsonl(metrics: pa.Table) -> str:
 
 
 _WRITERS: dict[str, Callable[[pa.Table], str]] = {"csv": _csv, "jsonl": _jsonl}
-TEXT_FORMATS = tuple(_WRITERS)
 
 
 def _cells(column: pa.Array) -> list[str | None]:

@@ -183,26 +183,28 @@ class _Engine:
     def finish(self, rows: _Rows, pairs: Sequence[_Running]) -> list[Optimized]:
         """The results of pairs that have stopped."""
         progress = loop.Progress(*(tensor.numpy() for tensor in rows.progress))
-        candidates = [(pair.original, value) for pair, value in zip(pairs, progress.initial, strict=True)]
-        for images in (progress.best_image, progress.image):
-            rounded = np.rint(images * np.float32(255)).astype(np.uint8)
-            values = self._value(_as_floats(rounded), rows.references).numpy()
-            candidates = [
-                (image, value) if value < known else (best, known)
-                for (best, known), image, value in zip(candidates, rounded, values, strict=True)
-            ]
+        images = [pair.original for pair in pairs]
+        values = progress.initial.copy()
+        for candidates in (progress.best_image, progress.image):
+            rounded = np.rint(candidates * np.float32(255)).astype(np.uint8)
+            others = np.flatnonzero([not np.array_equal(*both) for both in zip(images, rounded, strict=True)])
+            if len(others):
+                found = self._value(_as_floats(rounded[others]), _take(rows, others).references).numpy()
+                for row, value in zip(others, found, strict=True):
+                    if value < values[row]:
+                        images[row], values[row] = rounded[row], value
         return [
             Optimized(
                 pair.key,
-                image,
+                images[row],
                 float(progress.initial[row]),
                 float(progress.best[row]),
-                float(value),
+                float(values[row]),
                 int(progress.steps[row]),
                 loop.REASONS[int(progress.stop[row])],
                 _every(pair.curve, self.descent.trace_every),
             )
-            for row, (pair, (image, value)) in enumerate(zip(pairs, candidates, strict=True))
+            for row, pair in enumerate(pairs)
         ]
 
 
