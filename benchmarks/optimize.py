@@ -26,8 +26,9 @@ from pipeline.samples import pairs_of_size
 from pipeline.weights import ensure_weights
 from transforms.decode import DecodePolicy, decode_pair
 from transforms.descent.engine import Optimized, Start, optimize_pairs
-from transforms.descent.settings import Descent
+from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.losses.differentiable import ObjectiveFunction
+from transforms.losses.evaluate import Evaluator
 from transforms.losses.layers import LPIPS_LAYERS
 from transforms.losses.networks import resolve_precision
 from transforms.losses.objective import parse_objective
@@ -38,6 +39,9 @@ from transforms.losses.weights import LPIPS_SHA256, WeightsFile, load_lpips
 SLOTS = 8
 # Neither converges early nor stops: for measuring steps.
 ENDLESS = Descent(patience=10**6, rtol=0.0)
+
+# Degradations that leave something of the picture.
+RESTORABLE = ("jpeg-q10", "jpeg-q30", "webp-q10", "blur", "noise", "resampled-x4", "colour-shift", "occlusion")
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 
@@ -50,6 +54,7 @@ def main() -> int:
     console = Console(width=110)
     console.print("image-steps per second, lpips_vgg, 256x256", _speed(steps), sep="\n")
     console.print("evaluations until lpips_vgg is a tenth of its start, 64x64", _evaluations(), sep="\n")
+    console.print("the defaults on degraded photographs, 96x96, means before > after", _improvement(), sep="\n")
     console.print(_refill())
     console.print(_memory())
     return 0
@@ -87,6 +92,30 @@ def _evaluations() -> Table:
         table.add_row(str(number), f"{other['evaluations']}{reached}", str(mine), f"{mine / other['evaluations']:.2f}")
     ours, loop = sum(r.steps + 1 for r in results.values()), sum(one["evaluations"] for one in theirs)
     table.add_row("all", str(loop), str(ours), f"{ours / loop:.2f}")
+    return table
+
+
+def _improvement() -> Table:
+    """The default objective and method, and losses that were not optimized."""
+    losses = ("lpips_vgg", "psnr", "ssim", "gmsd")
+    encoded = [pair for pair in pairs_of_size(96, 96, 39) if pair.degradation in RESTORABLE]
+    decoded = [decode_pair(pair.generated, pair.target, DecodePolicy()) for pair in encoded]
+    results = _optimize([(p.generated, p.target) for p in decoded], _objective(DEFAULT_OBJECTIVE, "float32"), Descent())
+    saved = {result.key: result for result in results}
+    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    evaluator = Evaluator(Plan(losses, lpips_weights=weights))
+    table = Table("degradation", "steps", "objective", *losses)
+    for degradation in RESTORABLE:
+        rows = [number for number, pair in enumerate(encoded) if pair.degradation == degradation]
+        targets = np.stack([decoded[row].target for row in rows])
+        before = evaluator(np.stack([decoded[row].generated for row in rows]), targets)
+        after = evaluator(np.stack([saved[row].image for row in rows]), targets)
+        start, end = (
+            np.mean([getattr(saved[row], name) for row in rows]) for name in ("objective_initial", "objective_saved")
+        )
+        steps = f"{np.mean([saved[row].steps for row in rows]):.0f}"
+        changes = (f"{before[loss].mean():.3f} > {after[loss].mean():.3f}" for loss in losses)
+        table.add_row(degradation, steps, f"{start:.3f} > {end:.3f}", *changes)
     return table
 
 

@@ -18,7 +18,7 @@ from transforms.losses.weights import LPIPS_SHA256, WeightsFile
 
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "optimize.jpg"
 PICTURES = ("astronaut/jpeg-q10", "chelsea/noise", "coffee/resampled-x4")
-STEPS = (5, 20, 100)
+STEPS = (5, 15, 50)
 SIDE = 160
 MARGIN, HEADER = 4, 18
 

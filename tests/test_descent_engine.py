@@ -113,6 +113,9 @@ class TestSaved:
         results = optimize([start], quick, max_steps=5) | optimize([wide], quick, max_steps=5)
         np.testing.assert_array_equal(results["wide"].image, results["noisy"].image)
         assert results["wide"].objective_initial == results["noisy"].objective_initial
+        # Pairs of both depths in one batch.
+        both = optimize([start, wide], quick, max_steps=5)
+        np.testing.assert_array_equal(both["wide"].image, both["noisy"].image)
         off = Start("off", start.generated, start.target * np.uint16(257) // 2)
         assert optimize([off], quick)["off"].objective_initial != results["noisy"].objective_initial
 

@@ -32,15 +32,7 @@ def parquet(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def undisturbed(parquet, lpips_weights, tmp_path_factory) -> pa.Table:
-    output = tmp_path_factory.mktemp("undisturbed") / "run"
-    finished = start(parquet, output)
-    assert finished.wait() == 0, finished.stderr.read()
-    return pq.read_table(output / "metrics").sort_by("source")
-
-
-def start(parquet: Path, output: Path, losses: str = "lpips_vgg,ssim", **settings: object) -> subprocess.Popen:
+def start(parquet: Path, output: Path, *flags: str, **settings: object) -> subprocess.Popen:
     command = [
         sys.executable,
         "-m",
@@ -49,41 +41,61 @@ def start(parquet: Path, output: Path, losses: str = "lpips_vgg,ssim", **setting
         f"--input={parquet}",
         f"--output={output}",
     ]
-    command += [f"--losses={losses}", f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4"]
+    command += [f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4", *flags]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **settings)
+
+
+def finish(parquet: Path, output: Path, *flags: str) -> str:
+    """Run to the end, which must be a good one; what it told on its way."""
+    run = start(parquet, output, *flags)
+    _, told = run.communicate()
+    assert run.returncode == 0, told
+    return told
+
+
+def results(output: Path) -> list[pa.Table]:
+    directories = [output / name for name in ("metrics", "optimized") if (output / name).exists()]
+    return [pq.read_table(directory).sort_by("source") for directory in directories]
 
 
 def modified(output: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (output / "metrics").glob("*.parquet")}
 
 
-def test_killed_run_resumes(parquet, undisturbed, tmp_path):
-    output = tmp_path / "run"
-    first = start(parquet, output)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--losses=lpips_vgg,ssim"],
+        ["--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=40", "--patience=40"],
+    ],
+    ids=["score", "optimize"],
+)
+def test_killed_run_resumes(parquet, lpips_weights, tmp_path, flags):
+    undisturbed, output = tmp_path / "undisturbed", tmp_path / "run"
+    finish(parquet, undisturbed, *flags)
+    first = start(parquet, output, *flags)
     deadline = time.monotonic() + 120
     while len(modified(output)) < 3:
         assert first.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.communicate()
     finished = modified(output)
     assert 3 <= len(finished) < PAIRS // CHUNK_PAIRS
     assert not (output / "_SUCCESS").exists()
 
-    second = start(parquet, output)
-    assert second.wait() == 0, second.stderr.read()
-    assert f"{len(finished)} chunks are done" in second.stderr.read()
+    assert f"{len(finished)} chunks are done" in finish(parquet, output, *flags)
     after = modified(output)
     assert {name: after[name] for name in finished} == finished
-    assert pq.read_table(output / "metrics").sort_by("source") == undisturbed
+    assert results(output) == results(undisturbed)
     assert (output / "_SUCCESS").exists()
     assert not (output / "_temporary").exists()
 
 
 def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path):
     output = tmp_path / "run"
-    losses = "mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
+    losses = "--losses=mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
     # Room for run.json, not for the metrics of so many losses.
     limits = (2_500, 2_500)
     run = start(parquet, output, losses, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
@@ -96,6 +108,5 @@ def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path):
     assert not modified(output)
     assert not os.listdir(output / "_temporary")
 
-    again = start(parquet, output, losses)
-    assert again.wait() == 0, again.stderr.read()
+    finish(parquet, output, losses)
     assert len(pq.read_table(output / "metrics")) == PAIRS

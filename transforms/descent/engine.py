@@ -95,10 +95,11 @@ def optimize_pairs(
         with _evaluation_errors():
             rows = engine.advance(engine.enter(rows, entering), running)
             stopped = np.flatnonzero(rows.progress.stop != loop.RUNNING)
-            done = engine.finish(_take(rows, stopped), [running[row] for row in stopped]) if len(stopped) else []
+            if not len(stopped):
+                continue
+            done = engine.finish(_take(rows._replace(state={}), stopped), [running[row] for row in stopped])
             left = np.setdiff1d(np.arange(len(running)), stopped)
-            if len(stopped):
-                rows = _take(rows, left) if len(left) else None
+            rows = _take(rows, left) if len(left) else None
         running = [running[row] for row in left]
         yield from done
 
@@ -223,8 +224,7 @@ def _take(rows: _Rows, indices: np.ndarray) -> _Rows:
 
 def _as_floats(images: Sequence[np.ndarray]) -> np.ndarray:
     """float32 [B, H, W, 3] in [0, 1]. Divided here: TensorFlow would multiply by the rounded reciprocal instead."""
-    levels = np.stack(images)
-    return levels.astype(np.float32) / np.float32(np.iinfo(levels.dtype).max)
+    return np.stack([levels.astype(np.float32) / np.float32(np.iinfo(levels.dtype).max) for levels in images])
 
 
 def _spec(tensor: tf.Tensor) -> tf.TensorSpec:
