@@ -189,6 +189,39 @@ class TestEngines:
         assert score(tmp_path / "run", f"--input={parquet}", *self.ARGUMENTS, prism) == direct
 
 
+class TestAudit:
+    RULES = "rules:\n  - {{rule: pairs, min: {least}}}\n"
+
+    @pytest.mark.parametrize(("least", "code", "outcome"), [(20, OK, "pass"), (21, 3, "fail")])
+    def test_gate_decides_the_exit_code(self, parquet, tmp_path, capsys, least, code, outcome):
+        rules = tmp_path / "rules.yaml"
+        rules.write_text(self.RULES.format(least=least))
+        arguments = [f"--input={parquet}", "--losses=mae", "--quiet", f"--gate={rules}"]
+        assert main([*arguments, f"--output={tmp_path}/run"]) == code
+        assert read(tmp_path / "run" / "verdict.json")["outcome"] == outcome
+        assert "pairs" in capsys.readouterr().out
+
+    def test_mistake_in_the_rules_is_told_before_the_run(self, parquet, tmp_path, capsys):
+        rules = tmp_path / "rules.yaml"
+        rules.write_text("rules:\n  - {rule: pears, min: 1}\n")
+        arguments = [f"--input={parquet}", "--losses=mae", f"--gate={rules}"]
+        assert main([*arguments, f"--output={tmp_path}/run"]) == USAGE
+        error = capsys.readouterr().err
+        assert "pears" in error
+        assert "pairs" in error
+        assert not (tmp_path / "run").exists()
+
+    def test_slices_and_text_metrics(self, parquet, tmp_path):
+        options = ("--losses=mae", "--keep_fields=label", "--slice_by=label", "--metrics_format=csv")
+        table = score(tmp_path / "run", f"--input={parquet}", *options)
+        slices = read(tmp_path / "run" / "summary.json")["slices"]
+        assert slices["by"] == "label"
+        assert {"l0", "l1", "l2"} <= set(json.dumps(slices).replace('"', " ").split())
+        text = [path.read_text().splitlines() for path in (tmp_path / "run" / "metrics_csv").glob("*.csv")]
+        assert sum(len(lines) - 1 for lines in text) == len(table) == 20
+        assert text[0][0].startswith("id,source,height,width,label,mae")
+
+
 class TestOptimize:
     ARGUMENTS = ("--losses=mae,ssim,psnr", "--objective=mae + fd_l1", "--optimize", "--max_steps=8", "--chunk_pairs=6")
 
