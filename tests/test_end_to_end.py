@@ -198,7 +198,7 @@ class TestAudit:
         rules.write_text(self.RULES.format(least=least))
         arguments = [f"--input={parquet}", "--losses=mae", "--quiet", f"--gate={rules}"]
         assert main([*arguments, f"--output={tmp_path}/run"]) == code
-        assert read(tmp_path / "run" / "verdict.json")["outcome"] == outcome
+        assert read(tmp_path / "run" / "verdict.json")["verdict"] == outcome
         assert "pairs" in capsys.readouterr().out
 
     def test_mistake_in_the_rules_is_told_before_the_run(self, parquet, tmp_path, capsys):
