@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -57,8 +58,12 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     flags.add_argument("--list_losses", action=_ListLosses, help="print every loss with its formula and exit")
+    for title, add_flags in _GROUPS.items():
+        add_flags(flags.add_argument_group(title))
+    return flags
 
-    group = flags.add_argument_group("input")
+
+def _input(group: Any) -> None:
     _add(
         group,
         "--input",
@@ -81,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
         help="scalar fields to copy into the metrics, comma-separated",
     )
 
-    group = flags.add_argument_group("images")
+
+def _images(group: Any) -> None:
     _add(
         group,
         "--size_mismatch",
@@ -104,7 +110,8 @@ def parser() -> argparse.ArgumentParser:
         help="larger encoded images fail",
     )
 
-    group = flags.add_argument_group("losses")
+
+def _losses(group: Any) -> None:
     _add(group, "--preset", choices=tuple(PRESETS), default=None, help=f"a named choice: {_describe_presets()}")
     _add(
         group,
@@ -159,7 +166,8 @@ def parser() -> argparse.ArgumentParser:
         help="Keras' VGG16 .h5 file without the top, for --vgg=keras",
     )
 
-    group = flags.add_argument_group("optimizing the generated images")
+
+def _optimizing(group: Any) -> None:
     _add_switch(group, "--optimize", "move each generated image towards its target by descending the objective")
     _add_descent(group, "method", "the method of descent", choices=METHODS)
     _add_descent(group, "learning_rate", "in pixel units, images being in [0, 1]", type=float)
@@ -178,7 +186,8 @@ def parser() -> argparse.ArgumentParser:
         help="of the optimized images: one file a chunk, or one PNG file a pair (default: parquet)",
     )
 
-    group = flags.add_argument_group("work")
+
+def _work(group: Any) -> None:
     _add(
         group,
         "--batch_size",
@@ -194,7 +203,8 @@ def parser() -> argparse.ArgumentParser:
         help="most pairs in a chunk, the unit of work, retry and resuming",
     )
 
-    group = flags.add_argument_group("output")
+
+def _output(group: Any) -> None:
     _add(
         group,
         "--output",
@@ -212,14 +222,28 @@ def parser() -> argparse.ArgumentParser:
         help="csv, jsonl: write the metrics like that as well, in a directory of their own",
     )
     _add(group, "--slice_by", metavar="NAME", default="", help="a kept field: summarize each of its values by itself")
-    group = flags.add_argument_group("audit")
+
+
+def _audit(group: Any) -> None:
     _add(group, "--gate", metavar="FILE", default="", help="rules to judge the run by; exit code 3 if it fails")
     _add(group, "--baseline", metavar="PATH", default="", help="for --gate: a good run, or its summary.json")
 
-    group = flags.add_argument_group("messages")
+
+def _messages(group: Any) -> None:
     _add_switch(group, "--quiet", "no progress, no table")
     _add_switch(group, "--verbose", "the logs of Beam and TensorFlow, and tracebacks")
-    return flags
+
+
+_GROUPS: dict[str, Callable[[Any], None]] = {
+    "input": _input,
+    "images": _images,
+    "losses": _losses,
+    "optimizing the generated images": _optimizing,
+    "work": _work,
+    "output": _output,
+    "audit": _audit,
+    "messages": _messages,
+}
 
 
 def _add(group: Any, flag: str, help: str, **settings: Any) -> None:
