@@ -80,8 +80,10 @@ def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, 
 def _with_weights(config: Config) -> Plan:
     plan = config.plan
     if "lpips" in plan.networks:
-        weights = WeightsFile(str(config.weights or ensure_weights()), LPIPS_SHA256)
-        weights.read()
+        weights = WeightsFile(config.weights or str(ensure_weights()), LPIPS_SHA256)
+        if config.weights:
+            # Those of the cache are checked already.
+            weights.read()
         plan = dataclasses.replace(plan, lpips_weights=weights)
     if "keras" in plan.networks:
         path = config.keras_weights or fetch_keras_weights()

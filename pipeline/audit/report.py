@@ -1,10 +1,7 @@
 """`python -m pipeline.audit report RUN`: one HTML file: may the dataset ship, and which pairs are to blame?"""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.gallery import make_gallery
@@ -13,6 +10,7 @@ from pipeline.audit.summary import RunSummary, check_comparable, read_record, re
 from pipeline.audit.verdict_file import read_verdict
 from pipeline.audit.views import failure_views, loss_view, pair_views, slice_views, worst_rows
 from transforms.decode import NOTES
+from transforms.runfiles import RunFiles
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,13 +25,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--baseline", type=path, metavar="PATH", help="a good run's directory, or its summary.json")
     parser.add_argument("--output", type=path, metavar="FILE", help="where to write it (default: RUN/report.html)")
     given = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     audited = read_run(given.run)
     baseline = read_summary(given.baseline) if given.baseline else None
     if baseline:
         check_comparable(audited, baseline)
     page = build_report(audited, read_record(given.run), baseline, read_verdict(given.run))
-    output = given.output or FileSystems.join(given.run, "report.html")
+    output = given.output or RunFiles(given.run).report
     write_file(output, encode(page))
     print(output)
     return 0

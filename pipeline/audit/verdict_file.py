@@ -8,6 +8,7 @@ from pipeline.audit.verdict import OUTCOMES
 from pipeline.flags import UsageError
 from pipeline.rundir import read_json
 from transforms.chunks import READ_ERRORS
+from transforms.runfiles import RunFiles
 
 
 def read_verdict(run: str) -> dict[str, Any] | None:
@@ -16,7 +17,7 @@ def read_verdict(run: str) -> dict[str, Any] | None:
     Raises:
         UsageError: it cannot be read, or is no verdict.
     """
-    path = FileSystems.join(run, "verdict.json")
+    path = RunFiles(run).verdict
     try:
         verdict = read_json(path) if FileSystems.exists(path) else None
     except (*READ_ERRORS, ValueError) as error:
