@@ -40,6 +40,7 @@ def launch(config: Config) -> int:
     from pipeline import graph
     from pipeline.audit.gate import gate
     from pipeline.audit.rules import read_rules
+    from pipeline.audit.summary import read_summary
     from pipeline.engine import beam_options
     from pipeline.prepare import prepare
     from pipeline.progress import progress
@@ -49,8 +50,10 @@ def launch(config: Config) -> int:
 
     options = beam_options(config.beam_flags)
     if config.gate:
-        # Now, so that a mistake in the rules does not cost a night.
+        # Now, so that a mistake in the rules or the baseline does not cost a night.
         read_rules(config.gate)
+        if config.baseline:
+            read_summary(config.baseline)
     prepared = prepare(config)
     done = claim(config.output, prepared.record, config.overwrite)
     if done and not config.quiet:

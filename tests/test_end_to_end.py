@@ -211,6 +211,14 @@ class TestAudit:
         assert "pairs" in error
         assert not (tmp_path / "run").exists()
 
+    def test_missing_baseline_is_told_before_the_run(self, parquet, tmp_path, capsys):
+        rules = tmp_path / "rules.yaml"
+        rules.write_text(self.RULES.format(least=1))
+        arguments = [f"--input={parquet}", "--losses=mae", f"--gate={rules}", f"--baseline={tmp_path}/no-run"]
+        assert main([*arguments, f"--output={tmp_path}/run"]) == USAGE
+        assert "no-run" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
     def test_slices_and_text_metrics(self, parquet, tmp_path):
         options = ("--losses=mae", "--keep_fields=label", "--slice_by=label", "--metrics_format=csv")
         table = score(tmp_path / "run", f"--input={parquet}", *options)
