@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,6 +38,7 @@ class Config:
         optimized_format: how optimized images are written.
         batching: size of the batches.
         chunk_pairs: most pairs in a chunk.
+        resource_hints: Beam's hints, by name, of the step that scores; for Dataflow.
         output: the run's directory.
         overwrite: whether to delete an earlier run in that directory.
         metrics_format: a format in which metrics are written beside Parquet; `parquet`: none.
@@ -60,6 +61,7 @@ class Config:
     optimized_format: str
     batching: Batching
     chunk_pairs: int
+    resource_hints: Mapping[str, str]
     output: str
     overwrite: bool
     metrics_format: str
@@ -107,6 +109,7 @@ def parse(argv: Sequence[str]) -> Config:
         optimized_format=given.optimized_format or OPTIMIZED_FORMATS[0],
         batching=Batching(given.batch_size, given.batch_size * _PIXELS_PER_PAIR),
         chunk_pairs=given.chunk_pairs,
+        resource_hints={name: hint for name in ("accelerator", "min_ram") if (hint := getattr(given, name))},
         output=given.output,
         overwrite=given.overwrite,
         metrics_format=given.metrics_format,

@@ -204,6 +204,18 @@ def _work(group: Any) -> None:
     )
 
 
+def _dataflow(group: Any) -> None:
+    _add(
+        group,
+        "--accelerator",
+        type=_accelerator,
+        metavar="SPEC",
+        default="",
+        help="of the workers that score: 'type:nvidia-tesla-t4;count:1;install-nvidia-driver', for example",
+    )
+    _add(group, "--min_ram", type=_storage_size, metavar="SIZE", default="", help="of the same workers, such as 16GB")
+
+
 def _output(group: Any) -> None:
     _add(
         group,
@@ -240,6 +252,7 @@ _GROUPS: dict[str, Callable[[Any], None]] = {
     "losses": _losses,
     "optimizing the generated images": _optimizing,
     "work": _work,
+    "Dataflow": _dataflow,
     "output": _output,
     "audit": _audit,
     "messages": _messages,
@@ -300,6 +313,19 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
+
+
+def _accelerator(text: str) -> str:
+    if text and not re.fullmatch(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[^;\s]+)*", text):
+        example = "type:nvidia-tesla-t4;count:1;install-nvidia-driver"
+        raise argparse.ArgumentTypeError(f"{text!r} is no accelerator; one is written like {example!r}")
+    return text
+
+
+def _storage_size(text: str) -> str:
+    if text and not re.fullmatch(r"[0-9]+(\.[0-9]+)?[KMGT]i?B", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; one is written like 16GB")
+    return text
 
 
 def _boolean(text: str) -> bool:

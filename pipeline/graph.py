@@ -59,6 +59,8 @@ def build(
 
 def _work(config: Config) -> beam.PTransform:
     """What the run does with the pairs: score them, or also optimize the generated images."""
+    hints = config.resource_hints
     if config.descent is None:
-        return "ScorePairs" >> ScorePairs(config.plan, config.policy, config.batching)
-    return "OptimizePairs" >> OptimizePairs(config.plan, config.descent, config.policy, config.batching)
+        return "ScorePairs" >> ScorePairs(config.plan, config.policy, config.batching).with_resource_hints(**hints)
+    optimize = OptimizePairs(config.plan, config.descent, config.policy, config.batching)
+    return "OptimizePairs" >> optimize.with_resource_hints(**hints)

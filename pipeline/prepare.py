@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import __version__
+from pipeline.audit.rules import read_rules
+from pipeline.audit.summary import read_summary
 from pipeline.config import Config
 from pipeline.flags import UsageError
 from pipeline.rundir import fingerprint
@@ -39,11 +41,17 @@ class Prepared:
 
 
 def prepare(config: Config) -> Prepared:
-    """Find the input files, check the fields of one of them, and get the weights.
+    """Read the rules of the gate, find the input files, check the fields of one of them, and get the weights.
 
     Raises:
-        UsageError: there is no input, a field is missing, or the weights cannot be had.
+        UsageError: the rules or the baseline are wrong, there is no input, a field is missing, or the weights cannot
+            be had.
     """
+    if config.gate:
+        # Now, so that a mistake in them does not cost a night.
+        read_rules(config.gate)
+        if config.baseline:
+            read_summary(config.baseline)
     try:
         files = match_files(config.input)
         keep = _kept_fields(files, config)

@@ -39,23 +39,19 @@ def launch(config: Config) -> int:
 
     from pipeline import graph
     from pipeline.audit.gate import gate
-    from pipeline.audit.rules import read_rules
-    from pipeline.audit.summary import read_summary
     from pipeline.engine import beam_options
+    from pipeline.engine_errors import explain
     from pipeline.prepare import prepare
     from pipeline.progress import progress
+    from pipeline.remote import check_engine, is_dry_run, is_only_built
     from pipeline.rundir import claim, read_json
     from pipeline.table import print_run
     from transforms.runfiles import RunFiles
 
     options = beam_options(config.beam_flags)
-    if config.gate:
-        # Now, so that a mistake in the rules or the baseline does not cost a night.
-        read_rules(config.gate)
-        if config.baseline:
-            read_summary(config.baseline)
+    check_engine(options, config)
     prepared = prepare(config)
-    done = claim(config.output, prepared.record, config.overwrite)
+    done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite)
     if done and not config.quiet:
         print(f"resuming {config.output}: {done} chunks are done", file=sys.stderr)
     try:
@@ -70,16 +66,23 @@ def launch(config: Config) -> int:
         # The engine's errors are of every kind. Whatever it was, the finished chunks stay.
         if config.verbose:
             traceback.print_exc()
-        print(f"error: the run broke off: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: the run broke off: {explain(str(error))}", file=sys.stderr)
         print("The same command resumes it; --verbose shows where it happened.", file=sys.stderr)
         return CRASH
+    if is_only_built(options):
+        print("the job is built; nobody waits for it here", file=sys.stderr)
+        return OK
     files = RunFiles(config.output)
+    status = read_json(files.config)["status"]
+    if status == "running":
+        print(f"error: the job ended before its end; the same command resumes {config.output}", file=sys.stderr)
+        return CRASH
     if not config.quiet:
         # What is not a terminal takes lines of any length.
         print_run(read_json(files.summary), files, Console(width=None if sys.stdout.isatty() else 140))
     if config.gate:
         return gate(config.output, config.gate, config.baseline or None)
-    return OK if read_json(files.config)["status"] == "finished" else NOTHING_SCORED
+    return OK if status == "finished" else NOTHING_SCORED
 
 
 def _set_up_logs(verbose: bool) -> None:

@@ -42,6 +42,7 @@ def test_defaults():
         optimized_format="parquet",
         batching=Batching(),
         chunk_pairs=256,
+        resource_hints={},
         output="out",
         overwrite=False,
         metrics_format="parquet",
