@@ -28,7 +28,8 @@ from pipeline.samples import SamplePair, pairs_of_size, repeat_pairs, write_parq
 from pipeline.weights import ensure_weights
 from transforms.batch import Batching, batch_by_shape
 from transforms.decode import DecodedPair, DecodePolicy, decode_pair
-from transforms.losses.evaluate import Evaluator, resolve_precision
+from transforms.losses.devices import find_devices
+from transforms.losses.evaluate import Evaluator
 from transforms.losses.layers import LPIPS_LAYERS
 from transforms.losses.plan import Plan
 from transforms.losses.vgg import LPIPS_PREPROCESSING, Vgg16
@@ -53,7 +54,7 @@ def main() -> int:
         processes = _processes(directory)
         network_speed = 0.0
         scoring = Table("pairs", "precision", "network", "+ losses", "pipeline", "losses/network", "pipeline/network")
-        for precision in dict.fromkeys(("float32", resolve_precision("auto"))):
+        for precision in dict.fromkeys(("float32", find_devices()[0].precision("auto", gradients=False))):
             for name, sizes in (("5 sizes", MIXED), ("256x256", SQUARE)):
                 speeds = _scoring(sizes, precision, seconds, directory)
                 scoring.add_row(name, precision, *_formatted(speeds))

@@ -27,10 +27,10 @@ from pipeline.weights import ensure_weights
 from transforms.decode import DecodePolicy, decode_pair
 from transforms.descent.engine import Optimized, Start, optimize_pairs
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
+from transforms.losses.devices import find_devices
 from transforms.losses.differentiable import ObjectiveFunction
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.layers import LPIPS_LAYERS
-from transforms.losses.networks import resolve_precision
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 from transforms.losses.vgg import LPIPS_PREPROCESSING, Vgg16
@@ -66,7 +66,7 @@ def _speed(steps: int) -> Table:
     loop_speed = sum(one["evaluations"] for one in loop) / sum(one["seconds"] for one in loop)
     table = Table("implementation", "image-steps/s", "of the loop", "network alone", "of the network")
     table.add_row("PyTorch loop, float32", f"{loop_speed:.2f}", "1.00", "", "")
-    for precision in dict.fromkeys(("float32", resolve_precision("auto"))):
+    for precision in dict.fromkeys(("float32", find_devices()[0].precision("auto", gradients=True))):
         objective = _objective("lpips_vgg", precision)
         descent = replace(ENDLESS, method="adam", max_steps=steps)
         results, seconds = _timed(pairs, objective, descent)

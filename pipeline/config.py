@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.flags import PRESETS, Preset, UsageError, names, parser
-from transforms.batch import Batching
+from transforms.batch import PIXELS_PER_PAIR, Batching
 from transforms.decode import DecodePolicy
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.losses.catalog import get_losses
@@ -17,9 +17,6 @@ from transforms.losses.layers import LAYERS
 from transforms.losses.objective import check_differentiable, parse_objective
 from transforms.losses.plan import Plan
 from transforms.schema import OPTIMIZED_FORMATS, Fields, encoded_schema, metrics_schema, optimization_columns
-
-# Of the pairs that --batch_size counts; larger ones come in smaller batches, for memory goes by pixels.
-_PIXELS_PER_PAIR = Batching.pixels // Batching.pairs
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Config:
         keras_weights: path of Keras' VGG16 weights; empty: the file that Keras fetches.
         descent: how to optimize the generated images; None: they are only scored.
         optimized_format: how optimized images are written.
-        batching: size of the batches.
+        batching: size of the batches; None: what suits the worker's device.
         chunk_pairs: most pairs in a chunk.
         resource_hints: Beam's hints, by name, of the step that scores; for Dataflow.
         output: the run's directory.
@@ -59,7 +56,7 @@ class Config:
     keras_weights: str
     descent: Descent | None
     optimized_format: str
-    batching: Batching
+    batching: Batching | None
     chunk_pairs: int
     resource_hints: Mapping[str, str]
     output: str
@@ -107,7 +104,7 @@ def parse(argv: Sequence[str]) -> Config:
         keras_weights=given.keras_weights,
         descent=_descent(given),
         optimized_format=given.optimized_format or OPTIMIZED_FORMATS[0],
-        batching=Batching(given.batch_size, given.batch_size * _PIXELS_PER_PAIR),
+        batching=Batching(given.batch_size, given.batch_size * PIXELS_PER_PAIR) if given.batch_size else None,
         chunk_pairs=given.chunk_pairs,
         resource_hints={name: hint for name in ("accelerator", "min_ram") if (hint := getattr(given, name))},
         output=given.output,
@@ -130,6 +127,8 @@ def _plan(given: argparse.Namespace) -> Plan:
     layers = names(given.vgg_layers) or preset.vgg_layers
     if not losses:
         raise UsageError(f"--losses={given.losses} names no loss; see --list_losses")
+    if given.precision == "float16" and (given.pixel_gradient or given.optimize):
+        raise UsageError("--precision=float16 is too small for gradients, which would vanish; give bfloat16 or float32")
     with _blaming("--losses"):
         get_losses(losses)
     text = given.objective or preset.objective or (DEFAULT_OBJECTIVE if given.optimize else "")

@@ -118,7 +118,7 @@ def _identity(config: Config, files: Sequence[InputFile]) -> dict[str, Any]:
         "optimized_format": config.optimized_format if config.descent else None,
         "metrics_format": config.metrics_format,
         "slice_by": config.slice_by,
-        "batching": asdict(config.batching),
+        "batching": asdict(config.batching) if config.batching else None,
         "chunk_pairs": config.chunk_pairs,
         "input": [asdict(file) for file in files],
     }

@@ -40,7 +40,7 @@ def test_defaults():
         keras_weights="",
         descent=None,
         optimized_format="parquet",
-        batching=Batching(),
+        batching=None,
         chunk_pairs=256,
         resource_hints={},
         output="out",
@@ -205,7 +205,9 @@ WRONG = [
     ([*NEEDED, "--chunk_pairs=many"], ["--chunk_pairs", "'many'"]),
     ([*NEEDED, "--chunk_pairs="], ["--chunk_pairs", "''"]),
     ([*NEEDED, "--preset=best"], ["--preset", "best", *PRESETS]),
-    ([*NEEDED, "--precision=fp16"], ["--precision", "fp16", "float32", "bfloat16", "auto"]),
+    ([*NEEDED, "--precision=fp16"], ["--precision", "fp16", "float32", "bfloat16", "float16", "auto"]),
+    ([*NEEDED, "--precision=float16", "--optimize"], ["--precision=float16", "gradients", "bfloat16"]),
+    ([*NEEDED, "--precision=float16", "--objective=mae", "--pixel_gradient"], ["--precision=float16", "gradients"]),
     ([*NEEDED, "--vgg=torch"], ["--vgg", "torch", "lpips", "keras"]),
     ([*NEEDED, "--vgg_layers=relu9_9,pool5"], ["--vgg_layers", "relu9_9", *LAYERS]),
     ([*NEEDED, "--vgg_layers=pool5,pool5"], ["--vgg_layers", "pool5", "twice"]),
@@ -282,7 +284,7 @@ class TestHelp:
             "max_image_bytes": "67108864",
             "vgg": "lpips",
             "precision": "float32",
-            "batch_size": "16",
+            "batch_size": "16; on a GPU what its memory holds",
             "chunk_pairs": "256",
         }
         for flag, default in flags.items():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from as_gpu import AS_GPU
 from pictures import noise, smooth
 
 from transforms.descent import loop
@@ -11,6 +12,7 @@ from transforms.descent.settings import DEFAULT_OBJECTIVE, METHODS, STOP_REASONS
 from transforms.losses import pixels
 from transforms.losses.differentiable import ObjectiveFunction
 from transforms.losses.evaluate import Evaluator
+from transforms.losses.networks import Networks
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
 
@@ -316,8 +318,8 @@ class TestGraphs:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_xla_takes_the_graph_that_it_gets_on_a_gpu(self, quick, method):
-        on_gpu = ObjectiveFunction(plan_of("mse + fd_l2"))
-        on_gpu.on_gpu = True
+        plan = plan_of("mse + fd_l2")
+        on_gpu = ObjectiveFunction(plan, Networks(plan, AS_GPU))
         starts = [pair(kind) for kind in ("noisy", "identical", "blurred")]
         expected = optimize(starts, quick, method=method, max_steps=12, rtol=0.0)
         for key, result in optimize(starts, on_gpu, method=method, max_steps=12, rtol=0.0).items():

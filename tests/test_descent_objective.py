@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from as_gpu import AS_GPU
 from pictures import noise, smooth
 
 from transforms.losses.differentiable import ObjectiveFunction
@@ -64,8 +65,7 @@ def test_the_tensorflow_form_of_the_gpu_gives_the_same(lpips_weights):
     generated, target = map(as_images, pictures())
     networks = Networks(plan)
     fused = ObjectiveFunction(plan, networks)
-    networks.on_gpu = True
-    plain = ObjectiveFunction(plan, networks)
+    plain = ObjectiveFunction(plan, Networks(plan, AS_GPU))
     results = [f.value_and_gradient(generated, f.references(target)) for f in (fused, plain)]
     for found, expected in zip(*results, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())

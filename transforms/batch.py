@@ -35,6 +35,25 @@ class Batching:
     pending_bytes: int = 256 * 2**20
 
 
+# What a pass through VGG16 and back takes, per pixel of a pair, features of the target included.
+_BYTES_PER_PIXEL = 4096
+# Of the pairs that a batch's size counts; larger ones come in smaller batches, for memory goes by pixels.
+PIXELS_PER_PAIR = Batching.pixels // Batching.pairs
+
+
+def batching_for(gpu_bytes: int) -> Batching:
+    """Batches that suit a GPU with so much memory, or a CPU, where that is 0.
+
+    A GPU gets as many pixels as half of its memory holds, up to 64 pairs of 256x256, which keep the fastest one busy,
+    in powers of two, so that a little memory more or less changes no batch; and more pairs where they are small.
+    """
+    if not gpu_bytes:
+        return Batching()
+    fitting = gpu_bytes // 2 // (_BYTES_PER_PIXEL * PIXELS_PER_PAIR)
+    pairs = 1 << min(6, max(0, fitting.bit_length() - 1))
+    return Batching(pairs=256, pixels=pairs * PIXELS_PER_PAIR)
+
+
 def batch_by_shape(pairs: Iterable[P], batching: Batching) -> Iterator[list[P]]:
     """Yield batches of pairs that share height, width and dtype; in each, the pairs keep their order.
 

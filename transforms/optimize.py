@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.utils.shared import Shared
 from PIL import Image
 
-from transforms.batch import Batching
+from transforms.batch import Batching, batching_for
 from transforms.counters import count
 from transforms.decode import DecodePolicy, decode_pair
 from transforms.descent.settings import Descent
+from transforms.held import hold
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.quiet import import_tensorflow
 from transforms.schema import OPTIMIZED_SCHEMA, EncodedChunk, ScoredChunk, optimization_columns
@@ -24,14 +24,12 @@ from transforms.score import Evaluate, score_chunk
 
 if TYPE_CHECKING:
     from transforms.descent.engine import Optimized, Start
+    from transforms.losses.devices import Device
     from transforms.losses.differentiable import ObjectiveFunction
     from transforms.losses.evaluate import Evaluator
 
 # Note of a pair that was scored but not optimized. One that is too small for the objective has `too_small:objective`.
 NOT_OPTIMIZED = "optimization_failed"
-
-# One optimizer for all workers of a process: networks are large, and tracing takes seconds.
-_optimizers = Shared()
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,13 @@ class OptimizePairs(beam.PTransform):
         plan: what to compute; its objective is what descends.
         descent: how to descend, and when to stop.
         policy: what to admit and how to convert it.
-        batching: size of the batches; a batch of the descent has as many slots.
+        batching: size of the batches, and of the descent's slots; None: what suits the worker's device.
     """
 
     plan: Plan
     descent: Descent
     policy: DecodePolicy = DecodePolicy()
-    batching: Batching = Batching()
+    batching: Batching | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -70,27 +68,26 @@ class _Optimize(beam.DoFn):
     plan: Plan
     descent: Descent
     policy: DecodePolicy
-    batching: Batching
+    batching: Batching | None
     optimizer: Optimizer | None = field(default=None, init=False)
 
     def setup(self) -> None:
-        self.optimizer = _optimizers.acquire(partial(load_optimizer, self.plan), tag=repr(self.plan))
+        self.optimizer = hold(load_optimizer, self.plan)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
         assert self.optimizer, "setup comes first"
-        yield optimize_chunk(
-            chunk, self.optimizer, self.descent, self.policy, self.batching, partial(count, "pairs_done")
-        )
+        batching = self.batching or batching_for(self.optimizer.objective.device.memory_bytes)
+        yield optimize_chunk(chunk, self.optimizer, self.descent, self.policy, batching, partial(count, "pairs_done"))
 
 
-def load_optimizer(plan: Plan) -> Optimizer:
-    """An optimizer with its networks loaded."""
+def load_optimizer(plan: Plan, device: "Device | None" = None) -> Optimizer:
+    """An optimizer with its networks loaded on the device, by default the first."""
     import_tensorflow()
     from transforms.losses.differentiable import ObjectiveFunction
     from transforms.losses.evaluate import Evaluator
     from transforms.losses.networks import Networks
 
-    networks = Networks(plan)
+    networks = Networks(plan, device, descends=True)
     return Optimizer(Evaluator(plan, networks), ObjectiveFunction(plan, networks))
 
 

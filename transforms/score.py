@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Protocol
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.utils.shared import Shared
 
-from transforms.batch import Batching, batch_by_shape
+from transforms.batch import Batching, batch_by_shape, batching_for
 from transforms.counters import count
 from transforms.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
+from transforms.held import hold
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.quiet import import_tensorflow
 from transforms.schema import EncodedChunk, Failure, ScoredChunk, encoded_schema, metrics_schema, pair_failure
 
 if TYPE_CHECKING:
+    from transforms.losses.devices import Device
     from transforms.losses.evaluate import Evaluator
 
 # Key of the metrics' schema metadata under which the precision is kept that the networks had.
@@ -28,9 +29,6 @@ PRECISION_KEY = b"pairloss.precision"
 
 # Decoded pairs that wait for the network: two batches keep it busy, and more would only take memory.
 _BATCHES_AHEAD = 2
-
-# One evaluator for all workers of a process, and for the next run in it: networks are large, and tracing takes seconds.
-_evaluators = Shared()
 
 # Reasons a pair fails with once it is decoded.
 SCORE_REASONS = {"evaluation_failed": "the losses of this pair alone could not be computed; the message says why"}
@@ -52,12 +50,12 @@ class ScorePairs(beam.PTransform):
     Attributes:
         plan: what to compute.
         policy: what to admit and how to convert it.
-        batching: size of the batches.
+        batching: size of the batches; None: what suits the worker's device.
     """
 
     plan: Plan
     policy: DecodePolicy = DecodePolicy()
-    batching: Batching = Batching()
+    batching: Batching | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -70,23 +68,28 @@ class ScorePairs(beam.PTransform):
 class _Score(beam.DoFn):
     plan: Plan
     policy: DecodePolicy
-    batching: Batching
+    batching: Batching | None
     evaluator: "Evaluator | None" = field(default=None, init=False)
 
     def setup(self) -> None:
-        self.evaluator = _evaluators.acquire(partial(load_evaluator, self.plan), tag=repr(self.plan))
+        self.evaluator = hold(load_evaluator, self.plan)
 
     def process(self, chunk: EncodedChunk) -> Iterable[ScoredChunk]:
         assert self.evaluator, "setup comes first"
-        yield score_chunk(chunk, self.evaluator, self.policy, self.batching, partial(count, "pairs_done"))
+        batching = self.batching or batching_for(self.evaluator.device.memory_bytes)
+        yield score_chunk(chunk, self.evaluator, self.policy, batching, partial(count, "pairs_done"))
 
 
-def load_evaluator(plan: Plan) -> "Evaluator":
-    """An evaluator with its networks loaded. TensorFlow is imported here: a launcher of remote workers needs none."""
+def load_evaluator(plan: Plan, device: "Device | None" = None) -> "Evaluator":
+    """An evaluator with its networks loaded on the device, by default the first.
+
+    TensorFlow is imported here: a launcher of remote workers needs none.
+    """
     import_tensorflow()
     from transforms.losses.evaluate import Evaluator
+    from transforms.losses.networks import Networks
 
-    return Evaluator(plan)
+    return Evaluator(plan, Networks(plan, device))
 
 
 def score_chunk(

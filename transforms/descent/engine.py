@@ -92,7 +92,7 @@ def optimize_pairs(
         running += entering
         if not running:
             return
-        with _evaluation_errors():
+        with _evaluation_errors(), objective.device.scope():
             rows = engine.advance(engine.enter(rows, entering), running)
             stopped = np.flatnonzero(rows.progress.stop != loop.RUNNING)
             if not len(stopped):
@@ -155,7 +155,7 @@ class _Engine:
         self._advance = compiled(
             partial(loop.advance, objective=objective, descent=descent),
             input_signature=[progress, state, references],
-            jit_compile=objective.on_gpu,
+            jit_compile=objective.device.on_gpu,
         )
         self._value = compiled(objective.value, input_signature=[IMAGES, references])
 

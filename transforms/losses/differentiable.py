@@ -45,9 +45,9 @@ class ObjectiveFunction:
         self.plan = plan
         self._objective = plan.objective
         self._networks = networks or Networks(plan)
-        self.on_gpu = self._networks.on_gpu
+        self.device = self._networks.device
         self._weights = {name: weight for weight, name in plan.objective.terms}
-        self._fused = "lpips_vgg" in self._weights and not self.on_gpu
+        self._fused = "lpips_vgg" in self._weights and not self.device.on_gpu
         # An identical pair is where each of these losses has its minimum.
         self._compares = all(LOSSES[name].direction != "none" for name in self._weights)
         self._executor = ThreadPoolExecutor(os.cpu_count(), "fused")

@@ -10,10 +10,8 @@ import tensorflow as tf
 
 from transforms.losses import fused, perceptual
 from transforms.losses.layers import LPIPS_LAYERS
-from transforms.losses.networks import NetworkFeatures, Networks, resolve_precision
+from transforms.losses.networks import NetworkFeatures, Networks
 from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
-
-__all__ = ["Evaluator", "resolve_precision"]
 
 Values = dict[str, tf.Tensor]
 
@@ -34,7 +32,7 @@ class Evaluator:
     def __init__(self, plan: Plan, networks: Networks | None = None):
         self.plan = plan
         self._networks = networks or Networks(plan)
-        self.on_gpu = self._networks.on_gpu
+        self.device = self._networks.device
         self.precision = self._networks.precision
         self._executor = ThreadPoolExecutor(os.cpu_count(), "fused")
         self._graph = cache(self._build_graph)
@@ -60,7 +58,8 @@ class Evaluator:
         if not losses:
             return {}
         try:
-            return self._evaluate(losses, generated, target)
+            with self.device.scope():
+                return self._evaluate(losses, generated, target)
         except (tf.errors.OpError, MemoryError) as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
 
@@ -68,7 +67,7 @@ class Evaluator:
         whole_objective = self.plan.objective is not None and set(self.plan.objective_losses) <= set(losses)
         with_gradient = whole_objective and self.plan.pixel_gradient
         # The gradient and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
-        fusible = () if with_gradient or self.on_gpu else tuple(name for name in losses if name in fused.KERNELS)
+        fusible = () if with_gradient or self.device.on_gpu else tuple(name for name in losses if name in fused.KERNELS)
         fused_values = self._executor.map(partial(_apply_kernels, fusible), generated, target)
         in_graph = tuple(name for name in losses if name not in fusible)
         columns = self._run_graph(in_graph, with_gradient, generated, target) if in_graph else {}
@@ -93,7 +92,8 @@ class Evaluator:
         self, losses: tuple[str, ...], with_gradient: bool, dtype: np.dtype
     ) -> Callable[..., tuple[Values, Values]]:
         """The graph for these losses: pairs in; values, and LPIPS' raw features if its head runs outside."""
-        fused_head = "lpips_vgg" in losses and not with_gradient and not self.on_gpu
+        # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
+        fused_head = "lpips_vgg" in losses and not (with_gradient or self.device.on_gpu or self.precision == "float16")
         in_graph = [name for name in losses if not (fused_head and name == "lpips_vgg")]
         signature = [tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))] * 2
         # Made outside the graph, or Grappler would see a constant and multiply by its rounded reciprocal instead: then

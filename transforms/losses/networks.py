@@ -1,13 +1,13 @@
 """The networks of a plan, loaded once for all that use them, and what they compute on."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from transforms.losses import perceptual
 from transforms.losses.catalog import LOSSES, loss_function
+from transforms.losses.devices import Device, find_devices
 from transforms.losses.layers import LPIPS_LAYERS
 from transforms.losses.plan import Plan
 from transforms.losses.vgg import KERAS_PREPROCESSING, LPIPS_PREPROCESSING, Vgg16
@@ -18,24 +18,33 @@ NetworkFeatures = Mapping[str, perceptual.Features]
 
 
 class Networks:
-    """The networks that any loss of a plan needs, on this machine's hardware.
+    """The networks that any loss of a plan needs, on one device.
+
+    Args:
+        plan: what they are for.
+        device: that holds them; None: the first of this process.
+        descends: whether there will be gradients although the plan itself asks for none.
 
     Attributes:
         plan: what they are for.
-        on_gpu: whether there is a GPU.
-        precision: of the networks' features, `float32` or `bfloat16`.
+        device: that holds them.
+        precision: of the networks' features: `float32`, `bfloat16` or `float16`.
         heads: per layer the weights of LPIPS' channels, float32 [C]; empty if no loss needs them.
 
     Raises:
         WeightsError: a weights file is missing, damaged or another than the plan names.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, device: Device | None = None, descends: bool = False):
         self.plan = plan
-        self.on_gpu = _prepare_gpus()
-        self.precision = resolve_precision(plan.precision)
+        self.device = device or find_devices()[0]
+        self.precision = self.device.precision(plan.precision, gradients=descends or plan.pixel_gradient)
         self.heads: dict[str, Any] = {}
         self._networks: dict[str, Vgg16] = {}
+        with self.device.scope():
+            self._load(plan)
+
+    def _load(self, plan: Plan) -> None:
         dtype = tf.as_dtype(self.precision)
         if "lpips" in plan.networks:
             assert plan.lpips_weights, "the launcher gives the weights of every network needed"
@@ -83,30 +92,3 @@ class Networks:
         function = {"vgg_mse": perceptual.vgg_mse, "style": perceptual.style}[loss]
         network = self.plan.vgg
         return function(generated_features[network], target_features[network], self.plan.vgg_layers)
-
-
-def resolve_precision(precision: str) -> str:
-    """The precision the networks get: `auto` becomes bfloat16 where this machine computes in it natively.
-
-    Natively means: an NVIDIA GPU of compute capability 8.0 or more, or, without a GPU, a CPU with AMX or AVX-512
-    bfloat16 instructions.
-    """
-    if precision != "auto":
-        return precision
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        return "bfloat16" if capability >= (8, 0) else "float32"
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else []
-    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
-
-
-def _prepare_gpus() -> bool:
-    """Let GPU memory grow as needed and compute float32 as float32; tell whether there is a GPU."""
-    gpus: list[Any] = tf.config.list_physical_devices("GPU")
-    if gpus and not tf.config.experimental.get_memory_growth(gpus[0]):
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    return bool(gpus)

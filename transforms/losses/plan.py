@@ -8,7 +8,7 @@ from transforms.losses.layers import LPIPS_LAYERS, smallest_side
 from transforms.losses.objective import Objective
 from transforms.losses.weights import WeightsFile
 
-PRECISIONS = ("float32", "bfloat16", "auto")
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 NETWORKS = ("lpips", "keras")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
 
@@ -28,7 +28,7 @@ class Plan:
         losses: names from `catalog.LOSSES`.
         objective: weighted sum of losses, or None.
         pixel_gradient: whether to differentiate the objective to the generated pixels.
-        precision: of the networks: `float32`, `bfloat16`, or `auto` for what the worker's hardware is good at.
+        precision: of the networks, from `PRECISIONS`; `auto`: what the worker's hardware is good at.
         vgg: whose weights `vgg_mse` and `style` use: `lpips` or `keras`.
         vgg_layers: the layers `vgg_mse` and `style` compare.
         lpips_weights: needed if a loss uses that network.

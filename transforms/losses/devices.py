@@ -1,0 +1,95 @@
+"""What a worker computes on, and what follows from it: the one place that knows of GPUs.
+
+On a GPU memory grows as it is needed, so that several processes can share one; float32 is computed as float32 and not
+as TensorFloat-32; every loss is TensorFlow's, for the fused kernels are a CPU's; a descent is compiled by XLA; and the
+batch follows the memory (`transforms.batch.batching_for`). A process with several GPUs holds the networks on each.
+"""
+
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.client import device_lib
+
+_turn = count()
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device of this process.
+
+    Attributes:
+        name: TensorFlow's, such as `GPU:0`.
+        memory_bytes: what TensorFlow may take of a GPU's memory; 0 for a CPU.
+        compute_capability: of an NVIDIA GPU; (0, 0) for a CPU.
+    """
+
+    name: str
+    memory_bytes: int = 0
+    compute_capability: tuple[int, int] = (0, 0)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is a GPU."""
+        return self.name.startswith("GPU")
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Context in which TensorFlow places tensors and operations here."""
+        scope: AbstractContextManager[Any] = tf.device(self.name)
+        return scope
+
+    def precision(self, precision: str, gradients: bool) -> str:
+        """The precision networks get here: `auto` becomes what the hardware multiplies fast, others stay.
+
+        Of two fast ones the finer: float16 has 3 bits more than bfloat16, and the features of VGG16 stay far below
+        its largest value. But gradients fall below its smallest.
+
+        Args:
+            precision: `float32`, `bfloat16`, `float16` or `auto`.
+            gradients: whether they are wanted, too.
+        """
+        if precision != "auto":
+            return precision
+        if not self.on_gpu:
+            return "bfloat16" if {"amx_bf16", "avx512_bf16"} & _cpu_flags() else "float32"
+        if self.compute_capability >= (7, 0) and not gradients:
+            return "float16"
+        return "bfloat16" if self.compute_capability >= (8, 0) else "float32"
+
+
+@cache
+def find_devices() -> tuple[Device, ...]:
+    """The GPUs this process sees, ready for use, or else its CPU."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        # Whoever used TensorFlow in this process before, in a notebook for example, has settled that.
+        with suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    names = [_short(device.name) for device in tf.config.list_logical_devices("GPU" if gpus else "CPU")]
+    if not gpus:
+        return tuple(map(Device, names))
+    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    # The only function of TensorFlow that tells how much memory a GPU has. It would take all of it, unasked.
+    growing = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
+    memory = {_short(device.name): device.memory_limit for device in device_lib.list_local_devices(growing)}
+    return tuple(Device(name, memory[name], capability) for name in names)
+
+
+def next_device() -> Device:
+    """The devices of this process in turn, so that the threads of a worker spread over them."""
+    devices = find_devices()
+    return devices[next(_turn) % len(devices)]
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/device:")[2]
+
+
+def _cpu_flags() -> set[str]:
+    cpuinfo = Path("/proc/cpuinfo")
+    return set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
