@@ -1,26 +1,37 @@
 """Say in one line why an engine broke off a run.
 
-Engines wrap a worker's Python exception in tracebacks of their own, Flink's in Java's as well; what matters is the
-worker's last word.
+Engines wrap the exception of a worker in tracebacks of their own, Flink's in Java's besides. What matters is the line
+in which Beam's worker tells the exception and the step; without one, the trouble was Java's.
 """
 
 import re
 
-# `apache_beam.io.filesystem.BeamIOError: Match operation failed`, at the beginning of a line.
-_EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:Error|Exception)): (.*)", re.MULTILINE)
+_WORKERS_LINE = re.compile(r"^(?:\w+\.)*(\w+: .*) \[while running '([^']+)'\]", re.MULTILINE)
+_JAVAS_LINE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)+([\w$]+: .+)", re.MULTILINE)
+
+# What the workers lack, by what engines say of it.
+_REMEDIES = {
+    r"No module named '(pipeline|transforms)'": (
+        "the workers have no pairloss: install it in the Python that runs them, or give their image with "
+        "--sdk_container_image"
+    ),
+    r"ConnectException: .*Connection refused": (
+        "no worker pool answers at --environment_config: see that one runs beside every TaskManager"
+    ),
+    r"(PermissionError|NotADirectoryError|Read-only file system)": (
+        "give an --output that every worker may write to, such as a gs:// directory"
+    ),
+}
 
 
 def explain(text: str) -> str:
     """The reason in an engine's error message, in one line, with a remedy where one is known."""
-    reason = _reason(text)
-    for pattern, remedy in _REMEDIES.items():
-        if re.search(pattern, text):
-            return f"{reason}. {remedy}"
-    return reason
-
-
-def _reason(text: str) -> str:
-    return " ".join(text.split())
-
-
-_REMEDIES: dict[str, str] = {}
+    if found := _WORKERS_LINE.findall(text):
+        told, step = found[-1]
+        reason = f"{told} (in step {step})"
+    elif found := _JAVAS_LINE.findall(text):
+        reason = found[-1]
+    else:
+        reason = " ".join(text.split())
+    remedies = [remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, reason)]
+    return "; ".join([reason, *remedies])

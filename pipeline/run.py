@@ -89,8 +89,9 @@ def _set_up_logs(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
     if not verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        # Beam logs each error with its traceback, and raises it as well: launch() tells it once.
-        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+        # Beam logs each error with its traceback, partly as the root, and raises it as well: launch() tells it once.
+        for name in ("apache_beam", None):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

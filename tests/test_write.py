@@ -195,6 +195,12 @@ class TestErrors:
 
 
 class TestSplitDone:
+    def test_a_worker_that_does_not_see_the_launchers_directory(self, tmp_path):
+        with pytest.raises(
+            FileNotFoundError, match=r"finds no .*elsewhere/run.json.* that all workers share"
+        ):
+            SplitDone(RunFiles(str(tmp_path / "elsewhere"))).setup()
+
     SERIES = tuple(replace(CHUNK, name=f"in-{n}", start=3 * n, stop=3 * n + 3) for n in range(4))
 
     @pytest.mark.parametrize("done", [(), (0,), (1, 3), (0, 1, 2), (0, 1, 2, 3)], ids=str)

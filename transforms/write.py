@@ -1,6 +1,7 @@
 """Write the result of a chunk: whole files or none, under the same names on every try."""
 
 import json
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
@@ -28,9 +29,20 @@ class SplitDone(beam.DoFn):
 
     Attributes:
         files: the files of the run.
+
+    Raises:
+        FileNotFoundError: in `setup`, the run's directory is not the launcher's.
     """
 
     files: RunFiles
+
+    def setup(self) -> None:
+        # Elsewhere a local path is another directory, and the worker would fill it with results that nobody finds.
+        if not FileSystems.exists(self.files.config):
+            raise FileNotFoundError(
+                f"this worker, {socket.gethostname()}, finds no {self.files.config}, which the launcher wrote: give an "
+                "--output that all workers share, such as a gs:// directory"
+            )
 
     def process(self, series: ChunkSeries) -> Iterator[ChunkSeries | TaggedOutput[Literal["done"], Chunk]]:
         to_do = []

@@ -1,0 +1,102 @@
+"""What bounds a run on this machine: the network alone, and decoding alone. Shared by the benchmarks."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.flags import PRESETS
+from pipeline.samples import SamplePair, pairs_of_size, repeat_pairs
+from pipeline.weights import ensure_weights
+from transforms.batch import Batching, batch_by_shape
+from transforms.decode import DecodedPair, DecodePolicy, decode_pair
+from transforms.losses.devices import Device
+from transforms.losses.evaluate import Evaluator
+from transforms.losses.layers import LPIPS_LAYERS
+from transforms.losses.networks import Networks
+from transforms.losses.plan import Plan
+from transforms.losses.vgg import LPIPS_PREPROCESSING, Vgg16
+from transforms.losses.weights import LPIPS_SHA256, WeightsFile, load_lpips
+
+SQUARE = ((256, 256),)
+DISTINCT_PAIRS = 40
+
+Sizes = Sequence[tuple[int, int]]
+Batches = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+def sample_pairs(sizes: Sizes, count: int) -> Iterator[SamplePair]:
+    """Pairs of the sizes in turn; a few distinct ones, over and over, for making them takes longer than scoring."""
+    each = DISTINCT_PAIRS // len(sizes)
+    made = [list(pairs_of_size(height, width, each)) for height, width in sizes]
+    distinct = list(chain.from_iterable(zip(*made, strict=True)))
+    repeated = repeat_pairs(distinct, -(-count // len(distinct)))
+    return (pair for pair, _ in zip(repeated, range(count), strict=False))
+
+
+def sample_batches(sizes: Sizes, count: int, batching: Batching) -> Batches:
+    """Decoded sample pairs in batches, in memory: (generated, target), uint8 [B, H, W, 3] each."""
+    decoded = (_decode((pair.generated, pair.target)) for pair in sample_pairs(sizes, count))
+    groups = batch_by_shape(decoded, batching)
+    return [(np.stack([p.generated for p in group]), np.stack([p.target for p in group])) for group in groups]
+
+
+def network_speed(batches: Batches, precision: str, device: Device, seconds: float) -> float:
+    """Pairs per second of VGG16 alone, up to relu5_3, on both images of each pair."""
+    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)] * 2
+    with device.scope():
+        vgg = Vgg16(load_lpips(weights.read()), LPIPS_PREPROCESSING, tf.as_dtype(precision))
+
+        @tf.function(input_signature=signature)
+        def network(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+            images = tf.cast(tf.concat([generated, target], 0), tf.float32) / 255
+            # One number a pair, so that what is waited for is the end, and not the way of its features to the CPU.
+            return tf.reduce_max(vgg.features(images, LPIPS_LAYERS)["relu5_3"], axis=(1, 2, 3))
+
+        return _speed(batches, lambda *images: network(*images).numpy(), seconds)
+
+
+def losses_speed(batches: Batches, precision: str, device: Device, seconds: float) -> float:
+    """Pairs per second of an evaluator with the losses of --preset=default."""
+    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    plan = Plan(PRESETS["default"].losses, precision=precision, lpips_weights=weights)
+    return _speed(batches, Evaluator(plan, Networks(plan, device)), seconds)
+
+
+def decoding_speed(sizes: Sizes, seconds: float) -> float:
+    """Pairs per second of decoding alone, on every core."""
+    encoded = [(pair.generated, pair.target) for pair in sample_pairs(sizes, DISTINCT_PAIRS)]
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        return _rounds_per_second(lambda: list(executor.map(_decode, encoded)), seconds) * DISTINCT_PAIRS
+
+
+def _speed(batches: Batches, function: Callable[[np.ndarray, np.ndarray], object], seconds: float) -> float:
+    def work() -> None:
+        for generated, target in batches:
+            function(generated, target)
+
+    return _rounds_per_second(work, seconds) * sum(len(generated) for generated, _ in batches)
+
+
+def _rounds_per_second(work: Callable[[], object], seconds: float) -> float:
+    """Over about so many seconds, after two rounds that are not counted: the first traces, the second is timed."""
+    work()
+    once = _seconds(work, 1)
+    rounds = max(1, round(seconds / once))
+    return rounds / _seconds(work, rounds)
+
+
+def _seconds(work: Callable[[], object], rounds: int) -> float:
+    start = time.perf_counter()
+    for _ in range(rounds):
+        work()
+    return time.perf_counter() - start
+
+
+def _decode(encoded: tuple[bytes, bytes]) -> DecodedPair:
+    return decode_pair(*encoded, DecodePolicy())
