@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pairloss
+BEAM := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test flink prism lint bench clean
 
 demo: $(VENV)/.samples
 	$(BIN)/python -m pipeline.samples --output=$(DEMO)/pairs
@@ -14,6 +16,20 @@ demo: $(VENV)/.samples
 test: $(VENV)/.test
 	$(BIN)/python -m pipeline.weights
 	$(BIN)/python -m pytest
+
+# The demo's pairs on a real Flink cluster, which is up only for that, and held against the run without Flink.
+flink: $(VENV)/.samples
+	$(BIN)/python -m pipeline.samples --output=$(DEMO)/pairs
+	$(BIN)/python -m deploy.flink.compare --input='$(DEMO)/pairs/*.parquet' --output=$(DEMO)/flink \
+	  --keep_fields=photo,degradation --chunk_pairs=8
+
+# Beam's local engine in Go, built from its source, and held against the one in Python.
+prism: $(VENV)/.test $(CACHE)/prism-$(BEAM)/prism
+	$(BIN)/python -m pytest tests/test_prism.py
+
+$(CACHE)/prism-$(BEAM)/prism:
+	@command -v go >/dev/null || { echo "error: building Prism needs Go, which is not installed" >&2; exit 1; }
+	GOBIN=$(@D) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

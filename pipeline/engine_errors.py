@@ -6,7 +6,7 @@ in which Beam's worker tells the exception and the step; without one, the troubl
 
 import re
 
-_WORKERS_LINE = re.compile(r"^(?:\w+\.)*(\w+: .*) \[while running '([^']+)'\]", re.MULTILINE)
+_WORKERS_LINE = re.compile(r"^(?:RuntimeError: )?(?:\w+\.)*(\w+: .*) \[while running '([^']+)'\]", re.MULTILINE)
 _JAVAS_LINE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)+([\w$]+: .+)", re.MULTILINE)
 
 # What the workers lack, by what engines say of it.

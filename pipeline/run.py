@@ -86,12 +86,12 @@ def launch(config: Config) -> int:
 
 
 def _set_up_logs(verbose: bool) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
+    # Beam logs each error with its traceback, under several names, and raises it as well: launch() tells it once.
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.INFO if verbose else logging.CRITICAL)
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=[handler])
     if not verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        # Beam logs each error with its traceback, partly as the root, and raises it as well: launch() tells it once.
-        for name in ("apache_beam", None):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The whole program on real pictures: what it writes, on every local engine, and what bad input does to it."""
 
 import json
-import os
 from io import BytesIO
 from pathlib import Path
 
@@ -182,11 +181,6 @@ class TestEngines:
 
     def test_portable_runner_gives_the_same_bits(self, direct, parquet, tmp_path):
         assert score(tmp_path / "run", f"--input={parquet}", *self.ARGUMENTS, *EMBEDDED) == direct
-
-    @pytest.mark.skipif("PRISM" not in os.environ, reason="PRISM names no Prism binary")
-    def test_prism_gives_the_same_bits(self, direct, parquet, tmp_path):
-        prism = f"--prism_location={os.environ['PRISM']}"
-        assert score(tmp_path / "run", f"--input={parquet}", *self.ARGUMENTS, prism) == direct
 
 
 class TestAudit:

@@ -67,6 +67,10 @@ def test_a_workers_exception(mode, told, step, plain):
             "localhost/127.0.0.1:41897; no worker pool answers at --environment_config: see that one runs beside every "
             "TaskManager",
         ),
+        (
+            "Traceback (most recent call last):\nRuntimeError: OSError: [Errno 28] No space [while running 'a/b']\n)",
+            "OSError: [Errno 28] No space (in step a/b)",
+        ),
         ("File too large [while running\n 'Write']", "File too large [while running 'Write']"),
         ("", ""),
     ],
