@@ -4,7 +4,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, SetupOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 
 from pipeline.flags import UsageError
@@ -29,6 +29,9 @@ def beam_options(flags: Sequence[str]) -> PipelineOptions:
     if runner.lower() in ("directrunner", "direct"):
         prism = options.view_as(PrismRunnerOptions).prism_location
         standard.runner = "PrismRunner" if prism else _LOCAL_RUNNER
+    # Beam's default ships every global of the launcher's main module, in a notebook also its secrets.
+    setup = options.view_as(SetupOptions)
+    setup.save_main_session = bool(setup.save_main_session)
     try:
         create_runner(standard.runner)
     except (ValueError, ImportError, AttributeError) as error:

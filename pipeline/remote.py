@@ -98,6 +98,9 @@ def _check_dataflow(options: PipelineOptions, config: Config) -> None:
         )
     if config.gate and google.template_location:
         raise UsageError("--gate judges a finished run, but with --template_location nobody waits for its end")
+    if config.resource_hints and google.flexrs_goal:
+        given = ", ".join(f"--{name}" for name in config.resource_hints)
+        raise UsageError(f"--flexrs_goal excludes {given}: Dataflow fits no workers to steps with FlexRS; drop one")
     if "accelerator" in config.resource_hints:
         _give_each_process_a_gpu(options)
 
@@ -107,8 +110,6 @@ def _give_each_process_a_gpu(options: PipelineOptions) -> None:
     service = google.dataflow_service_options or []
     if any(option.startswith("worker_accelerator") for option in service):
         raise UsageError("--accelerator and --dataflow_service_options=worker_accelerator exclude each other; drop one")
-    if google.flexrs_goal:
-        raise UsageError("--flexrs_goal excludes --accelerator: Dataflow places no hinted workers with FlexRS")
     # Several threads, or several processes, would each hold a batch in the memory of the one GPU.
     if debug.number_of_worker_harness_threads is None:
         debug.number_of_worker_harness_threads = 1

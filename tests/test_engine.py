@@ -1,7 +1,7 @@
 """Beam's options: the engine that is meant, and a plain word about what Beam does not know."""
 
 import pytest
-from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions, WorkerOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, SetupOptions, StandardOptions, WorkerOptions
 
 from pipeline.engine import beam_options
 from pipeline.flags import UsageError
@@ -38,6 +38,11 @@ def test_the_other_flags_arrive():
     assert options.view_as(GoogleCloudOptions).project == "p"
     assert options.view_as(WorkerOptions).num_workers == 3
     assert options.view_as(StandardOptions).streaming is True
+
+
+@pytest.mark.parametrize(("flags", "saved"), [([], False), (["--save_main_session"], True)])
+def test_the_main_session_stays_here(flags, saved):
+    assert beam_options(flags).view_as(SetupOptions).save_main_session is saved
 
 
 @pytest.mark.parametrize(

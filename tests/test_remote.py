@@ -85,6 +85,7 @@ def test_good(arguments):
         ([*GS, *CLOUD, "--setup_file=./setup.py"], ["weights", "--weights=gs://", "python -m pipeline.weights"]),
         ([*GS, *CLOUD, IMAGE, "--template_location=gs://b/t", "--gate=rules.yaml"], ["--gate", "--template_location"]),
         ([*GS, *CLOUD, IMAGE, GPU, "--flexrs_goal=COST_OPTIMIZED"], ["--flexrs_goal", "--accelerator"]),
+        ([*GS, *CLOUD, IMAGE, "--min_ram=9GB", "--flexrs_goal=COST_OPTIMIZED"], ["--flexrs_goal", "--min_ram"]),
         (
             [*GS, *CLOUD, IMAGE, GPU, "--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1"],
             ["--accelerator", "worker_accelerator"],
