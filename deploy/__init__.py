@@ -1,0 +1,1 @@
+"""How PairLoss is deployed: one directory for each engine."""

@@ -1,0 +1,1 @@
+"""A Flex Template for Dataflow."""

@@ -1,0 +1,79 @@
+"""The parameters of the Flex Template are the program's flags; after a flag has changed:
+
+python -m deploy.dataflow.metadata > deploy/dataflow/metadata.json
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from pipeline.flags import parser
+
+# Flags that are no parameters, each with its reason.
+NOT_PARAMETERS = {
+    "help": "prints and exits",
+    "list_losses": "prints and exits",
+    "quiet": "the launcher shows neither progress nor a table",
+    "gate": "the launcher does not wait for the end of the job; `pairloss audit gate` judges the finished run",
+    "baseline": "of --gate",
+}
+
+# Paths that workers open, and what Dataflow takes for each: POSIX extended expressions.
+_PATTERNS = {
+    "input": "^gs://[^, ]+(,gs://[^, ]+)*$",
+    "output": "^gs://.+$",
+    "weights": "^gs://.+$",
+    "keras_weights": "^gs://.+$",
+    "accelerator": "^type:[a-z0-9-]+;count:[1-9][0-9]*(;[^; ]+)*$",
+    "min_ram": "^[0-9]+([.][0-9]+)?[KMGT]i?B$",
+}
+_WHOLE_NUMBER = "^[0-9]+$"
+_WHOLE_NUMBER_TYPES = ("int", "_positive")
+_TYPES = {"output": "GCS_WRITE_FOLDER", "weights": "GCS_READ_FILE", "keras_weights": "GCS_READ_FILE"}
+
+
+def describe() -> dict[str, Any]:
+    """The template's metadata, as JSON of Dataflow's TemplateMetadata."""
+    grouped = ((group.title or "", action) for group in parser()._action_groups for action in group._group_actions)
+    return {
+        "name": "PairLoss",
+        "description": "Perceptual, structural and image-gradient losses of every pair of a dataset of image pairs.",
+        "parameters": [_parameter(action, title) for title, action in grouped if _name(action) not in NOT_PARAMETERS],
+    }
+
+
+def _name(action: argparse.Action) -> str:
+    return action.option_strings[-1].removeprefix("--")
+
+
+def _parameter(action: argparse.Action, group: str) -> dict[str, Any]:
+    name = _name(action)
+    parameter = {
+        "name": name,
+        "label": name.replace("_", " ").capitalize(),
+        "helpText": (action.help or "") % vars(action),
+        "groupName": group,
+        "isOptional": not action.required,
+        "paramType": _TYPES.get(name, "TEXT"),
+    }
+    if action.choices and action.default is None:
+        # The console would choose the first for who chooses none.
+        parameter["regexes"] = [f"^({'|'.join(action.choices)})$"]
+    elif action.choices:
+        parameter["paramType"] = "ENUM"
+        parameter["enumOptions"] = [{"value": choice, "label": choice} for choice in action.choices]
+    elif action.nargs == "?":
+        parameter["paramType"] = "BOOLEAN"
+    elif name in _PATTERNS:
+        parameter["regexes"] = [_PATTERNS[name]]
+    elif getattr(action.type, "__name__", "") in _WHOLE_NUMBER_TYPES:
+        parameter["regexes"] = [_WHOLE_NUMBER]
+    if action.default not in (None, ""):
+        parameter["defaultValue"] = str(action.default).lower() if action.nargs == "?" else str(action.default)
+    return parameter
+
+
+if __name__ == "__main__":
+    json.dump(describe(), sys.stdout, indent=2)
+    print()
