@@ -13,6 +13,7 @@ from pipeline import __version__
 from pipeline.audit.rules import read_rules
 from pipeline.audit.summary import read_summary
 from pipeline.config import Config
+from pipeline.credentials import check_credentials
 from pipeline.flags import UsageError
 from pipeline.rundir import fingerprint
 from pipeline.weights import ensure_weights, fetch_keras_weights
@@ -44,9 +45,11 @@ def prepare(config: Config) -> Prepared:
     """Read the rules of the gate, find the input files, check the fields of one of them, and get the weights.
 
     Raises:
-        UsageError: the rules or the baseline are wrong, there is no input, a field is missing, or the weights cannot
-            be had.
+        UsageError: a path at gs:// needs credentials that are not there, the rules or the baseline are wrong, there
+            is no input, a field is missing, or the weights cannot be had.
     """
+    paths = (*config.input, config.output, config.weights, config.keras_weights, config.gate, config.baseline)
+    check_credentials(paths)
     if config.gate:
         # Now, so that a mistake in them does not cost a night.
         read_rules(config.gate)
@@ -91,7 +94,7 @@ def _with_weights(config: Config) -> Plan:
         weights = WeightsFile(config.weights or str(ensure_weights()), LPIPS_SHA256)
         if config.weights:
             # Those of the cache are checked already.
-            weights.read()
+            weights.check()
         plan = dataclasses.replace(plan, lpips_weights=weights)
     if "keras" in plan.networks:
         path = config.keras_weights or fetch_keras_weights()

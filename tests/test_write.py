@@ -194,11 +194,52 @@ class TestErrors:
         assert list(list_files(files.temporary)) == []
 
 
+class TestSecondRun:
+    """Another run in the same directory ends, and deletes what it takes for left behind."""
+
+    @staticmethod
+    def tidy_up(files, monkeypatch, times):
+        real, left = FileSystems.rename, [None] * times
+
+        def rename(*paths):
+            if left:
+                left.pop()
+                files.delete_temporaries()
+            return real(*paths)
+
+        monkeypatch.setattr(FileSystems, "rename", rename)
+
+    @pytest.mark.parametrize("times", [1, 2, 4])
+    def test_what_vanished_is_written_again(self, tmp_path, monkeypatch, times):
+        files = RunFiles(str(tmp_path))
+        self.tidy_up(files, monkeypatch, times)
+        write_chunk(scored(), files)
+        assert same(read_chunk(CHUNK, files), scored())
+        assert list(list_files(files.temporary)) == []
+
+    def test_never_in_silence(self, tmp_path, monkeypatch):
+        files = RunFiles(str(tmp_path))
+        self.tidy_up(files, monkeypatch, 1000)
+        with pytest.raises(OSError, match="No such file"):
+            write_chunk(scored(failures=()), files)
+        assert everything_below(tmp_path) == []
+
+    def test_a_file_that_cannot_be_deleted_does_not_break_the_end(self, tmp_path, monkeypatch):
+        """As where a live worker makes a new file in the directory that is just being deleted."""
+        files = RunFiles(str(tmp_path))
+        Path(files.temporary, "of a worker").mkdir(parents=True)
+
+        def refuse(*_, **__):
+            raise OSError(39, "Directory not empty")
+
+        monkeypatch.setattr(os, "rmdir", refuse)
+        files.delete_temporaries()
+        assert Path(files.temporary).exists()
+
+
 class TestSplitDone:
     def test_a_worker_that_does_not_see_the_launchers_directory(self, tmp_path):
-        with pytest.raises(
-            FileNotFoundError, match=r"finds no .*elsewhere/run.json.* that all workers share"
-        ):
+        with pytest.raises(FileNotFoundError, match=r"finds no .*elsewhere/run.json.* that all workers share"):
             SplitDone(RunFiles(str(tmp_path / "elsewhere"))).setup()
 
     SERIES = tuple(replace(CHUNK, name=f"in-{n}", start=3 * n, stop=3 * n + 3) for n in range(4))

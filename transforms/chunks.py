@@ -11,10 +11,9 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from google.api_core.exceptions import GoogleAPIError
-from google.auth.exceptions import GoogleAuthError
 
 from transforms import examples, parquet, tfrecord
+from transforms.access import READ_ERRORS, describe
 from transforms.counters import count
 from transforms.fields import check_schema
 from transforms.schema import FORMATS, Chunk, ChunkSeries, Fields
@@ -23,14 +22,11 @@ INPUT_FORMATS = ("auto", *FORMATS)
 CHUNK_PAIRS = 256
 CHUNK_BYTES = 256 << 20
 
-# What opening, reading and parsing a file raise when the file, not the program, is at fault. NotImplementedError is
-# Beam's answer to an object that is gzipped twice.
-READ_ERRORS = (OSError, pa.ArrowException, GoogleAPIError, GoogleAuthError, NotImplementedError)
-
 _MAX_SLUG = 80
 _PARQUET_MAGIC = b"PAR1"
 _PARQUET_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 _TFRECORD_NAME = re.compile(r"\.(tfrecords?|tfrec|tfr)(-\d+-of-\d+)?(\.gz)?$", re.IGNORECASE)
+_CHUNK_RANGE = re.compile(r"-(\d{9,})-(\d{9,})\.\w+$")
 
 
 @dataclass(frozen=True, order=True)
@@ -58,8 +54,12 @@ def match_files(patterns: Sequence[str]) -> list[InputFile]:
     """
     files: dict[str, InputFile] = {}
     for pattern in patterns:
-        found = _match(pattern)
-        if os.path.isdir(pattern) or (not found and _match(f"{pattern.rstrip('/')}/*")):
+        try:
+            found = _match(pattern)
+            is_directory = os.path.isdir(pattern) or (not found and _match(f"{pattern.rstrip('/')}/*"))
+        except READ_ERRORS as error:
+            raise ValueError(f"input {pattern!r} cannot be looked up: {describe(error)}") from error
+        if is_directory:
             raise ValueError(
                 f"input {pattern!r} is a directory: name its files, e.g. '{pattern.rstrip('/')}/*.parquet'"
             )
@@ -147,16 +147,8 @@ def list_chunks(
         yield (_chunk(file.path, format, listed, listed, error=describe(error)),)
 
 
-def describe(error: Exception) -> str:
-    """An exception as one line for people."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 def _match(pattern: str) -> list[InputFile]:
-    try:
-        (result,) = FileSystems.match([pattern])
-    except READ_ERRORS as error:
-        raise ValueError(f"input {pattern!r} cannot be looked up: {describe(error)}") from error
+    (result,) = FileSystems.match([pattern])
     # An object store may hold an empty object that stands for a directory.
     return [
         InputFile(found.path, found.size_in_bytes, found.last_updated_in_seconds)
@@ -219,6 +211,12 @@ def _chunk_name(path: str, start: int, stop: int) -> str:
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:_MAX_SLUG].lstrip("._-") or "file"
     digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{slug}-{digest}-{start:09d}-{stop:09d}"
+
+
+def pairs_of_file(path: str) -> int:
+    """How many pairs the chunk has whose file this is, by its name; 0: it is no chunk's."""
+    found = _CHUNK_RANGE.search(path)
+    return int(found[2]) - int(found[1]) if found else 0
 
 
 @dataclass(eq=False)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
-from transforms.runfiles import RunFiles, delete_directory
+from transforms.runfiles import RunFiles, create_file
 from transforms.summarize import Summary
 
 # Of the layout of summary.json, which is read back as a baseline.
@@ -77,9 +76,9 @@ def finish_run(summary: Summary, files: RunFiles, record: Mapping[str, Any]) -> 
     }
     files.write_whole(files.summary, summary_file(summary, record["identity"]))
     files.write_whole(files.config, to_json({**record, **ended}))
-    delete_directory(files.temporary)
+    files.delete_temporaries()
     if summary.scored:
-        FileSystems.create(files.success).close()
+        create_file(files.success, b"")
 
 
 def summary_file(summary: Summary, identity: Mapping[str, Any]) -> bytes:

@@ -11,8 +11,13 @@ from pathlib import Path
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.localfilesystem import LocalFileSystem
+from google.cloud.exceptions import from_http_response
+from google.cloud.storage.exceptions import InvalidResponse
 
 from transforms.schema import METRICS_FORMATS, Chunk
+
+# How often a file is written whose temporary one another run deletes before it is renamed.
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class RunFiles:
     @property
     def temporary(self) -> str:
         return FileSystems.join(self.output, "_temporary")
+
+    @property
+    def listed(self) -> str:
+        """Tells how many pairs there are, while the run goes on and once all files are listed."""
+        return FileSystems.join(self.temporary, "listed.json")
 
     @property
     def chunk_directories(self) -> tuple[str, ...]:
@@ -79,17 +89,54 @@ class RunFiles:
         """Write a file so that it is there whole or not at all, replacing an older one.
 
         Raises:
-            OSError: it could not be written or renamed; the temporary file is gone then, where that is possible.
+            READ_ERRORS: (of `transforms.access`) it could not be written; what was at the path before is still there.
         """
-        temporary = FileSystems.join(self.temporary, uuid.uuid4().hex)
-        try:
-            with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-                file.write(content)
-            _make_parent(path)
-            FileSystems.rename([temporary], [path])
-        except OSError:
-            delete_file(temporary)
-            raise
+        if FileSystems.get_filesystem(path).has_dirs():
+            self._write_and_rename(path, content)
+        else:
+            # In an object store an object appears when its upload ends, and the upload has all of the content from
+            # its beginning. A temporary name would only add a copy and a deletion that can fail.
+            create_file(path, content)
+
+    def delete_temporaries(self) -> None:
+        """Delete what killed workers have left. A live one, of a second run in the directory, writes again."""
+        if _is_local(self.temporary):
+            # What such a worker is just writing may stand in the way. It is no part of the run: let it stay.
+            shutil.rmtree(self.temporary, ignore_errors=True)
+        else:
+            delete_directory(self.temporary)
+
+    def _write_and_rename(self, path: str, content: bytes) -> None:
+        for tries_left in reversed(range(_TRIES)):
+            temporary = FileSystems.join(self.temporary, uuid.uuid4().hex)
+            try:
+                create_file(temporary, content)
+                _make_parent(path)
+                FileSystems.rename([temporary], [path])
+                return
+            except OSError:
+                if tries_left and not FileSystems.exists(temporary):
+                    # Another run in this directory has ended in between, and tidied up.
+                    continue
+                delete_file(temporary)
+                raise
+
+
+def create_file(path: str, content: bytes) -> None:
+    """Write a file, local or `gs://`; a local one may be there in part if that fails.
+
+    Raises:
+        READ_ERRORS: (of `transforms.access`) it could not be written.
+    """
+    try:
+        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            file.write(content)
+            # Here, and not on the way out: an upload whose end fails is cancelled then. Left open, the file would try
+            # again, for two minutes, when its memory is freed.
+            file.close()
+    except InvalidResponse as error:
+        # It tells a status alone, and is no error of the API, as which everything else that is refused comes.
+        raise from_http_response(error.response) from error
 
 
 # Beam lists and deletes by pattern alone. Its patterns miss local directories whose path holds `[`, `*` or `?`, even

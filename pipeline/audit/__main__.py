@@ -35,11 +35,13 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: no verb {verb!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
         return USAGE
     # Beam takes seconds to import, and its files log what is raised as well.
+    from pipeline.credentials import check_credentials
     from pipeline.flags import UsageError
 
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        check_credentials(arguments)
         code: int = importlib.import_module(f"pipeline.audit.{verb}").main(arguments)
         return code
     except UsageError as error:

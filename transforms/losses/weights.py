@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -19,6 +21,10 @@ CONVOLUTIONS = tuple(
 
 class WeightsError(Exception):
     """Weights that are missing, damaged or not the ones asked for."""
+
+
+class UnreadableWeightsError(WeightsError):
+    """There is no file, or it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ class WeightsFile:
         """
         return cls(path, sha256_hex(_read(path)))
 
-    def read(self) -> bytes:
-        """The content.
+    def check(self) -> bytes:
+        """The content of the file at the path, and of no other.
 
         Raises:
             WeightsError: it cannot be read, or its hash is another.
@@ -52,6 +58,38 @@ class WeightsFile:
         if (actual := sha256_hex(content)) != self.sha256:
             raise WeightsError(f"{self.path} has SHA-256 {actual}, expected {self.sha256}; it was not used")
         return content
+
+    def read(self) -> bytes:
+        """The content; of LPIPS' file that of this machine's own cache, where the path leads nowhere.
+
+        A worker on another machine than the launcher's does not have the launcher's cache.
+
+        Raises:
+            WeightsError: it cannot be read in either place, or its hash is another.
+        """
+        try:
+            return self.check()
+        except UnreadableWeightsError as error:
+            if self.sha256 != LPIPS_SHA256:
+                raise
+            return self._read_cached(error)
+
+    def _read_cached(self, reason: UnreadableWeightsError) -> bytes:
+        cached = WeightsFile(str(cached_weights()), self.sha256)
+        try:
+            return cached.check()
+        except WeightsError as error:
+            tried = reason if cached == self else f"{reason}; {error}"
+            raise WeightsError(
+                f"{tried}. On every worker run python -m pipeline.weights, best when its image is built, "
+                "or give --weights=gs://BUCKET/FILE"
+            ) from error
+
+
+def cached_weights() -> Path:
+    """Where this machine keeps LPIPS' weights: in `$XDG_CACHE_HOME/pairloss`, by default `~/.cache/pairloss`."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "pairloss" / "lpips-v0.1-vgg16.safetensors"
 
 
 def sha256_hex(content: bytes) -> str:
@@ -122,5 +160,8 @@ def _read(path: str) -> bytes:
     try:
         with fsspec.open(path, "rb") as file:
             return file.read()
-    except (OSError, ValueError, ImportError) as error:
-        raise WeightsError(f"cannot read the weights at {path}: {error}") from error
+    except FileNotFoundError as error:
+        raise UnreadableWeightsError(f"cannot read the weights at {path}: there is no such file") from error
+    except Exception as error:  # every file system of fsspec has errors of its own
+        reason = " ".join(f"{error}".split()) or type(error).__name__
+        raise UnreadableWeightsError(f"cannot read the weights at {path}: {reason}") from error

@@ -1,0 +1,235 @@
+"""What can go wrong at `gs://`: uploads that fail, what is missing or forbidden, credentials that are not there."""
+
+import gc
+import os
+import subprocess
+import sys
+import time
+
+import pyarrow as pa
+import pytest
+import shards
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.gcp import gcsio_retry
+from gcs_server import ACCOUNT, Fault, get, names, put
+from google.api_core.exceptions import GoogleAPIError
+from pictures import encode, noise
+
+from pipeline.run import OK, USAGE, main
+from transforms.access import READ_ERRORS
+from transforms.runfiles import RunFiles, delete_directory, delete_file, list_files
+
+BUCKET = "gs://pairs"
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> str:
+    """A file of one pair."""
+    path = tmp_path_factory.mktemp("input") / "pairs.parquet"
+    shards.write_parquet(
+        path, pa.Table.from_pylist([{"generated": encode(noise(0, 9, 9)), "target": encode(noise(1, 9, 9))}])
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def gcs(gcs, local):
+    """The server with a bucket that holds the file."""
+    gcs.create_bucket("pairs")
+    with open(local, "rb") as file:
+        put(f"{BUCKET}/in/pairs.parquet", file.read())
+    return gcs
+
+
+@pytest.fixture
+def output(gcs, request) -> str:
+    """A directory in the bucket that no other test uses."""
+    return gcs.directory("pairs", request.node.name)
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line of a request that is refused at launch."""
+    assert main(arguments) == USAGE
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+class TestWriteWhole:
+    """An upload that fails raises, and leaves what was there before: nothing, or the older content whole."""
+
+    OLD, NEW = b"old" * 1000, os.urandom(33 << 20)  # three requests of 16 MiB at most
+
+    @pytest.fixture
+    def files(self, output) -> RunFiles:
+        return RunFiles(output)
+
+    @pytest.fixture
+    def impatient(self, monkeypatch):
+        """Beam tries for two minutes."""
+        impatient = gcsio_retry.DEFAULT_RETRY_WITH_THROTTLING_COUNTER.with_timeout(0.1)
+        monkeypatch.setattr(gcsio_retry, "DEFAULT_RETRY_WITH_THROTTLING_COUNTER", impatient)
+
+    @pytest.mark.parametrize("before", [None, OLD], ids=["new", "replaced"])
+    @pytest.mark.parametrize(
+        ("status", "passed"), [(403, 0), (403, 1), (403, 2), (403, 3), (429, 3), (503, 0), (503, 2)]
+    )
+    def test_upload_that_fails(self, gcs, files, impatient, before, status, passed):
+        if before:
+            put(files.report, before)
+        with gcs.refusing(Fault("(POST|PUT) /upload", status, skip=passed)), pytest.raises(GoogleAPIError):
+            files.write_whole(files.report, self.NEW)
+        assert (get(files.report) if FileSystems.exists(files.report) else None) == before
+
+    @pytest.mark.parametrize("passed", [0, 1], ids=["begin", "end"])
+    def test_nothing_is_tried_again_later(self, gcs, files, impatient, passed):
+        """As a file does that is still open when its memory is freed."""
+        with gcs.refusing(Fault("(POST|PUT) /upload", 503, skip=passed)), pytest.raises(GoogleAPIError):
+            files.write_whole(files.report, b"content")
+        begun = len(gcs.requests)
+        gc.collect()
+        assert gcs.requests[begun:] == []
+        assert names(files.output) == []
+
+    @pytest.mark.parametrize(("status", "passed"), [(429, 0), (503, 0), (503, 1), (429, 3)])
+    def test_upload_that_fails_once_is_tried_again(self, gcs, files, status, passed):
+        with gcs.refusing(Fault("(POST|PUT) /upload", status, times=1, skip=passed)):
+            files.write_whole(files.report, self.NEW)
+        assert get(files.report) == self.NEW
+
+    def test_nothing_but_the_upload(self, gcs, files):
+        """No temporary name, so no copy and no deletion that could fail."""
+        begun = len(gcs.requests)
+        files.write_whole(files.report, b"content")
+        assert [request.partition(" ")[0] for request in gcs.requests[begun:]] == ["POST", "PUT"]
+        assert names(files.output) == ["report.html"]
+
+    def test_empty_file(self, files):
+        files.write_whole(files.success, b"")
+        assert get(files.success) == b""
+
+    def test_killed_in_the_middle(self, gcs, files):
+        """What was uploaded of it is no object."""
+
+        def break_off():
+            with FileSystems.create(files.report, compression_type="uncompressed") as file:
+                file.write(self.NEW)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            break_off()
+        assert names(files.output) == []
+
+
+class TestListAndDelete:
+    def test_odd_names(self, gcs, output):
+        odd = [f"{output}/{name}" for name in ("a[1]", "b*", "c?", "d e", "ü", "x/y")]
+        for path in (*odd, f"{output}b/beside"):
+            put(path, b"content")
+        assert sorted(list_files(output, deep=True)) == sorted(odd)
+        assert sorted(list_files(output)) == sorted(odd[:-1])
+        delete_file(odd[1])
+        delete_file(odd[1])
+        assert sorted(list_files(output, deep=True)) == sorted({*odd} - {odd[1]})
+        delete_directory(output)
+        delete_directory(output)
+        assert names(output) == []
+        assert names(f"{output}b") == ["beside"]
+
+    def test_failed_deletion_is_told(self, gcs, output):
+        put(f"{output}/a", b"content")
+        with gcs.refusing(Fault("POST /batch", 403)), pytest.raises(READ_ERRORS, match="does not have"):
+            delete_file(f"{output}/a")
+
+
+class TestRefusedAtLaunch:
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (["--input=gs://nowhere/*"], ["input 'gs://nowhere/*'", "404", "check the bucket's name"]),
+            (["--input=gs://nowhere/a.parquet"], ["input 'gs://nowhere/a.parquet'", "404"]),
+            (["--input=gs://pairs/in/no*"], ["input 'gs://pairs/in/no*' matches no file"]),
+            (["--input=gs://pairs/in/a.parquet"], ["input 'gs://pairs/in/a.parquet' matches no file"]),
+            (["--input=gs://pairs/in"], ["'gs://pairs/in' is a directory", "gs://pairs/in/*.parquet"]),
+            (["--output=gs://nowhere/run"], ["--output=gs://nowhere/run", "404", "check the bucket's name"]),
+            (["--weights=gs://nowhere/w"], ["weights at gs://nowhere/w: there is no such file"]),
+            (["--weights=gs://pairs/in/w"], ["weights at gs://pairs/in/w: there is no such file"]),
+            (["--weights=gs://pairs/in/pairs.parquet"], ["gs://pairs/in/pairs.parquet has SHA-256", "not used"]),
+            (["--gate=gs://pairs/in/rules.yaml"], ["gs://pairs/in/rules.yaml"]),
+        ],
+        ids=lambda value: value[0] if value[0].startswith("--") else "",
+    )
+    def test_what_is_not_there(self, gcs, local, tmp_path, capsys, arguments, told):
+        given = [f"--input={local}"] if "--input" not in arguments[0] else []
+        error = refused(capsys, *given, f"--output={tmp_path}/run", *arguments, "--losses=lpips_vgg")
+        assert all(part in error for part in told), error
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("fault", "arguments", "told"),
+        [
+            ("GET .*/b/pairs/o", ["--input=gs://pairs/in/*"], "input 'gs://pairs/in/*'"),
+            ("GET .*/b/pairs/o", ["--input=gs://pairs/in/pairs.parquet"], "input 'gs://pairs/in/pairs.parquet'"),
+            ("GET .*/b/pairs/o", ["--output=gs://pairs/forbidden"], "--output=gs://pairs/forbidden"),
+            ("POST /upload", ["--output=gs://pairs/read-only"], "--output=gs://pairs/read-only"),
+            ("GET .*/b/pairs/o", ["--weights=gs://pairs/in/pairs.parquet"], "weights at gs://pairs/in/pairs.parquet"),
+        ],
+        ids=["pattern", "file", "output", "read-only output", "weights"],
+    )
+    def test_what_is_forbidden(self, gcs, local, tmp_path, capsys, fault, arguments, told):
+        given = [f"--input={local}"] if "--input" not in arguments[0] else []
+        with gcs.refusing(Fault(fault, 403)):
+            error = refused(capsys, *given, f"--output={tmp_path}/run", *arguments, "--losses=lpips_vgg")
+        assert told in error
+        assert f"{ACCOUNT} does not have storage.objects access" in error
+        if "weights" not in told:
+            assert "roles/storage.objectUser" in error
+
+    def test_credentials_that_have_ended(self, gcs, local, output, capsys):
+        with gcs.refusing(Fault("", 401)):
+            error = refused(capsys, f"--input={local}", f"--output={output}", "--losses=mae")
+        assert f"--output={output}" in error
+        assert "gcloud auth application-default login" in error
+
+
+class TestWithoutCredentials:
+    """Each in a process of its own, which must not wait for credentials that are not there."""
+
+    @staticmethod
+    def run(environment: dict[str, str], *arguments: str) -> tuple[int, str, float]:
+        begun = time.monotonic()
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr, time.monotonic() - begun
+
+    @pytest.mark.parametrize("network", [True, False], ids=["network", "no network"])
+    def test_private_bucket(self, gcs, tmp_path, network):
+        environment = gcs.without_credentials | ({} if network else {"STORAGE_EMULATOR_HOST": ""})
+        arguments = (f"--input={BUCKET}/in/*", f"--output={tmp_path}/run", "--losses=mae")
+        code, error, seconds = self.run(environment, "pipeline.run", *arguments)
+        assert (code, error.count("\n")) == (USAGE, 1)
+        assert f"error: cannot use {BUCKET}/in/*: there are no Google credentials on this machine" in error
+        assert ("it is not public" in error) == network
+        assert "gcloud auth application-default login" in error
+        assert seconds < 20
+
+    def test_audit(self, gcs):
+        arguments = ("gate", f"{BUCKET}/run", "--rules=rules.yaml")
+        code, error, seconds = self.run(gcs.without_credentials, "pipeline.audit", *arguments)
+        assert (code, error.count("\n")) == (USAGE, 1)
+        assert f"error: cannot use {BUCKET}/run: there are no Google credentials" in error
+        assert seconds < 20
+
+    def test_public_bucket(self, gcs, tmp_path, monkeypatch):
+        monkeypatch.setattr(gcs, "anonymous", True)
+        arguments = (f"--input={BUCKET}/in/pairs.parquet", f"--output={tmp_path}/run", "--losses=mae", "--quiet")
+        code, error, _ = self.run(gcs.without_credentials, "pipeline.run", *arguments)
+        assert code == OK, error
+        assert error == ""
+        assert (tmp_path / "run" / "_SUCCESS").exists()
+
+    def test_key_file_that_is_not_there(self, gcs, tmp_path, capsys, monkeypatch):
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", f"{tmp_path}/key.json")
+        error = refused(capsys, f"--input={BUCKET}/in/*", f"--output={tmp_path}/run", "--losses=mae")
+        assert f"cannot use GOOGLE_APPLICATION_CREDENTIALS={tmp_path}/key.json" in error
