@@ -4,24 +4,20 @@ import json
 import os
 import re
 import shutil
-import socket
 import stat
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import shards
 from audit_runs import pair
+from webhooks import SECRET, refused_webhook, silent_webhook, webhook
 
 REPOSITORY = Path(__file__).parent.parent
 SCHEDULE = REPOSITORY / "deploy" / "schedule"
-SECRET = "s3cr3t"
+SETTINGS_READERS = ("nightly_audit.sh", "notify_webhook.py", "airflow_dag.py")
 PAIRS = 40
 RULES = """
 rules:
@@ -43,57 +39,6 @@ def start(environment: dict[str, str], *flags: str, **settings: object) -> subpr
     settings = {name: str(value) for name, value in settings.items()}
     command = ["bash", str(SCHEDULE / "nightly_audit.sh"), *flags]
     return subprocess.run(command, env={**environment, **settings}, capture_output=True, text=True, timeout=300)
-
-
-class Receiver:
-    """A webhook on this machine.
-
-    Attributes:
-        url: its address, with a secret in it.
-        received: the JSON posted to it.
-    """
-
-    def __init__(self, port: int):
-        self.url = f"http://127.0.0.1:{port}/hooks/{SECRET}"
-        self.received: list[dict[str, object]] = []
-
-
-@contextmanager
-def webhook(status: int = 200) -> Iterator[Receiver]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            assert self.headers["Content-Type"] == "application/json"
-            receiver.received.append(json.loads(body))
-            self.send_response(status)
-            self.send_header("Location", "/elsewhere")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver = Receiver(server.server_port)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield receiver
-        server.shutdown()
-        thread.join()
-
-
-@contextmanager
-def silent_webhook() -> Iterator[Receiver]:
-    """Accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield Receiver(server.getsockname()[1])
-
-
-@contextmanager
-def refused_webhook() -> Iterator[Receiver]:
-    """A port that is taken, so that nobody else gets it, and at which nobody listens."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield Receiver(bound.getsockname()[1])
 
 
 class TestNights:
@@ -397,7 +342,7 @@ class TestNotify:
 
 class TestFiles:
     def test_the_documented_variables_are_those_of_the_scripts(self):
-        scripts = "".join((SCHEDULE / name).read_text() for name in ("nightly_audit.sh", "notify_webhook.py"))
+        scripts = "".join((SCHEDULE / name).read_text() for name in SETTINGS_READERS)
         readme = (SCHEDULE / "README.md").read_text()
         assert set(re.findall(r"AUDIT_[A-Z]+(?:_[A-Z]+)?", readme)) == set(
             re.findall(r"AUDIT_[A-Z]+(?:_[A-Z]+)?", scripts)

@@ -1,0 +1,58 @@
+"""Runs nights of deploy/schedule/airflow_dag.py in Airflow's environment: `python airflow_worker.py SCENARIOS RESULTS`.
+
+SCENARIOS is JSON: a list of {"date": ..., "environment": {...}}. RESULTS becomes JSON: what Airflow knows of the DAG,
+and for each scenario the state of the run and the state and tries of each task. Airflow runs the tasks itself, with
+its own rules for states and retries, in this process and on a database of its own.
+"""
+
+import json
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.utils.db import initdb
+
+DAG = "pairloss_audit"
+
+
+def main(scenarios: Path, results: Path) -> None:
+    """Run the scenarios, one after the other."""
+    initdb()
+    told = {"nights": [night(**scenario) for scenario in json.loads(scenarios.read_text())], "dag": describe()}
+    results.write_text(json.dumps(told))
+
+
+def load() -> BundleDagBag:
+    """What Airflow's DAG processor finds, with the settings of the environment as it is now."""
+    folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    return BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
+
+
+def describe() -> dict[str, Any]:
+    """The DAG as Airflow sees it, and what an environment without settings gets to read."""
+    bag = load()
+    dag = bag.dags[DAG]
+    tasks = {task.task_id: {"retries": task.retries, "next": sorted(task.downstream_task_ids)} for task in dag.tasks}
+    errors = list(bag.import_errors.values())
+    del os.environ["AUDIT_DIR"]
+    without = list(load().import_errors.values())
+    return {"dags": list(bag.dags), "errors": errors, "tasks": tasks, "catchup": dag.catchup, "without": without}
+
+
+def night(date: str, environment: dict[str, str]) -> dict[str, Any]:
+    """One run of the DAG for a logical date."""
+    os.environ.update(environment)
+    dag = load().dags[DAG]
+    for task in dag.tasks:
+        # Retries are waited for.
+        task.retry_delay = timedelta(0)
+    run = dag.test(logical_date=datetime.fromisoformat(date).replace(tzinfo=UTC))
+    tasks = {task.task_id: [task.state, task.try_number] for task in run.get_task_instances()}
+    return {"state": run.state, "tasks": tasks}
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
