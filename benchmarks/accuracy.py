@@ -1,12 +1,13 @@
 """How exact the losses are: `python -m benchmarks.accuracy`.
 
-LPIPS against the values that the original PyTorch implementation gave (benchmarks/lpips_reference.py), and bfloat16
-against float32 on the sample photographs.
+LPIPS against the values that the original PyTorch implementation gave (benchmarks/lpips_reference.py), and bfloat16 and
+float16 against float32 on the sample photographs.
 """
 
 import json
 import sys
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from rich.console import Console
@@ -30,7 +31,7 @@ def main() -> int:
     """Measure, and print the tables."""
     console = Console(width=110)
     console.print("LPIPS in float32 against the original in float64", _against_the_original(), sep="\n")
-    console.print("bfloat16 against float32 on the samples", _between_precisions(), sep="\n")
+    console.print("the other precisions against float32 on the samples", _between_precisions(), sep="\n")
     return 0
 
 
@@ -52,15 +53,18 @@ def _between_precisions() -> Table:
         for pair in make_pairs()
         if pair.degradation not in CORRUPTIONS
     ]
-    evaluators = [_evaluator(precision, NETWORK_LOSSES) for precision in ("float32", "bfloat16")]
-    values = [[evaluator(pair.generated[None], pair.target[None]) for pair in pairs] for evaluator in evaluators]
-    table = Table("loss", "median relative error", "largest absolute error", "rank correlation")
-    for loss in NETWORK_LOSSES:
-        exact, rounded = (np.array([row[loss][0] for row in rows], np.float64) for rows in values)
+    evaluators = {name: _evaluator(name, NETWORK_LOSSES) for name in ("float32", "bfloat16", "float16")}
+    values = {
+        name: [evaluator(pair.generated[None], pair.target[None]) for pair in pairs]
+        for name, evaluator in evaluators.items()
+    }
+    table = Table("precision", "loss", "median relative error", "largest absolute error", "rank correlation")
+    for precision, loss in product(("bfloat16", "float16"), NETWORK_LOSSES):
+        exact, rounded = (np.array([row[loss][0] for row in values[p]], np.float64) for p in ("float32", precision))
         different = exact > NEARLY_IDENTICAL
         relative = np.median(np.abs(rounded - exact)[different] / exact[different])
         largest = np.abs(rounded - exact).max()
-        table.add_row(loss, f"{relative:.1e}", f"{largest:.1e}", f"{_rank_correlation(exact, rounded):.6f}")
+        table.add_row(precision, loss, f"{relative:.1e}", f"{largest:.1e}", f"{_rank_correlation(exact, rounded):.6f}")
     return table
 
 
