@@ -2,6 +2,10 @@
 
 import functools
 import json
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -220,3 +224,41 @@ def test_layers_are_added_up(name):
     loss = getattr(perceptual, name)
     apart = loss(generated, target, ["relu1_1"]) + loss(generated, target, ["pool3"])
     np.testing.assert_allclose(loss(generated, target, ["relu1_1", "pool3"]), apart, rtol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_any_number_of_threads(threads):
+    """Batched products of TensorFlow 2.21 are wrong for these shapes with several threads, or break the process off."""
+    program = textwrap.dedent(
+        """
+        import numpy as np
+        import tensorflow as tf
+
+        from transforms.losses import perceptual
+
+        rng = np.random.default_rng(0)
+        weights = rng.random(512, np.float32)
+
+        def unit(x):
+            return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+        def gram(x):
+            flat = x.reshape(len(x), -1, 512)
+            return np.einsum("bic,bid->bcd", flat, flat, optimize=True) / flat.shape[1]
+
+        lpips = tf.function(lambda g, t: perceptual.lpips_vgg({"x": g}, {"x": t}, {"x": tf.constant(weights)}))
+        style = tf.function(lambda g, t: perceptual.style({"x": g}, {"x": t}, ["x"]))
+        for shape in ((7, 1, 18, 512), (3, 1, 18, 512), (7, 2, 18, 512), (2, 16, 16, 512)):
+            pair = rng.random((2, *shape), np.float32)
+            exact = pair.astype(np.float64)
+            distance = ((unit(exact[0]) - unit(exact[1])) ** 2 @ weights).mean((1, 2))
+            difference = ((gram(exact[0]) - gram(exact[1])) ** 2).mean((1, 2))
+            for _ in range(10):
+                np.testing.assert_allclose(lpips(*pair), distance, rtol=1e-5)
+                np.testing.assert_allclose(style(*pair), difference, rtol=1e-4)
+        print("right")
+        """
+    )
+    variables = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=variables)
+    assert run.stdout == "right\n", f"exit code {run.returncode}: {run.stderr[-2000:]}"

@@ -1,7 +1,10 @@
 """Losses on VGG16's features, differentiable: LPIPS, feature MSE, style. `fused` holds LPIPS for CPU scoring.
 
 `features` are those of one network for the generated and the target images: per layer [B, h, w, C], float32 or
-bfloat16; everything after them is float32. Every function gives one number per pair, [B].
+bfloat16 or float16; everything after them is float32. Every function gives one number per pair, [B].
+
+No product of tensors of more than two axes is taken: on CPUs, with several threads, that of TensorFlow 2.21 gives
+other numbers at every call for some shapes, or breaks off.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +30,7 @@ def lpips_vgg(generated: Features, target: Features, heads: Mapping[str, tf.Tens
     distances = []
     for layer, weights in heads.items():
         difference = _unit_length(generated[layer]) - _unit_length(target[layer])
-        per_pixel = tf.linalg.matvec(tf.square(difference), weights)
+        per_pixel = tf.reduce_sum(tf.square(difference) * weights, axis=-1)
         distances.append(tf.reduce_mean(per_pixel, axis=(1, 2)))
     return tf.add_n(distances)
 
@@ -66,4 +69,5 @@ def _gram(features: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(features)
     pixels = shape[1] * shape[2]
     flat = tf.reshape(features, [shape[0], pixels, shape[3]])
-    return tf.matmul(flat, flat, transpose_a=True) / tf.cast(pixels, tf.float32)
+    products = tf.map_fn(lambda pair: tf.matmul(pair, pair, transpose_a=True), flat)
+    return products / tf.cast(pixels, tf.float32)
