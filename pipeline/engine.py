@@ -8,10 +8,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOpt
 from apache_beam.runners.runner import create_runner
 
 from pipeline.flags import UsageError
-
-# Beam's local engine in this process. Its DirectRunner is a switch that first tries to download another engine, Prism,
-# and waits for that without end where there is no network.
-_LOCAL_RUNNER = "FnApiRunner"
+from pipeline.workers import LOCAL_RUNNER, check_workers
 
 
 def beam_options(flags: Sequence[str]) -> PipelineOptions:
@@ -20,15 +17,17 @@ def beam_options(flags: Sequence[str]) -> PipelineOptions:
     `--runner=DirectRunner`, the default, is Beam's local engine, or Prism if `--prism_location` says where that is.
 
     Raises:
-        UsageError: Beam knows no such flag, value or runner.
+        UsageError: Beam knows no such flag, value or runner, or the local engine cannot have so many workers.
     """
     options = _parse(flags)
     standard = options.view_as(StandardOptions)
     runner = standard.runner or "DirectRunner"
     # Beam takes these names in any case.
     if runner.lower() in ("directrunner", "direct"):
+        # Beam's own DirectRunner is a switch that first tries to download another engine, Prism, and waits for that
+        # without end where there is no network.
         prism = options.view_as(PrismRunnerOptions).prism_location
-        standard.runner = "PrismRunner" if prism else _LOCAL_RUNNER
+        standard.runner = "PrismRunner" if prism else LOCAL_RUNNER
     # Beam's default ships every global of the launcher's main module, in a notebook also its secrets.
     setup = options.view_as(SetupOptions)
     setup.save_main_session = bool(setup.save_main_session)
@@ -36,6 +35,8 @@ def beam_options(flags: Sequence[str]) -> PipelineOptions:
         create_runner(standard.runner)
     except (ValueError, ImportError, AttributeError) as error:
         raise UsageError(f"--runner={runner}: {error}") from error
+    if standard.runner == LOCAL_RUNNER:
+        check_workers(options)
     return options
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline.config import Config
 from transforms.chunks import InputFile, ListChunks
 from transforms.finish import FinishRun
+from transforms.listed import CountListed
 from transforms.optimize import OptimizePairs
 from transforms.read import ReadPairs
 from transforms.runfiles import RunFiles
@@ -33,26 +34,33 @@ def build(
         keep: names and types of the kept fields.
         record: what the launcher knows of the run, for run.json.
     """
-    chunks = (
+    fingerprint = record["fingerprint"]
+    listed = (
         pipeline
         | "Files" >> beam.Create(files, reshuffle=False)
         | "SpreadFiles" >> beam.Reshuffle()
         | "ListChunks" >> ListChunks(config.fields, config.chunk_pairs, config.input_format)
+    )
+    total = listed | "CountListed" >> CountListed(config.output)
+    chunks = (
+        listed
         # References only: the engine spreads them over its workers, and no image crosses a shuffle.
         | "SpreadChunks" >> beam.Reshuffle()
-        | "SplitDone" >> beam.ParDo(SplitDone(RunFiles(config.output))).with_outputs(DONE, main=TO_DO)
+        | "SplitDone" >> beam.ParDo(SplitDone(RunFiles(config.output), fingerprint)).with_outputs(DONE, main=TO_DO)
     )
     scored = (
         chunks[TO_DO]
         | "ReadPairs" >> ReadPairs(config.fields, tuple(keep))
         | _work(config)
-        | "WriteChunk" >> WriteChunk(config.output, config.metrics_format, config.optimized_format)
+        | "WriteChunk" >> WriteChunk(config.output, fingerprint, config.metrics_format, config.optimized_format)
     )
     done_before = chunks[DONE] | "ReadDone" >> ReadDone(config.output)
     (
         (scored, done_before)
         | "AllChunks" >> beam.Flatten()
         | "Summarize" >> beam.CombineGlobally(SummarizeChunks(config.columns, config.slice_by))
+        # What ends the run deletes what the total is written to.
+        | "AfterCountListed" >> beam.WaitOn(total)
         | "Finish" >> FinishRun(config.output, record)
     )
 

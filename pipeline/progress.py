@@ -16,25 +16,31 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from transforms.counters import counted_in_process, reset_in_process
+from pipeline.counts import Counts, Look, counts_here, counts_of_directory
 
 _LIVE_SECONDS = 0.25
 _PLAIN_SECONDS = 15.0
+# Speed is measured over this long: where whole chunks are all that can be seen, one may take a minute.
+_SPEED_SECONDS = 300.0
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[None]:
-    """Show the progress of what the `with` block runs in this process, on standard error."""
-    reset_in_process()
+def progress(quiet: bool, directory: str | None = None) -> Iterator[None]:
+    """Show the progress of what the `with` block runs, on standard error.
+
+    Args:
+        quiet: show nothing.
+        directory: the run's, if other processes do the work: its files are all that is seen of it here.
+    """
     if quiet:
         yield
         return
     # A descriptor of its own: the import of TensorFlow silences the usual one for a moment.
-    with os.fdopen(os.dup(2), "w") as stream:
+    with counts_of_directory(directory) if directory else counts_here() as look, os.fdopen(os.dup(2), "w") as stream:
         console = Console(file=stream)
         stop = threading.Event()
         show = _show_live if console.is_terminal else _show_plain
-        thread = threading.Thread(target=show, args=(console, stop), daemon=True)
+        thread = threading.Thread(target=show, args=(console, stop, look), daemon=True)
         thread.start()
         try:
             yield
@@ -43,7 +49,7 @@ def progress(quiet: bool) -> Iterator[None]:
             thread.join()
 
 
-def _show_live(console: Console, stop: threading.Event) -> None:
+def _show_live(console: Console, stop: threading.Event, look: Look) -> None:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -51,36 +57,46 @@ def _show_live(console: Console, stop: threading.Event) -> None:
         MofNCompleteColumn(),
         _Rate("pairs/s"),
         TimeRemainingColumn(),
-        TextColumn("[red]{task.fields[failed]} failed"),
+        TextColumn("[red]{task.fields[failed]}"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("listing", total=None, failed=0)
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=_SPEED_SECONDS) as bar:
+        task = bar.add_task("", total=None, failed="")
         running = True
         while running:
-            running = not stop.wait(_LIVE_SECONDS)
-            counted = counted_in_process()
-            described = "scoring" if counted["pairs_done"] else "loading" if counted["pairs_listed"] else "listing"
+            counts = look()
             bar.update(
                 task,
-                description=described,
-                completed=counted["pairs_done"],
-                total=counted["pairs_listed"] or None,
-                failed=counted["pairs_failed"],
+                description="scoring" if counts.done else "loading" if counts.listed else "listing",
+                completed=counts.done,
+                total=counts.listed or None,
+                failed="" if counts.failed is None else f"{counts.failed} failed",
             )
+            running = not stop.wait(_LIVE_SECONDS)
 
 
 class _Rate(TextColumn):
     def render(self, task: Task):  # type: ignore[no-untyped-def]
-        return f"{task.speed or 0:.1f} {self.text_format}"
+        return f"{task.speed:.1f} {self.text_format}" if task.speed else ""
 
 
-def _show_plain(console: Console, stop: threading.Event) -> None:
-    done = 0
+def _show_plain(console: Console, stop: threading.Event, look: Look) -> None:
+    # It shows nothing: it knows the speed and the time left.
+    bar = Progress(disable=True, speed_estimate_period=_SPEED_SECONDS)
+    task = bar.add_task("", total=None)
     while not stop.wait(_PLAIN_SECONDS):
-        counted = counted_in_process()
-        # The speed since the line before: loading the network and chunks found done say nothing about what is to come.
-        rate = (counted["pairs_done"] - done) / _PLAIN_SECONDS
-        done = counted["pairs_done"]
-        left = f", {rate:.1f} pairs/s, {(counted['pairs_listed'] - done) / rate:.0f} s left" if rate else ""
-        line = f"{done} of {counted['pairs_listed']} pairs, {counted['pairs_failed']} failed{left}"
-        console.print(line, highlight=False, soft_wrap=True)
+        counts = look()
+        bar.update(task, completed=counts.done, total=counts.listed or None)
+        console.print(_describe(counts, bar.tasks[task]), highlight=False, soft_wrap=True)
+
+
+def _describe(counts: Counts, task: Task) -> str:
+    if not (counts.listed or counts.done):
+        return "listing the pairs"
+    parts = [f"{counts.done} of {counts.listed} pairs" if counts.listed else f"{counts.done} pairs"]
+    if counts.failed is not None:
+        parts.append(f"{counts.failed} failed")
+    if task.speed:
+        parts.append(f"{task.speed:.1f} pairs/s")
+    if task.time_remaining:
+        parts.append(f"{task.time_remaining:.0f} s left")
+    return ", ".join(parts)

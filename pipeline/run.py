@@ -7,7 +7,6 @@ finished, but not a single pair could be scored, or the gate failed.
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 from pipeline.config import Config, parse
@@ -34,48 +33,50 @@ def launch(config: Config) -> int:
         UsageError: the run cannot start.
     """
     # Beam takes seconds to import: wrong arguments are told before that.
-    import apache_beam as beam
-    from rich.console import Console
+    from apache_beam.io.filesystems import FileSystems
 
-    from pipeline import graph
-    from pipeline.audit.gate import gate
     from pipeline.engine import beam_options
-    from pipeline.engine_errors import explain
+    from pipeline.job import JobError, run_job
     from pipeline.prepare import prepare
-    from pipeline.progress import progress
     from pipeline.remote import check_engine, is_dry_run, is_only_built
-    from pipeline.rundir import claim, read_json
-    from pipeline.table import print_run
-    from transforms.runfiles import RunFiles
+    from pipeline.rundir import claim, is_finished
 
     options = beam_options(config.beam_flags)
+    # Else Beam looks for them in this program's arguments, again for each file.
+    FileSystems.set_options(options)
     check_engine(options, config)
     prepared = prepare(config)
+    if config.gate and not config.overwrite and is_finished(config.output, prepared.record):
+        # Its launcher was lost before the verdict, or the rules are new ones.
+        print(f"{config.output} is finished, and judged again", file=sys.stderr)
+        return _tell(config)
     done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite)
     if done and not config.quiet:
         print(f"resuming {config.output}: {done} chunks are done", file=sys.stderr)
     try:
-        with progress(config.quiet):
-            pipeline = beam.Pipeline(options=options)
-            graph.build(pipeline, prepared.config, prepared.files, prepared.keep, prepared.record)
-            pipeline.run().wait_until_finish()
-    except KeyboardInterrupt:
-        print(f"interrupted; the same command resumes {config.output}", file=sys.stderr)
-        return CRASH
-    except Exception as error:
-        # The engine's errors are of every kind. Whatever it was, the finished chunks stay.
-        if config.verbose:
-            traceback.print_exc()
-        print(f"error: the run broke off: {explain(str(error))}", file=sys.stderr)
-        print("The same command resumes it; --verbose shows where it happened.", file=sys.stderr)
+        run_job(options, prepared)
+    except JobError as error:
+        print(error, file=sys.stderr)
         return CRASH
     if is_only_built(options):
         print("the job is built; nobody waits for it here", file=sys.stderr)
         return OK
+    return _tell(config)
+
+
+def _tell(config: Config) -> int:
+    """Print what the run found, and judge it; return the exit code."""
+    from rich.console import Console
+
+    from pipeline.audit.gate import gate
+    from pipeline.rundir import read_json
+    from pipeline.table import print_run
+    from transforms.runfiles import RunFiles
+
     files = RunFiles(config.output)
     status = read_json(files.config)["status"]
     if status == "running":
-        print(f"error: the job ended before its end; the same command resumes {config.output}", file=sys.stderr)
+        print(f"error: the job was cancelled; the same command resumes {config.output}", file=sys.stderr)
         return CRASH
     if not config.quiet:
         # What is not a terminal takes lines of any length.

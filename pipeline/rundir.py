@@ -50,6 +50,19 @@ def claim(output: str, record: Mapping[str, Any], overwrite: bool) -> int:
         ) from error
 
 
+def is_finished(output: str, record: Mapping[str, Any]) -> bool:
+    """Whether the directory holds the very run of this record, and it has come to its end."""
+    files = RunFiles(output)
+    try:
+        if not FileSystems.exists(files.success):
+            return False
+        earlier = _earlier_record(files)
+    except (*READ_ERRORS, ValueError):
+        # `claim` says what is wrong with it.
+        return False
+    return earlier is not None and earlier["fingerprint"] == record["fingerprint"]
+
+
 def read_json(path: str) -> dict[str, Any]:
     """The content of a JSON file, local or `gs://`."""
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:

@@ -195,6 +195,19 @@ class TestAudit:
         assert read(tmp_path / "run" / "verdict.json")["verdict"] == outcome
         assert "pairs" in capsys.readouterr().out
 
+    def test_finished_run_is_judged_again_and_not_scored(self, parquet, tmp_path, capsys):
+        rules = tmp_path / "rules.yaml"
+        arguments = [f"--input={parquet}", "--losses=mae", "--quiet", f"--gate={rules}", f"--output={tmp_path}/run"]
+        rules.write_text(self.RULES.format(least=21))
+        assert main(arguments) == 3
+        scored = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "metrics").iterdir()}
+        rules.write_text(self.RULES.format(least=20))
+        assert main(arguments) == OK
+        assert "is finished, and judged again" in capsys.readouterr().err
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "metrics").iterdir()} == scored
+        assert main([*arguments, "--losses=mse"]) == USAGE
+        assert "holds a finished run" in capsys.readouterr().err
+
     def test_mistake_in_the_rules_is_told_before_the_run(self, parquet, tmp_path, capsys):
         rules = tmp_path / "rules.yaml"
         rules.write_text("rules:\n  - {rule: pears, min: 1}\n")

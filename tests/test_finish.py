@@ -104,9 +104,20 @@ def test_again(output, record):
 
 
 def test_beam_step(output, record):
+    (output / "run.json").write_bytes(to_json(record))
     with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
         _ = pipeline | beam.Create([FINISHED]) | FinishRun(str(output), record)
     assert names(output) == ["_SUCCESS", "run.json", "summary.json"]
+
+
+def test_a_job_whose_directory_was_taken_does_not_end_the_other_run(output, record):
+    (output / "run.json").write_bytes(to_json({**record, "fingerprint": "another"}))
+    with (
+        pytest.raises(Exception, match="another run, with other settings or inputs, has taken"),
+        beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline,
+    ):
+        _ = pipeline | beam.Create([FINISHED]) | FinishRun(str(output), record)
+    assert names(output) == ["_temporary", "run.json"]
 
 
 def test_json():

@@ -1,5 +1,6 @@
 """Progress: a live line on a terminal, plain lines elsewhere, nothing when asked to be quiet."""
 
+import json
 import os
 import pty
 import re
@@ -9,11 +10,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pyarrow as pa
 import pytest
+import shards
 
+from pipeline import counts
 from pipeline import progress as module
 from pipeline.progress import progress
+from transforms.chunks import list_chunks, pairs_of_file
 from transforms.counters import count, counted_in_process
+from transforms.runfiles import RunFiles
+from transforms.schema import Chunk, Fields
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -39,7 +46,8 @@ class Looks:
 @pytest.fixture(autouse=True)
 def looks(monkeypatch) -> Looks:
     looks = Looks()
-    monkeypatch.setattr(module, "counted_in_process", looks)
+    monkeypatch.setattr(counts, "counted_in_process", looks)
+    monkeypatch.setattr(counts, "_LEAST_PAUSE_SECONDS", 0.02)
     for name in ("_LIVE_SECONDS", "_PLAIN_SECONDS"):
         monkeypatch.setattr(module, name, 0.02)
     # What makes rich take a pipe for a terminal, or a terminal for none.
@@ -55,7 +63,9 @@ def work() -> Iterator[None]:
     yield
     count("pairs_listed", 12)
     yield
-    count("pairs_done", 5)
+    count("pairs_done", 3)
+    yield
+    count("pairs_done", 2)
     count("pairs_failed")
     yield
 
@@ -105,10 +115,12 @@ class TestPlain:
         captured = capfd.readouterr()
         assert captured.out == ""
         lines = captured.err.splitlines()
+        assert lines[0] == "listing the pairs"
         assert "0 of 12 pairs, 0 failed" in lines
-        line = re.compile(r"\d+ of \d+ pairs, \d failed(, [\d.]+ pairs/s, \d+ s left)?")
+        assert "3 of 12 pairs, 0 failed" in lines
+        line = re.compile(r"listing the pairs|\d+ of 12 pairs, \d failed(, [\d.]+ pairs/s, \d+ s left)?")
         assert all(line.fullmatch(one) for one in lines)
-        assert any(re.match(r"5 of 12 pairs, 1 failed, [\d.]+ pairs/s", line) for line in lines)
+        assert any(re.match(r"5 of 12 pairs, 1 failed, [\d.]+ pairs/s, 1 s left", line) for line in lines)
         assert "\x1b" not in captured.err
         assert "\r" not in captured.err
 
@@ -154,19 +166,103 @@ class TestEither:
             raise KeyError("broken")
         assert not [thread for thread in threading.enumerate() if "_show" in thread.name]
 
-    def test_counts_from_zero(self, quiet, capfd):
-        count("pairs_done", 3)
-        with progress(quiet):
-            assert counted_in_process()["pairs_done"] == 0
-            count("pairs_done")
-        assert counted_in_process() == {"pairs_done": 1}
-
     def test_no_descriptor_leaks(self, quiet, capfd):
         before = len(os.listdir("/dev/fd"))
         for _ in range(3):
             with progress(quiet):
                 pass
         assert len(os.listdir("/dev/fd")) == before
+
+
+def test_counts_from_zero(capfd):
+    count("pairs_done", 3)
+    with progress(quiet=False):
+        assert counted_in_process()["pairs_done"] == 0
+        count("pairs_done")
+    assert counted_in_process() == {"pairs_done": 1}
+
+
+class TestOtherProcesses:
+    """All that is seen of them are the files of the run."""
+
+    @staticmethod
+    def finish(directory, start: int, stop: int) -> None:
+        files = RunFiles(str(directory))
+        chunk = Chunk(f"pairs-0123abcd-{start:09d}-{stop:09d}", "pairs.parquet", "parquet", start, stop)
+        files.write_whole(files.metrics(chunk), b"")
+
+    @staticmethod
+    def lines(directory, capfd, *steps) -> list[str]:
+        """What is printed: an entry for each state after a step."""
+        printed: list[str] = []
+
+        def wait_for_another_line() -> None:
+            before = len(printed)
+            deadline = time.monotonic() + 10
+            while len(printed) < before + 5:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+                printed.extend(capfd.readouterr().err.splitlines())
+
+        with progress(quiet=False, directory=str(directory)):
+            wait_for_another_line()
+            for step in steps:
+                step()
+                wait_for_another_line()
+        return list(dict.fromkeys(re.sub(r"[\d.]+ pairs/s, \d+ s", "S pairs/s, T s", line) for line in printed))
+
+    def test_lines(self, tmp_path, capfd):
+        files = RunFiles(str(tmp_path))
+        steps = (
+            lambda: files.write_whole(files.listed, json.dumps({"pairs": 600}).encode()),
+            lambda: self.finish(tmp_path, 0, 256),
+            lambda: self.finish(tmp_path, 256, 500),
+        )
+        assert self.lines(tmp_path, capfd, *steps) == [
+            "listing the pairs",
+            "0 of 600 pairs",
+            "256 of 600 pairs",
+            "500 of 600 pairs, S pairs/s, T s left",
+        ]
+
+    def test_no_total_is_made_up(self, tmp_path, capfd):
+        count("pairs_listed", 7)
+        assert self.lines(tmp_path, capfd, lambda: self.finish(tmp_path, 0, 256)) == ["listing the pairs", "256 pairs"]
+
+    def test_a_look_that_fails_is_not_the_end(self, tmp_path, capfd, monkeypatch):
+        real = counts.list_files
+        failed = threading.Event()
+
+        def list_files(directory: str) -> Iterator[str]:
+            if not failed.is_set():
+                failed.set()
+                raise OSError("the bucket does not answer")
+            return real(directory)
+
+        monkeypatch.setattr(counts, "list_files", list_files)
+        self.finish(tmp_path, 0, 3)
+        assert self.lines(tmp_path, capfd)[-1] == "3 pairs"
+        assert failed.is_set()
+
+    def test_terminal(self, tmp_path):
+        self.finish(tmp_path, 0, 3)
+
+        def body():
+            with progress(quiet=False, directory=str(tmp_path)):
+                time.sleep(0.5)
+
+        text = ESCAPES.sub("", on_a_terminal(body))
+        assert "scoring" in text
+        assert "3/?" in text
+        assert "failed" not in text
+
+    def test_names_tell_the_pairs_of_chunks(self, tmp_path):
+        rows = pa.table({"generated": [b"x"] * 11, "target": [b"x"] * 11})
+        file = shards.write_parquet(tmp_path / "a-000000003-000000009.parquet", rows)
+        chunks = [chunk for series in list_chunks(file, "auto", Fields(), chunk_pairs=4) for chunk in series]
+        files = RunFiles("gs://bucket/run")
+        assert [pairs_of_file(files.metrics(chunk)) for chunk in chunks] == [4, 4, 3]
+        assert pairs_of_file("gs://bucket/run-000000001-000000009/metrics/notes.parquet") == 0
 
 
 def test_quiet_prints_nothing(capfd):

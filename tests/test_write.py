@@ -16,7 +16,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 
-from transforms.runfiles import RunFiles, delete_directory, delete_file, list_files
+from transforms.runfiles import ForeignDirectoryError, RunFiles, delete_directory, delete_file, list_files
 from transforms.schema import Chunk, Failure, ScoredChunk, metrics_schema
 from transforms.score import PRECISION_KEY
 from transforms.write import DONE, ReadDone, SplitDone, WriteChunk, read_chunk, write_chunk
@@ -237,11 +237,38 @@ class TestSecondRun:
         assert Path(files.temporary).exists()
 
 
-class TestSplitDone:
-    def test_a_worker_that_does_not_see_the_launchers_directory(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"finds no .*elsewhere/run.json.* that all workers share"):
-            SplitDone(RunFiles(str(tmp_path / "elsewhere"))).setup()
+def claimed(directory: Path, fingerprint: str = "f") -> RunFiles:
+    """The files of a run whose directory its launcher has claimed."""
+    files = RunFiles(str(directory))
+    files.write_whole(files.config, json.dumps({"fingerprint": fingerprint}).encode())
+    return files
 
+
+class TestForeignDirectory:
+    def test_its_own(self, tmp_path):
+        claimed(tmp_path).check_owner("f")
+
+    def test_a_worker_that_does_not_see_the_launchers_directory(self, tmp_path):
+        with pytest.raises(ForeignDirectoryError, match=r"cannot read .*elsewhere/run.json.* that all workers share"):
+            SplitDone(RunFiles(str(tmp_path / "elsewhere")), "f").setup()
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff"])
+    def test_something_else_in_its_place(self, tmp_path, content):
+        (tmp_path / "run.json").write_bytes(content)
+        with pytest.raises(ForeignDirectoryError, match="cannot read"):
+            RunFiles(str(tmp_path)).check_owner("f")
+
+    def test_a_job_whose_directory_was_taken_writes_no_more(self, tmp_path):
+        claimed(tmp_path, "another")
+        with (
+            pytest.raises(Exception, match="another run, with other settings or inputs, has taken"),
+            beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline,
+        ):
+            _ = pipeline | beam.Create([scored()]) | WriteChunk(str(tmp_path), "f")
+        assert everything_below(tmp_path) == ["run.json"]
+
+
+class TestSplitDone:
     SERIES = tuple(replace(CHUNK, name=f"in-{n}", start=3 * n, stop=3 * n + 3) for n in range(4))
 
     @pytest.mark.parametrize("done", [(), (0,), (1, 3), (0, 1, 2), (0, 1, 2, 3)], ids=str)
@@ -249,7 +276,7 @@ class TestSplitDone:
         files = RunFiles(str(tmp_path))
         for number in done:
             write_chunk(scored(self.SERIES[number]), files)
-        out = list(SplitDone(files).process(self.SERIES))
+        out = list(SplitDone(files, "f").process(self.SERIES))
         tagged = [one.value for one in out if isinstance(one, TaggedOutput)]
         to_do = [one for one in out if not isinstance(one, TaggedOutput)]
         assert {one.tag for one in out if isinstance(one, TaggedOutput)} <= {DONE}
@@ -259,7 +286,7 @@ class TestSplitDone:
     def test_failures_alone_are_not_done(self, tmp_path):
         files = RunFiles(str(tmp_path))
         files.write_whole(files.failures(CHUNK), b"{}\n")
-        assert list(SplitDone(files).process((CHUNK,))) == [(CHUNK,)]
+        assert list(SplitDone(files, "f").process((CHUNK,))) == [(CHUNK,)]
 
 
 def test_beam_steps(tmp_path):
@@ -270,8 +297,9 @@ def test_beam_steps(tmp_path):
         assert len(found) == 3
         assert all(same(*both) for both in zip(found, chunks, strict=True))
 
+    claimed(tmp_path)
     with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
-        assert_that(pipeline | beam.Create(chunks) | WriteChunk(str(tmp_path)), check)
+        assert_that(pipeline | beam.Create(chunks) | WriteChunk(str(tmp_path), "f"), check)
     with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
         assert_that(pipeline | beam.Create([one.chunk for one in chunks]) | ReadDone(str(tmp_path)), check)
 

@@ -56,6 +56,7 @@ class _Finish(beam.DoFn):
     record: Mapping[str, Any]
 
     def process(self, summary: Summary) -> Iterable[None]:
+        self.files.check_owner(self.record["fingerprint"])
         finish_run(summary, self.files, self.record)
         return ()
 

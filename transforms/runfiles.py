@@ -1,8 +1,10 @@
 """The files of a run, local or `gs://`: where they lie, and how they are written whole, listed and deleted."""
 
 import glob
+import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +16,15 @@ from apache_beam.io.localfilesystem import LocalFileSystem
 from google.cloud.exceptions import from_http_response
 from google.cloud.storage.exceptions import InvalidResponse
 
+from transforms.access import READ_ERRORS, describe
 from transforms.schema import METRICS_FORMATS, Chunk
 
 # How often a file is written whose temporary one another run deletes before it is renamed.
 _TRIES = 5
+
+
+class ForeignDirectoryError(Exception):
+    """The directory is not that of the run."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,26 @@ class RunFiles:
     def failures(self, chunk: Chunk) -> str:
         """The chunk's failures; there is no such file where there are none."""
         return FileSystems.join(self.failures_directory, f"{chunk.name}.jsonl")
+
+    def check_owner(self, fingerprint: str) -> None:
+        """Check, on a worker, that this is the directory of its own run.
+
+        Elsewhere than on the launcher a local path is another directory, and the worker would fill it with results
+        that nobody finds. And where a launcher was killed, its job may go on while another run takes the directory.
+
+        Raises:
+            ForeignDirectoryError: it is not.
+        """
+        try:
+            with FileSystems.open(self.config, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+                owner = json.loads(file.read())["fingerprint"]
+        except (*READ_ERRORS, ValueError, LookupError, TypeError) as error:
+            raise ForeignDirectoryError(
+                f"this worker, {socket.gethostname()}, cannot read {self.config}, which the launcher wrote: give an "
+                f"--output that all workers share, such as a gs:// directory ({describe(error)})"
+            ) from error
+        if owner != fingerprint:
+            raise ForeignDirectoryError(f"another run, with other settings or inputs, has taken {self.output}")
 
     def write_whole(self, path: str, content: bytes) -> None:
         """Write a file so that it is there whole or not at all, replacing an older one.

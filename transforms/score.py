@@ -1,6 +1,5 @@
 """Score chunks: decode ahead in threads, batch by shape, evaluate the losses with the networks the worker holds."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from transforms.held import hold
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.quiet import import_tensorflow
 from transforms.schema import EncodedChunk, Failure, ScoredChunk, encoded_schema, metrics_schema, pair_failure
+from transforms.threads import thread_count
 
 if TYPE_CHECKING:
     from transforms.losses.devices import Device
@@ -134,7 +134,7 @@ def score_chunk(
 
     # Not the number of failures: one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
-    with ThreadPoolExecutor(os.cpu_count(), "decode") as executor:
+    with ThreadPoolExecutor(thread_count(), "decode") as executor:
         decoded = _decode_ahead(pairs, policy, executor, batching)
         for group in batch_by_shape(good_pairs(decoded), batching):
             for part, columns in _evaluate(evaluator, group):

@@ -1,7 +1,6 @@
 """Write the result of a chunk: whole files or none, under the same names on every try."""
 
 import json
-import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
@@ -29,20 +28,17 @@ class SplitDone(beam.DoFn):
 
     Attributes:
         files: the files of the run.
+        fingerprint: of the run.
 
     Raises:
-        FileNotFoundError: in `setup`, the run's directory is not the launcher's.
+        ForeignDirectoryError: in `setup`, the directory is not this run's.
     """
 
     files: RunFiles
+    fingerprint: str
 
     def setup(self) -> None:
-        # Elsewhere a local path is another directory, and the worker would fill it with results that nobody finds.
-        if not FileSystems.exists(self.files.config):
-            raise FileNotFoundError(
-                f"this worker, {socket.gethostname()}, finds no {self.files.config}, which the launcher wrote: give an "
-                "--output that all workers share, such as a gs:// directory"
-            )
+        self.files.check_owner(self.fingerprint)
 
     def process(self, series: ChunkSeries) -> Iterator[ChunkSeries | TaggedOutput[Literal["done"], Chunk]]:
         to_do = []
@@ -61,11 +57,13 @@ class WriteChunk(beam.PTransform):
 
     Attributes:
         output: the run's directory.
+        fingerprint: of the run.
         metrics_format: a format in which metrics are written beside Parquet; `parquet`: none.
         optimized_format: how optimized images are written, where there are any.
     """
 
     output: str
+    fingerprint: str
     metrics_format: str = "parquet"
     optimized_format: str = "parquet"
 
@@ -73,16 +71,20 @@ class WriteChunk(beam.PTransform):
         super().__init__()
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Write" >> beam.ParDo(_Write(RunFiles(self.output), self.metrics_format, self.optimized_format))
+        write = _Write(RunFiles(self.output), self.fingerprint, self.metrics_format, self.optimized_format)
+        return chunks | "Write" >> beam.ParDo(write)
 
 
 @dataclass(eq=False)
 class _Write(beam.DoFn):
     files: RunFiles
+    fingerprint: str
     metrics_format: str
     optimized_format: str
 
     def process(self, chunk: ScoredChunk) -> Iterable[ScoredChunk]:
+        # Each time: the directory may have been taken since.
+        self.files.check_owner(self.fingerprint)
         write_chunk(chunk, self.files, self.metrics_format, self.optimized_format)
         count("chunks_written")
         count("pairs_scored", len(chunk.metrics))

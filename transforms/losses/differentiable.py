@@ -1,6 +1,5 @@
 """A plan's objective as a function of the generated images, with what belongs to the targets computed once."""
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ from transforms.losses.layers import LPIPS_LAYERS
 from transforms.losses.networks import Networks
 from transforms.losses.objective import check_differentiable
 from transforms.losses.plan import Plan
+from transforms.threads import thread_count
 
 # What belongs to the targets: tensors whose first axis is the pair, so that rows can be taken, dropped and appended.
 References = dict[str, tf.Tensor]
@@ -50,7 +50,7 @@ class ObjectiveFunction:
         self._fused = "lpips_vgg" in self._weights and not self.device.on_gpu
         # An identical pair is where each of these losses has its minimum.
         self._compares = all(LOSSES[name].direction != "none" for name in self._weights)
-        self._executor = ThreadPoolExecutor(os.cpu_count(), "fused")
+        self._executor = ThreadPoolExecutor(thread_count(), "fused")
 
     @property
     def smallest_side(self) -> int:

@@ -1,6 +1,5 @@
 """Compute a plan's columns for batches of pairs: the one place where networks, losses and gradients meet."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -12,6 +11,7 @@ from transforms.losses import fused, perceptual
 from transforms.losses.layers import LPIPS_LAYERS
 from transforms.losses.networks import NetworkFeatures, Networks
 from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
+from transforms.threads import thread_count
 
 Values = dict[str, tf.Tensor]
 
@@ -34,7 +34,7 @@ class Evaluator:
         self._networks = networks or Networks(plan)
         self.device = self._networks.device
         self.precision = self._networks.precision
-        self._executor = ThreadPoolExecutor(os.cpu_count(), "fused")
+        self._executor = ThreadPoolExecutor(thread_count(), "fused")
         self._graph = cache(self._build_graph)
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:

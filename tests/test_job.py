@@ -1,0 +1,43 @@
+"""Jobs on other machines: where they are, and what Ctrl-C on the launcher means for them."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.engine import beam_options
+from pipeline.job import interruption, job_elsewhere
+
+DATAFLOW = ("--runner=DataflowRunner", "--project=p", "--region=europe-west4")
+FLINK = ("--runner=FlinkRunner", "--flink_master=host:8081")
+
+
+def submitted(has_job: bool = True) -> SimpleNamespace:
+    """What is asked of Dataflow's result; a real one needs an account."""
+    return SimpleNamespace(has_job=has_job, job_id=lambda: "2026-id")
+
+
+@pytest.mark.parametrize(
+    ("flags", "where"),
+    [
+        (DATAFLOW, "https://console.cloud.google.com/dataflow/jobs/europe-west4/2026-id?project=p"),
+        (FLINK, "Flink at host:8081"),
+        ((*FLINK, "--environment_type=LOOPBACK"), ""),
+        (("--runner=FlinkRunner",), ""),
+        (("--runner=PortableRunner", "--job_endpoint=host:8099"), "the job server at host:8099"),
+        (("--runner=PortableRunner", "--job_endpoint=embed"), ""),
+        (("--runner=PrismRunner",), ""),
+        (("--runner=DirectRunner",), ""),
+    ],
+    ids=str,
+)
+def test_where(flags, where):
+    assert job_elsewhere(beam_options(flags), submitted()) == where
+
+
+def test_a_job_that_is_only_built_is_nowhere():
+    assert job_elsewhere(beam_options(DATAFLOW), submitted(has_job=False)) == ""
+
+
+def test_interruption():
+    assert interruption("", "runs/a") == "interrupted; the same command resumes runs/a"
+    assert "the job goes on: Flink at host:8081" in interruption("Flink at host:8081", "runs/a")
