@@ -1,6 +1,5 @@
 """What bounds a run on this machine: the network alone, and decoding alone. Shared by the benchmarks."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from transforms.losses.networks import Networks
 from transforms.losses.plan import Plan
 from transforms.losses.vgg import LPIPS_PREPROCESSING, Vgg16
 from transforms.losses.weights import LPIPS_SHA256, WeightsFile, load_lpips
+from transforms.threads import thread_count
 
 SQUARE = ((256, 256),)
 DISTINCT_PAIRS = 40
@@ -71,7 +71,7 @@ def losses_speed(batches: Batches, precision: str, device: Device, seconds: floa
 def decoding_speed(sizes: Sizes, seconds: float) -> float:
     """Pairs per second of decoding alone, on every core."""
     encoded = [(pair.generated, pair.target) for pair in sample_pairs(sizes, DISTINCT_PAIRS)]
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
+    with ThreadPoolExecutor(thread_count()) as executor:
         return _rounds_per_second(lambda: list(executor.map(_decode, encoded)), seconds) * DISTINCT_PAIRS
 
 
