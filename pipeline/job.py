@@ -18,6 +18,7 @@ from pipeline import graph
 from pipeline.engine_errors import explain
 from pipeline.prepare import Prepared
 from pipeline.progress import progress
+from pipeline.remote import is_only_built
 from pipeline.workers import watched_workers, work_here
 
 
@@ -55,15 +56,12 @@ def run_job(options: PipelineOptions, prepared: Prepared) -> None:
 
 
 def job_elsewhere(options: PipelineOptions, result: PipelineResult) -> str:
-    """Where the job runs that was just submitted; empty if it, or what its workers need, is in this process."""
+    """Where the job runs that was just submitted; empty if none was, or what its workers need is in this process."""
     portable = options.view_as(PortableOptions)
-    if (portable.environment_type or "").upper() == "LOOPBACK":
+    if (portable.environment_type or "").upper() == "LOOPBACK" or is_only_built(options):
         return ""
     match type(create_runner(options.view_as(StandardOptions).runner)).__name__:
         case "DataflowRunner":
-            if not result.has_job:
-                # A dry run, or a template.
-                return ""
             google = options.view_as(GoogleCloudOptions)
             page = f"dataflow/jobs/{google.region}/{result.job_id()}?project={google.project}"
             return f"https://console.cloud.google.com/{page}"

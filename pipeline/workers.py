@@ -72,6 +72,11 @@ def watched_workers(options: PipelineOptions) -> Iterator[None]:
     kept_hook, threading.excepthook = threading.excepthook, _report_thread
     try:
         yield
+    except Exception as error:
+        if pool.death:
+            # What was interrupted may have raised an error of its own instead.
+            raise WorkerDiedError(pool.death) from error
+        raise
     finally:
         if watches:
             signal.signal(signal.SIGCHLD, kept_handler)
@@ -89,9 +94,13 @@ class _Pool:
 
     Args:
         threads: of each.
+
+    Attributes:
+        death: what became of the first that ended by itself; empty: none did.
     """
 
     def __init__(self, threads: int):
+        self.death = ""
         self._threads = threads
         self._running: set[subprocess.Popen[bytes]] = set()
         self._starter = ThreadPoolExecutor(1, "start_worker")
@@ -99,7 +108,10 @@ class _Pool:
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         """Start a worker."""
         # In a thread, for it is the main thread that Ctrl-C interrupts: a process that is just starting would be lost.
-        return self._starter.submit(self._start, command, environment).result()
+        process = self._starter.submit(self._start, command, environment).result()
+        # Its signal is missed if it ended before it was known.
+        self._check()
+        return process
 
     def end(self, process: "subprocess.Popen[bytes]") -> None:
         """End a worker, whatever it is doing."""
@@ -116,11 +128,15 @@ class _Pool:
 
     def find_dead(self, _signal: int, _frame: FrameType | None) -> None:
         """The handler of SIGCHLD. Raises WorkerDiedError if a worker has ended that was not told to."""
+        self._check()
+
+    def _check(self) -> None:
         for process in self._running.copy():
             code = process.poll()
             if code is not None:
                 self._running.discard(process)
-                raise WorkerDiedError(_describe(code))
+                self.death = self.death or _describe(code)
+                raise WorkerDiedError(self.death)
 
     def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(

@@ -191,7 +191,9 @@ class TestResume:
         with gcs.refusing(Fault("PUT .*/metrics/", 403, skip=1)):
             run(pattern, output, expected=CRASH)
         assert f"{ACCOUNT} does not have" in capsys.readouterr().err
-        assert names(output)[1:] == ["run.json"]
+        temporary, written, record = names(output)
+        assert (temporary, record) == ("_temporary/listed.json", "run.json")
+        assert written.startswith("metrics/")
         run(pattern, output)
         assert len(metrics(output)) == PAIRS
 

@@ -11,9 +11,9 @@ DATAFLOW = ("--runner=DataflowRunner", "--project=p", "--region=europe-west4")
 FLINK = ("--runner=FlinkRunner", "--flink_master=host:8081")
 
 
-def submitted(has_job: bool = True) -> SimpleNamespace:
+def submitted() -> SimpleNamespace:
     """What is asked of Dataflow's result; a real one needs an account."""
-    return SimpleNamespace(has_job=has_job, job_id=lambda: "2026-id")
+    return SimpleNamespace(job_id=lambda: "2026-id")
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,9 @@ def test_where(flags, where):
     assert job_elsewhere(beam_options(flags), submitted()) == where
 
 
-def test_a_job_that_is_only_built_is_nowhere():
-    assert job_elsewhere(beam_options(DATAFLOW), submitted(has_job=False)) == ""
+@pytest.mark.parametrize("flag", ["--dry_run=True", "--template_location=gs://b/template"])
+def test_a_job_that_is_only_built_is_nowhere(flag):
+    assert job_elsewhere(beam_options([*DATAFLOW, flag]), submitted()) == ""
 
 
 def test_interruption():
