@@ -192,7 +192,7 @@ def _check_workers(options: PipelineOptions, engine_host: str) -> None:
     pool = portable.environment_config or ""
     if kind == "EXTERNAL" and engine_host in _LOOPBACK and _host(pool) in _LOOPBACK:
         port = pool.rpartition(":")[2]
-        start = f"python -m apache_beam.runners.worker.worker_pool_main --service_port={port}"
+        start = f"python -m pipeline.worker_pool --service_port={port}"
         _connect(pool, f"no worker pool answers at --environment_config={pool}; start one: {start}")
 
 

@@ -166,7 +166,8 @@ class TestCluster:
             "EXTERNAL",
             f"localhost:{port['containerPort']}",
         )
-        assert worker["args"] == ["--worker_pool"]
+        command = ["python", "-m", "pipeline.worker_pool", f"--service_port={port['containerPort']}"]
+        assert worker["args"][:4] == command
         assert worker["startupProbe"]["tcpSocket"]["port"] == port["name"]
 
     def test_the_job_finds_the_cluster(self, deployment, arguments):

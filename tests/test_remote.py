@@ -152,7 +152,7 @@ class TestFlink:
             (
                 "1.19.3",
                 ["--flink_version=1.19", "--environment_type=EXTERNAL", "--environment_config=localhost:{port}"],
-                "worker_pool_main --service_port=",
+                "pipeline.worker_pool --service_port=",
             ),
         ],
     )

@@ -2,8 +2,12 @@
 
 import os
 import sys
+from threading import Lock
 
 from transforms.threads import thread_count
+
+# Workers of several threads come here at once.
+_lock = Lock()
 
 
 def import_tensorflow() -> None:
@@ -12,8 +16,12 @@ def import_tensorflow() -> None:
     TensorFlow 2.21 logs on its way in, before it reads TF_CPP_MIN_LOG_LEVEL. Where that variable asks for less than
     everything, standard error is closed to C++ code meanwhile; Python's exceptions come through all the same.
     """
-    if "tensorflow" in sys.modules:
-        return
+    with _lock:
+        if "tensorflow" not in sys.modules:
+            _import_quietly()
+
+
+def _import_quietly() -> None:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         _import()
         return
