@@ -1,0 +1,257 @@
+"""A real Flink session cluster on this machine, without Docker: `python -m deploy.flink.session_cluster`.
+
+A JobManager, a TaskManager and Beam's worker pool, on free ports. Whatever way this process ends, so do they.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from deploy.flink.downloads import FlinkError, find_java, flink_jars, job_server_jar
+from deploy.flink.processes import ProcessGroup, Running, children, free_ports, is_listening, wait_until
+from pipeline import worker_pool
+
+_START_SECONDS = 60.0
+_JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+_TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+
+# Flink's start scripts work these out, and they are not among its jars. References and small summaries are all that
+# goes through a TaskManager, but each job brings its own copy of Beam's classes: hence the metaspace.
+_TASK_MANAGER_SIZES = {
+    "taskmanager.cpu.cores": "1.0",
+    "taskmanager.memory.framework.heap.size": "128m",
+    "taskmanager.memory.framework.off-heap.size": "128m",
+    "taskmanager.memory.task.heap.size": "256m",
+    "taskmanager.memory.task.off-heap.size": "64m",
+    "taskmanager.memory.managed.size": "64m",
+    "taskmanager.memory.jvm-metaspace.size": "512m",
+    "taskmanager.memory.jvm-overhead.min": "64m",
+    "taskmanager.memory.jvm-overhead.max": "64m",
+}
+
+_TASK_MANAGER_JAVA = ("-Xmx384m", "-XX:MaxDirectMemorySize=1g", "-XX:MaxMetaspaceSize=512m")
+
+# Buffers for each slot: every shuffle of a batch job takes 16 MiB.
+_NETWORK_MIB = 96
+
+# What Flink and Kryo reach into, of the packages that Java closes.
+_OPENED = (
+    *("java.io", "java.lang", "java.lang.reflect", "java.net", "java.nio", "java.text", "java.time", "java.util"),
+    *("java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks", "sun.nio.ch"),
+)
+
+
+class SessionCluster:
+    """The cluster, up inside the `with` block.
+
+    Attributes:
+        master: address of the JobManager, as `--flink_master` takes it.
+        worker_pool: address of the worker pool, as `--environment_config` takes it.
+        logs: directory of the logs of the cluster's processes.
+        task_manager: its process.
+    """
+
+    def __init__(
+        self,
+        slots: int = 2,
+        python: str | Path = sys.executable,
+        variables: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        """Set up nothing yet.
+
+        Args:
+            slots: of the TaskManager: how many chunks are worked on at once.
+            python: the interpreter of the workers.
+            variables: of the workers' environment, beside those of this process.
+            directory: where the workers run; None: where this process does.
+        """
+        self._slots = slots
+        self._python = Path(python)
+        self._worker_variables = variables or {}
+        self._worker_directory = directory
+
+    def __enter__(self) -> "SessionCluster":
+        """Bring it up.
+
+        Raises:
+            FlinkError: Java or Maven is missing, a download failed, or a part of the cluster does not come up.
+        """
+        self._java, self._jars, self._job_server = find_java(), flink_jars(), job_server_jar()
+        master, rpc, pool = free_ports(3)
+        self.master, self.worker_pool = f"localhost:{master}", f"localhost:{pool}"
+        with ExitStack() as stack:
+            self._scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pairloss-flink-")))
+            self._group = stack.enter_context(ProcessGroup())
+            self._write_settings(master, rpc)
+            self._start_java("jobmanager", _JOB_MANAGER, "-Xmx512m")
+            self.start_task_manager()
+            self.start_worker_pool()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    @property
+    def logs(self) -> Path:
+        return self._scratch / "logs"
+
+    def flags(self, uber_jar: bool = False, parallelism: int | None = None) -> list[str]:
+        """Beam's flags for a run on this cluster.
+
+        Args:
+            uber_jar: the job is submitted as a jar of its own, without a job server.
+            parallelism: the slots to take; None: all.
+        """
+        return [
+            "--runner=FlinkRunner",
+            f"--flink_master={self.master}",
+            f"--flink_job_server_jar={self._job_server}",
+            *(["--flink_submit_uber_jar"] if uber_jar else []),
+            "--environment_type=EXTERNAL",
+            f"--environment_config={self.worker_pool}",
+            f"--parallelism={parallelism or self._slots}",
+        ]
+
+    def start(self, command: Sequence[str], log: Path | None = None) -> subprocess.Popen:
+        """Start a launcher. It ends with the cluster at the latest, and so does the job server it starts."""
+        return self._group.start(command, log, self._variables())
+
+    def start_task_manager(self) -> None:
+        """Start a TaskManager, and wait until the JobManager knows its slots."""
+        self.task_manager = self._start_java("taskmanager", _TASK_MANAGER, *_TASK_MANAGER_JAVA)
+        self._wait(self._has_slots, self.task_manager, "taskmanager")
+
+    def kill_task_manager(self) -> None:
+        """Kill the TaskManager, as the loss of its machine would."""
+        self.task_manager.send_signal(signal.SIGKILL)
+        self.task_manager.wait()
+        self._wait(lambda: not self._has_slots(), None, "jobmanager")
+
+    def start_worker_pool(self) -> None:
+        """Start Beam's worker pool, whom the TaskManager asks for a worker process for each job."""
+        port = self.worker_pool.rpartition(":")[2]
+        # By its path, for where the workers run this package need not be.
+        command = [str(self._python), worker_pool.__file__, f"--service_port={port}"]
+        # It calls its workers' interpreter by the name of python.
+        path = os.pathsep.join([str(self._python.parent), os.environ.get("PATH", os.defpath)])
+        variables = {**self._variables(), "PATH": path, **self._worker_variables}
+        self._pool = self._group.start(command, self._log("workers"), variables, self._worker_directory)
+        self._wait(lambda: is_listening(self.worker_pool), self._pool, "workers")
+
+    def ask(self, path: str) -> dict[str, Any]:
+        """The JobManager's answer to a GET request of its REST interface.
+
+        Raises:
+            OSError: it cannot be reached, or answers with an error.
+        """
+        with urllib.request.urlopen(f"http://{self.master}{path}", timeout=10) as answer:
+            content: dict[str, Any] = json.load(answer)
+        return content
+
+    def workers(self) -> list[Running]:
+        """The worker processes, which score."""
+        return children(self._pool.pid)
+
+    def _variables(self) -> dict[str, str]:
+        # What is killed cannot delete its temporary files. Beam takes the first java there is.
+        path = os.pathsep.join([str(self._java.parent), os.environ.get("PATH", os.defpath)])
+        return {**os.environ, "TMPDIR": str(self._temporary), "PATH": path}
+
+    @property
+    def _temporary(self) -> Path:
+        return self._scratch / "temporary"
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def _write_settings(self, master: int, rpc: int) -> None:
+        self.logs.mkdir()
+        self._temporary.mkdir()
+        network = _NETWORK_MIB * self._slots
+        settings = {
+            "jobmanager.rpc.address": "localhost",
+            "jobmanager.rpc.port": rpc,
+            "jobmanager.bind-host": "127.0.0.1",
+            "jobmanager.memory.process.size": "1g",
+            "rest.address": "localhost",
+            "rest.port": master,
+            "rest.bind-address": "127.0.0.1",
+            "taskmanager.host": "localhost",
+            "taskmanager.bind-host": "127.0.0.1",
+            "taskmanager.numberOfTaskSlots": self._slots,
+            "io.tmp.dirs": str(self._temporary),
+            # A lost TaskManager is noticed within seconds, and what ran there starts again.
+            "heartbeat.interval": 1000,
+            "heartbeat.timeout": 10000,
+            "restart-strategy.type": "fixed-delay",
+            "restart-strategy.fixed-delay.attempts": 3,
+            "restart-strategy.fixed-delay.delay": "1 s",
+            **_TASK_MANAGER_SIZES,
+            "taskmanager.memory.network.min": f"{network}m",
+            "taskmanager.memory.network.max": f"{network}m",
+        }
+        # JSON is YAML.
+        (self._scratch / "config.yaml").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+    def _start_java(self, name: str, main: str, *options: str) -> subprocess.Popen:
+        opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
+        logging = "-Dorg.apache.logging.log4j.level=INFO"
+        temporary = f"-Djava.io.tmpdir={self._temporary}"
+        command = [str(self._java), *options, *opened, logging, temporary, "-cp", f"{self._jars}/*", main]
+        command += ["--configDir", str(self._scratch)]
+        return self._group.start(command, self._log(name), self._variables())
+
+    def _has_slots(self) -> bool:
+        try:
+            slots: int = self.ask("/overview")["slots-total"]
+        except OSError:
+            # It does not listen yet, or answers that it is starting.
+            return False
+        return slots >= self._slots
+
+    def _wait(self, condition: Callable[[], bool], process: subprocess.Popen | None, name: str) -> None:
+        def ended() -> bool:
+            return process is not None and process.poll() is not None
+
+        if not wait_until(lambda: ended() or condition(), _START_SECONDS) or ended():
+            told = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()
+            raise FlinkError(f"the cluster does not come up; {name}.log ends with: {' | '.join(told[-3:])}")
+
+
+def main() -> int:
+    """Keep a cluster up until Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.flink.session_cluster",
+        description="Keep a Flink session cluster with a Beam worker pool up on this machine until Ctrl-C.",
+    )
+    parser.add_argument("--slots", type=int, default=2, help="chunks worked on at once (default: %(default)s)")
+    arguments = parser.parse_args()
+    # As Ctrl-C, so that no files are left either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with SessionCluster(arguments.slots) as cluster:
+            flags = " \\\n  ".join(cluster.flags())
+            print(f"Flink is up at http://{cluster.master}. Flags of a run on it:\n\n  {flags}\n")
+            print(f"The logs are in {cluster.logs}. Ctrl-C takes all of it down.", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        return 0
+    except FlinkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
