@@ -76,9 +76,10 @@ def test_full_disk_is_told_in_one_line_and_resumed(prism, parquet, tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
     )
     assert broken.returncode == CRASH
-    # Before these, Beam's worker prints its traceback, which nobody can keep it from.
-    first, second = broken.stderr.splitlines()[-2:]
-    assert first.startswith("error: the run broke off: OSError: ")
-    assert "File too large" in first
-    assert second.startswith("The same command resumes it")
+    # Beside these, the worker and its threads print tracebacks of Beam's, which nobody can keep them from.
+    lines = broken.stderr.splitlines()
+    (told,) = (number for number, line in enumerate(lines) if line.startswith("error: "))
+    assert lines[told].startswith("error: the run broke off: OSError: ")
+    assert "File too large" in lines[told]
+    assert lines[told + 1].startswith("The same command resumes it")
     assert main([*command[3:], "--quiet", prism]) == OK
