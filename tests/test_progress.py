@@ -194,22 +194,26 @@ class TestOtherProcesses:
     @staticmethod
     def lines(directory, capfd, *steps) -> list[str]:
         """What is printed: an entry for each state after a step."""
-        printed: list[str] = []
+        # A part of a line may be all that is there yet.
+        printed = ""
 
         def wait_for_another_line() -> None:
-            before = len(printed)
+            nonlocal printed
+            before = printed.count("\n")
             deadline = time.monotonic() + 10
-            while len(printed) < before + 5:
+            while printed.count("\n") < before + 5:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-                printed.extend(capfd.readouterr().err.splitlines())
+                printed += capfd.readouterr().err
 
         with progress(quiet=False, directory=str(directory)):
             wait_for_another_line()
             for step in steps:
                 step()
                 wait_for_another_line()
-        return list(dict.fromkeys(re.sub(r"[\d.]+ pairs/s, \d+ s", "S pairs/s, T s", line) for line in printed))
+        return list(
+            dict.fromkeys(re.sub(r"[\d.]+ pairs/s, \d+ s", "S pairs/s, T s", line) for line in printed.splitlines())
+        )
 
     def test_lines(self, tmp_path, capfd):
         files = RunFiles(str(tmp_path))
