@@ -212,7 +212,10 @@ class TestOtherProcesses:
                 step()
                 wait_for_another_line()
         return list(
-            dict.fromkeys(re.sub(r"[\d.]+ pairs/s, \d+ s", "S pairs/s, T s", line) for line in printed.splitlines())
+            dict.fromkeys(
+                re.sub(r"[\d.]+ pairs/s, \d+ s", "S pairs/s, T s", line)
+                for line in printed.splitlines()[: printed.count("\n")]
+            )
         )
 
     def test_lines(self, tmp_path, capfd):
