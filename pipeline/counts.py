@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from pipeline.rundir import read_json
 from transforms.access import READ_ERRORS
 from transforms.chunks import pairs_of_file
 from transforms.counters import counted_in_process, reset_in_process
-from transforms.runfiles import RunFiles, list_files
+from transforms.runfiles import RunFiles, list_files, read_json
 
 _LEAST_PAUSE_SECONDS = 1.0
 # A look takes time, and money in a bucket: 40 000 chunks, 40 requests. Such long pauses between them keep both small.

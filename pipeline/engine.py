@@ -40,6 +40,11 @@ def beam_options(flags: Sequence[str]) -> PipelineOptions:
     return options
 
 
+def runner_class(options: PipelineOptions) -> str:
+    """Name of the class of the runner, which `beam_options` has checked and Beam takes in any case."""
+    return type(create_runner(options.view_as(StandardOptions).runner)).__name__
+
+
 def _parse(flags: Sequence[str]) -> PipelineOptions:
     printed = io.StringIO()
     try:

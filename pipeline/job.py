@@ -9,12 +9,12 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     PortableOptions,
-    StandardOptions,
 )
 from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES
-from apache_beam.runners.runner import PipelineResult, create_runner
+from apache_beam.runners.runner import PipelineResult
 
 from pipeline import graph
+from pipeline.engine import runner_class
 from pipeline.engine_errors import explain
 from pipeline.prepare import Prepared
 from pipeline.progress import progress
@@ -60,7 +60,7 @@ def job_elsewhere(options: PipelineOptions, result: PipelineResult) -> str:
     portable = options.view_as(PortableOptions)
     if (portable.environment_type or "").upper() == "LOOPBACK" or is_only_built(options):
         return ""
-    match type(create_runner(options.view_as(StandardOptions).runner)).__name__:
+    match runner_class(options):
         case "DataflowRunner":
             google = options.view_as(GoogleCloudOptions)
             page = f"dataflow/jobs/{google.region}/{result.job_id()}?project={google.project}"

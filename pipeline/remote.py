@@ -18,15 +18,14 @@ from apache_beam.options.pipeline_options import (
     PortableOptions,
     PrismRunnerOptions,
     SetupOptions,
-    StandardOptions,
     TestOptions,
     WorkerOptions,
 )
 from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES, FlinkRunner
-from apache_beam.runners.runner import create_runner
 from apache_beam.utils.subprocess_server import JavaHelper
 
 from pipeline.config import Config
+from pipeline.engine import runner_class
 from pipeline.flags import UsageError
 
 _SECONDS_TO_CONNECT = 10
@@ -39,8 +38,7 @@ def check_engine(options: PipelineOptions, config: Config) -> None:
     Raises:
         UsageError: the engine or a setting for it is missing, or settings contradict each other.
     """
-    # Beam takes runners' names in any case.
-    runner = type(create_runner(options.view_as(StandardOptions).runner)).__name__
+    runner = runner_class(options)
     checks = {
         "DataflowRunner": _check_dataflow,
         "FlinkRunner": _check_flink,
@@ -71,10 +69,15 @@ def is_remote_path(path: str) -> bool:
 def _refuse_flags_of_dataflow(runner: str, options: PipelineOptions, config: Config) -> None:
     if config.resource_hints:
         # Other engines would run the hinted step in an environment of its own, and ship every image there.
-        given = ", ".join(f"--{name}" for name in config.resource_hints)
-        raise UsageError(f"{given} given, but {runner} places no workers: start its workers where the GPUs are")
+        raise UsageError(
+            f"{_hint_flags(config)} given, but {runner} places no workers: start its workers where the GPUs are"
+        )
     if is_only_built(options):
         raise UsageError(f"--dry_run and --template_location are DataflowRunner's; {runner} would really run")
+
+
+def _hint_flags(config: Config) -> str:
+    return ", ".join(f"--{name}" for name in config.resource_hints)
 
 
 def _check_dataflow(options: PipelineOptions, config: Config) -> None:
@@ -99,8 +102,9 @@ def _check_dataflow(options: PipelineOptions, config: Config) -> None:
     if config.gate and google.template_location:
         raise UsageError("--gate judges a finished run, but with --template_location nobody waits for its end")
     if config.resource_hints and google.flexrs_goal:
-        given = ", ".join(f"--{name}" for name in config.resource_hints)
-        raise UsageError(f"--flexrs_goal excludes {given}: Dataflow fits no workers to steps with FlexRS; drop one")
+        raise UsageError(
+            f"--flexrs_goal excludes {_hint_flags(config)}: Dataflow fits no workers to steps with FlexRS; drop one"
+        )
     if "accelerator" in config.resource_hints:
         _give_each_process_a_gpu(options)
 

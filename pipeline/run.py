@@ -69,9 +69,8 @@ def _tell(config: Config) -> int:
     from rich.console import Console
 
     from pipeline.audit.gate import gate
-    from pipeline.rundir import read_json
     from pipeline.table import print_run
-    from transforms.runfiles import RunFiles
+    from transforms.runfiles import RunFiles, read_json
 
     files = RunFiles(config.output)
     status = read_json(files.config)["status"]

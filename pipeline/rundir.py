@@ -5,13 +5,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.flags import UsageError
 from transforms.access import READ_ERRORS, describe
 from transforms.finish import to_json
-from transforms.runfiles import RunFiles, delete_directory, delete_file, list_files
+from transforms.runfiles import RunFiles, delete_directory, delete_file, list_files, read_json
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -61,13 +60,6 @@ def is_finished(output: str, record: Mapping[str, Any]) -> bool:
         # `claim` says what is wrong with it.
         return False
     return earlier is not None and earlier["fingerprint"] == record["fingerprint"]
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """The content of a JSON file, local or `gs://`."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        content: dict[str, Any] = json.loads(file.read())
-    return content
 
 
 def _earlier_record(files: RunFiles) -> dict[str, Any] | None:

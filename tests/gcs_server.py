@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from gcp_storage_emulator.handlers.buckets import create_bucket
 from gcp_storage_emulator.server import RequestHandler, Router
 from gcp_storage_emulator.storage import Storage
+from serving import serving
 
 from transforms.runfiles import list_files
 
@@ -178,14 +178,8 @@ def serve(directory: Path) -> Iterator[GcsServer]:
     gcs.url = f"http://127.0.0.1:{httpd.server_port}"
     gcs.key = directory / "service_account.json"
     gcs.key.write_text(json.dumps(_service_account(f"{gcs.url}/token")))
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    try:
+    with serving(httpd):
         yield gcs
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
 
 
 @contextmanager

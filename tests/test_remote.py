@@ -2,13 +2,13 @@
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions
+from serving import serving
 
 from pipeline.config import parse
 from pipeline.engine import beam_options
@@ -40,10 +40,9 @@ def flink_rest(answer: bytes) -> Iterator[str]:
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    with serving(server):
         yield f"localhost:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from apache_beam.io.filesystems import FileSystems
 from google.api_core.exceptions import Forbidden
 
 from pipeline.flags import UsageError
-from pipeline.rundir import claim, fingerprint, read_json
+from pipeline.rundir import claim, fingerprint
+from transforms.runfiles import read_json
 
 
 def record_of(**identity: object) -> dict[str, object]:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -102,8 +103,7 @@ class RunFiles:
             ForeignDirectoryError: it is not.
         """
         try:
-            with FileSystems.open(self.config, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-                owner = json.loads(file.read())["fingerprint"]
+            owner = read_json(self.config)["fingerprint"]
         except (*READ_ERRORS, ValueError, LookupError, TypeError) as error:
             raise ForeignDirectoryError(
                 f"this worker, {socket.gethostname()}, cannot read {self.config}, which the launcher wrote: give an "
@@ -147,6 +147,13 @@ class RunFiles:
                     continue
                 delete_file(temporary)
                 raise
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The content of a JSON file, local or `gs://`."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        content: dict[str, Any] = json.loads(file.read())
+    return content
 
 
 def create_file(path: str, content: bytes) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.flags import UsageError
-from pipeline.rundir import read_json
 from transforms.chunks import READ_ERRORS
 from transforms.finish import SUMMARY_VERSION, summary_file
-from transforms.runfiles import RunFiles, delete_directory
+from transforms.runfiles import RunFiles, delete_directory, read_json
 from transforms.summarize import Summary
 
 

@@ -6,9 +6,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.verdict import OUTCOMES
 from pipeline.flags import UsageError
-from pipeline.rundir import read_json
 from transforms.chunks import READ_ERRORS
-from transforms.runfiles import RunFiles
+from transforms.runfiles import RunFiles, read_json
 
 
 def read_verdict(run: str) -> dict[str, Any] | None:
