@@ -109,7 +109,7 @@ def _improvement() -> Table:
         before = evaluator(np.stack([decoded[row].generated for row in rows]), targets)
         after = evaluator(np.stack([saved[row].image for row in rows]), targets)
         start, end = (
-            np.mean([getattr(saved[row], name) for row in rows]) for name in ("objective_initial", "objective_saved")
+            np.mean([getattr(saved[row], name) for row in rows]) for name in ("objective_initial", "objective_of_saved")
         )
         steps = f"{np.mean([saved[row].steps for row in rows]):.0f}"
         changes = [f"{before[loss].mean():.3f} > {after[loss].mean():.3f}" for loss in losses[:-1]]

@@ -11,14 +11,16 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from transforms.columns import Column
 from transforms.distribution import QUANTILES, distributions
+from transforms.losses.plan import Plan
 from transforms.schema import Chunk, ScoredChunk, metrics_schema
 from transforms.score import PRECISION_KEY
 from transforms.summarize import SummarizeChunks, Summary
 
 CHUNKS = 10_000
 CHUNK_PAIRS = 256
-COLUMNS = ("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")
+COLUMNS = Plan(("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")).columns
 VALUES = 1_000_000
 
 # The summaries of so many different chunks are merged over and over.
@@ -51,6 +53,7 @@ def _costs() -> Table:
 
 def _errors() -> Table:
     random = np.random.default_rng(1)
+    (mae,) = Plan(("mae",)).columns
     awkward = {
         "uniform": random.random(VALUES),
         "lognormal, sigma 4": random.lognormal(0, 4, VALUES),
@@ -62,9 +65,9 @@ def _errors() -> Table:
     }
     table = Table("distribution of a million values", "largest relative error of a quantile")
     for name, values in awkward.items():
-        metrics = _metrics({"mae": values})
+        metrics = _metrics({mae: values})
         exact = np.quantile(metrics["mae"].to_numpy().astype(np.float64), QUANTILES, method="inverted_cdf")
-        distribution = distributions(metrics, ["mae"])["mae"]
+        distribution = distributions(metrics, [mae])["mae"]
         found = np.array([distribution.quantile(fraction) for fraction in QUANTILES])
         error = np.abs(found - exact) / np.where(exact == 0, 1, np.abs(exact))
         table.add_row(name, f"{error.max():.2%}")
@@ -76,7 +79,7 @@ def _chunk(random: np.random.Generator) -> ScoredChunk:
     return ScoredChunk(Chunk("chunk", "pairs.parquet", "parquet", 0, CHUNK_PAIRS), metrics)
 
 
-def _metrics(columns: dict[str, np.ndarray]) -> pa.Table:
+def _metrics(columns: dict[Column, np.ndarray]) -> pa.Table:
     count = len(next(iter(columns.values())))
     sources = [f"pairs.parquet#{number}" for number in range(count)]
     sides = pa.array([256] * count, pa.int32())

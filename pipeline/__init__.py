@@ -1,3 +1,3 @@
 """The PairLoss program: flags, the graph, and the commands around it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

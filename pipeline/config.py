@@ -6,17 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from pipeline.flags import PRESETS, Preset, UsageError, names, parser
 from transforms.batch import PIXELS_PER_PAIR, Batching
+from transforms.columns import Column
 from transforms.decode import DecodePolicy
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.losses.catalog import get_losses
 from transforms.losses.layers import LAYERS
 from transforms.losses.objective import check_differentiable, parse_objective
 from transforms.losses.plan import Plan
-from transforms.schema import OPTIMIZED_FORMATS, Fields, encoded_schema, metrics_schema, optimization_columns
+from transforms.schema import OPTIMIZED_FORMATS, Fields, encoded_schema, metrics_schema, optimization_fields
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,9 @@ class Config:
     beam_flags: tuple[str, ...]
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[Column, ...]:
         """The metrics' columns that hold numbers, in order."""
-        if self.descent is None:
-            return self.plan.columns
-        added = optimization_columns(tuple(map(self.plan.column, self.plan.losses)), trace=False)
-        return (*self.plan.columns, *(column.name for column in added if not pa.types.is_string(column.type)))
+        return (*self.plan.columns, *(self.plan.optimization_columns if self.descent else ()))
 
 
 def parse(argv: Sequence[str]) -> Config:
@@ -173,7 +169,7 @@ def _blaming(flag: str) -> Iterator[None]:
 def _check_kept(fields: Fields, plan: Plan, optimize: bool) -> None:
     taken = {*encoded_schema().names, *metrics_schema(plan.columns).names}
     if optimize:
-        taken.update(column.name for column in optimization_columns(tuple(map(plan.column, plan.losses)), trace=True))
+        taken.update(added.name for added in optimization_fields(plan.optimization_columns, trace=True))
     if clashes := [name for name in fields.keep if name in taken]:
         raise UsageError(
             f"--keep_fields: {', '.join(clashes)} would clash with a column of the metrics; rename the field"

@@ -1,6 +1,6 @@
 """Print a finished run for people: the worst pairs, the counts, the failures by reason, and where the files are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +18,7 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
     losses = summary["losses"]
     first = next(iter(losses))
     if losses[first]["worst"]:
-        console.print(_worst_pairs(first, losses))
+        console.print(_worst_pairs(summary["columns"], losses[first]["worst"]))
     if summary["failures"]:
         console.print(_table("failures", ("reason", "pairs"), summary["failures"].items()))
     if summary["failed_files"]:
@@ -37,13 +37,16 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
         console.print(Text(f"{name + ':':9} {path}"), soft_wrap=True)
 
 
-def _worst_pairs(first: str, losses: Mapping[str, Any]) -> Table:
-    worst = losses[first]["worst"]
+def _worst_pairs(columns: Sequence[Mapping[str, Any]], worst: Sequence[Mapping[str, Any]]) -> Table:
     notes = ("notes",) if any(row["notes"] for row in worst) else ()
     # What optimizing made of a loss stands beside it, not in a column of its own.
-    columns = [name for name in losses if not name.endswith("_optimized")]
-    rows = ((row["id"], *(_value(row, k) for k in columns), *(", ".join(row[k]) for k in notes)) for row in worst)
-    return _table(f"worst pairs by {first}", ("id", *columns, *notes), rows)
+    after = {column["loss"]: column["name"] for column in columns if column["loss"] and column["when"] == "after"}
+    shown = {c["name"]: after.get(c["loss"]) for c in columns if c["name"] not in after.values()}
+    rows = (
+        (row["id"], *(_value(row, *names) for names in shown.items()), *(", ".join(row[k]) for k in notes))
+        for row in worst
+    )
+    return _table(f"worst pairs by {columns[0]['name']}", ("id", *shown, *notes), rows)
 
 
 def _table(title: str, header: tuple[str, ...], rows: Any) -> Table:
@@ -67,8 +70,8 @@ def printable(data: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in data)
 
 
-def _value(row: Mapping[str, Any], column: str) -> str:
-    optimized = row.get(f"{column}_optimized")
+def _value(row: Mapping[str, Any], column: str, after: str | None) -> str:
+    optimized = row[after] if after else None
     return _number(row[column]) + ("" if optimized is None else f" > {_number(optimized)}")
 
 

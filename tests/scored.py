@@ -5,13 +5,26 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from transforms.columns import Column
 from transforms.distribution import Distribution, distributions
+from transforms.losses.catalog import LOSSES
+from transforms.losses.objective import parse_objective
+from transforms.losses.plan import Plan
 from transforms.schema import Chunk, Failure, ScoredChunk, metrics_schema
 from transforms.score import PRECISION_KEY
 from transforms.summarize import SummarizeChunks, Summary
 
 Values = list[float | None]
 INF, NAN = math.inf, math.nan
+
+
+_PLANS = [Plan(tuple(LOSSES), parse_objective("mae"), pixel_gradient=True, vgg=vgg) for vgg in ("lpips", "keras")]
+_COLUMNS = {column.name: column for plan in _PLANS for column in (*plan.columns, *plan.optimization_columns)}
+
+
+def columns_named(*names: str) -> tuple[Column, ...]:
+    """The columns of these names, as a plan makes them."""
+    return tuple(_COLUMNS[name] for name in names)
 
 
 def table(
@@ -34,7 +47,7 @@ def table(
         **{name: pa.array(values, pa.float32(), from_pandas=False) for name, values in columns.items()},
         "notes": [list(notes[n % len(notes)]) for n in range(count)],
     }
-    schema = metrics_schema(tuple(columns), keep).with_metadata({PRECISION_KEY: precision})
+    schema = metrics_schema(columns_named(*columns), keep).with_metadata({PRECISION_KEY: precision})
     return pa.table(rows, schema=schema)
 
 
@@ -48,7 +61,7 @@ def chunk_of(
 
 def summary_of(*chunks: ScoredChunk, columns: tuple[str, ...] = ("mae",), slice_by: str = "") -> Summary:
     """The summary of these chunks, as an engine would make it in one bundle."""
-    combine = SummarizeChunks(columns, slice_by)
+    combine = SummarizeChunks(columns_named(*columns), slice_by)
     accumulator = combine.create_accumulator()
     for chunk in chunks:
         accumulator = combine.add_input(accumulator, chunk)
@@ -57,4 +70,4 @@ def summary_of(*chunks: ScoredChunk, columns: tuple[str, ...] = ("mae",), slice_
 
 def distribution_of(values: Values, column: str = "mae") -> Distribution:
     """The distribution of one column with these values."""
-    return distributions(table({column: values}), [column])[column]
+    return distributions(table({column: values}), columns_named(column))[column]

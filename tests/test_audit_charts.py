@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from scored import columns_named
 
 from pipeline.audit.charts import HEIGHT, WIDTH, Masses, course_chart, distribution_chart
 from transforms.distribution import Distribution
@@ -35,7 +36,7 @@ class TestMasses:
         assert masses(*bins).share_below(np.array([value]))[0] == pytest.approx(share)
 
     def test_of_a_distribution_ends_at_its_extremes(self):
-        distribution = Distribution(zero=2, minimum=-0.5, maximum=1.0)
+        distribution = Distribution(columns_named("mae")[0], zero=2, minimum=-0.5, maximum=1.0)
         distribution.negative[-70] = 1
         distribution.positive[0] = 3
         found = Masses.of(distribution)

@@ -2,13 +2,23 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from audited import IDENTITY, run_of, summarized, write_run
+from scored import INF, Values
 
 from pipeline.audit.__main__ import main
-from pipeline.audit.summary import check_comparable, merge_summaries, read_run, read_summary
+from pipeline.audit.summary import (
+    RunSummary,
+    check_comparable,
+    merge_summaries,
+    read_run,
+    read_summary,
+    write_summary,
+)
 from pipeline.flags import UsageError
 
 DAYS = [summarized({"mae": [0.1 * n, 0.3]}, failed=n, start=10 * n) for n in range(3)]
@@ -24,6 +34,38 @@ def test_read_back(days):
         assert read_run(str(path)).summary == day
         assert read_summary(f"{path}/summary.json").summary == read_summary(str(path)).summary == day
     assert read_run(str(days[0])).computed == {name: IDENTITY[name] for name in ("losses", "lpips_weights", "images")}
+
+
+class TestVersion1:
+    """The file is what version 0.1.0 made of `VALUES`."""
+
+    FILE = Path(__file__).parent / "data" / "summary_version_1.json"
+    VALUES: ClassVar[dict[str, Values]] = {
+        "mae": [0.1, 0.2, 0.3, None],
+        "vgg_mse_keras": [1.0, 2.0, INF, 4.0],
+        "objective_of_saved": [0.5, INF, 0.25, None],
+        "steps": [1.0, 2.0, 3.0, None],
+        "ssim_optimized": [0.95, 0.85, 0.9, None],
+    }
+
+    def new(self) -> RunSummary:
+        kept = ["left", "left", "right", None]
+        return run_of(summarized(self.VALUES, failed=1, kept=kept), "new")
+
+    def test_is_read(self):
+        assert read_summary(str(self.FILE)).summary == self.new().summary
+
+    def test_merges_with_a_new_one(self, tmp_path):
+        write_summary(replace(self.new(), path=f"{tmp_path}/new.json"))
+        assert main(["merge", str(self.FILE), f"{tmp_path}/new.json", f"--output={tmp_path}/all.json"]) == 0
+        twice = merge_summaries([self.new(), self.new()], "")
+        assert read_summary(f"{tmp_path}/all.json").summary == twice.summary
+
+    def test_an_unknown_column_is_told(self, tmp_path):
+        path = tmp_path / "old.json"
+        path.write_text(self.FILE.read_text().replace('"steps"', '"strides"'))
+        with pytest.raises(UsageError, match="is no whole summary: 'strides' is missing in it"):
+            read_summary(str(path))
 
 
 def cut(path: Path) -> None:
@@ -46,7 +88,7 @@ def without(path: Path, key: str) -> None:
         (lambda run: cut(run / "summary.json"), r"cannot read .*summary.json: "),
         (lambda run: (run / "summary.json").write_text("[]"), r"summary.json holds no JSON object"),
         (lambda run: without(run / "summary.json", "losses"), r"is no whole summary: 'losses' is missing in it"),
-        (lambda run: without(run / "summary.json", "version"), r"has the layout None, not 1: score again"),
+        (lambda run: without(run / "summary.json", "version"), r"has the layout None, not 2: score again"),
         (lambda run: (run / "summary.json").write_bytes(b"\xff\xfe"), r"cannot read .*summary.json: "),
     ],
     ids=["unfinished", "no summary", "no run", "foreign", "half", "list", "part missing", "old", "binary"],

@@ -167,7 +167,7 @@ class TestPlan:
         ids=joined,
     )
     def test_columns(self, arguments, columns):
-        assert config(*arguments).plan.columns == columns
+        assert [column.name for column in config(*arguments).plan.columns] == list(columns)
 
     @pytest.mark.parametrize(
         ("arguments", "losses"),
@@ -328,7 +328,7 @@ class TestOptimize:
 
     def test_columns_are_those_that_hold_numbers(self):
         plain = ("mae", "objective")
-        outcome = ("objective_initial", "objective_final", "objective_saved", "steps")
+        outcome = ("objective_initial", "objective_final", "objective_of_saved", "steps")
         columns = config("--losses=mae", "--objective=mae", "--optimize", "--trace_every=1").columns
-        assert columns == (*plain, *outcome, "mae_optimized")
-        assert config("--losses=mae", "--objective=mae").columns == plain
+        assert [column.name for column in columns] == [*plain, *outcome, "mae_optimized"]
+        assert config("--losses=mae", "--objective=mae").columns == columns[:2]

@@ -78,19 +78,19 @@ class TestSaved:
             results = optimize(starts, perceptual, method=method, max_steps=18)
             assert results.keys() == {start.key for start in starts}
             for result in results.values():
-                assert result.objective_saved <= result.objective_initial, result.key
+                assert result.objective_of_saved <= result.objective_initial, result.key
                 assert result.objective_final <= result.objective_initial, result.key
                 assert (result.image.dtype, result.image.shape) == (np.uint8, (*size, 3))
             targets = np.stack([start.target for start in starts])
             for images, name in (
                 ([start.generated for start in starts], "objective_initial"),
-                ([results[start.key].image for start in starts], "objective_saved"),
+                ([results[start.key].image for start in starts], "objective_of_saved"),
             ):
                 scored = evaluator(np.stack(images), targets)["objective"]
                 expected = [getattr(results[start.key], name) for start in starts]
                 np.testing.assert_allclose(scored, expected, rtol=1e-4, atol=1e-9)
             for kind in ("noisy", "very noisy", "black"):
-                assert results[kind].objective_saved < 0.3 * results[kind].objective_initial, kind
+                assert results[kind].objective_of_saved < 0.3 * results[kind].objective_initial, kind
 
     def test_is_the_start_where_rounding_undoes_all(self, quick):
         # A level off at one pixel, and a first step of far less: rounded, it is the start again.
@@ -98,7 +98,7 @@ class TestSaved:
         start.generated[:] = start.target
         start.generated[0, 0, 0] ^= 1
         result = optimize([start], quick, method="sgd", learning_rate=1e-6, max_steps=1)["one pixel"]
-        assert result.objective_final < result.objective_initial == result.objective_saved
+        assert result.objective_final < result.objective_initial == result.objective_of_saved
         np.testing.assert_array_equal(result.image, start.generated)
 
     @pytest.mark.parametrize("method", METHODS)
@@ -127,14 +127,14 @@ class TestStops:
     def test_at_once_for_an_identical_pair(self, perceptual, method):
         result = optimize(map(pair, ("noisy", "identical")), perceptual, method=method, max_steps=18)["identical"]
         assert (result.stop_reason, result.steps) == ("zero_gradient", 0)
-        assert result.objective_initial == result.objective_saved == 0
+        assert result.objective_initial == result.objective_of_saved == 0
         np.testing.assert_array_equal(result.image, pair("identical").target)
 
     def test_at_once_for_an_identical_pair_in_bfloat16(self, lpips_weights):
         objective = ObjectiveFunction(plan_of(DEFAULT_OBJECTIVE, lpips_weights, "bfloat16"))
         results = optimize(map(pair, ("noisy", "identical", "blurred")), objective, slots=2, max_steps=20)
         assert (results["identical"].stop_reason, results["identical"].steps) == ("zero_gradient", 0)
-        assert results["noisy"].objective_saved < 0.3 * results["noisy"].objective_initial
+        assert results["noisy"].objective_of_saved < 0.3 * results["noisy"].objective_initial
 
     @pytest.mark.parametrize("method", METHODS)
     def test_at_the_target(self, quick, method):
@@ -226,7 +226,7 @@ class TestNotFinite:
         assert result.stop_reason == "non_finite"
         assert np.isnan(values).sum() == loop.MAX_STRIKES + 1
         assert result.objective_final == np.nanmin(values) > wall
-        assert wall * 0.99 < result.objective_saved <= result.objective_initial
+        assert wall * 0.99 < result.objective_of_saved <= result.objective_initial
 
     def test_gives_up_at_once_where_the_start_is_not(self, monkeypatch):
         result = optimize(self.starts(), self.objective(monkeypatch, -1, 9))["bright"]

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scored import INF, NAN, Values, distribution_of, table
+from scored import INF, NAN, Values, columns_named, distribution_of, table
 
-from transforms.distribution import QUANTILES, distributions, higher_is_better
+from transforms.distribution import QUANTILES, distributions
 from transforms.extremes import EXTREME_PAIRS
 from transforms.finish import to_json
 
@@ -132,10 +132,19 @@ class TestExtremePairs:
 
     @pytest.mark.parametrize(
         ("column", "higher"),
-        [("mae", False), ("psnr", True), ("ssim", True), ("tv", False), ("objective", False), ("pixel_grad_l2", False)],
+        [
+            ("mae", False),
+            ("psnr", True),
+            ("ssim", True),
+            ("tv", False),
+            ("objective", False),
+            ("pixel_grad_l2", False),
+            ("objective_of_saved", False),
+            ("ssim_optimized", True),
+            ("steps", False),
+        ],
     )
     def test_direction(self, column, higher):
-        assert higher_is_better(column) is higher
         assert self.worst([2.0, 3.0, 1.0], column) == (["id-2", "id-0", "id-1"] if higher else ["id-1", "id-0", "id-2"])
 
     @given(values=st.lists(st.one_of(st.none(), st.floats(width=32)), max_size=40))
@@ -168,7 +177,7 @@ class TestExtremePairs:
 
     def test_rows_are_whole(self):
         metrics = table({"mae": [0.5], "psnr": [INF]}, kept=pa.array(["label"]))
-        (row,) = distributions(metrics, ["mae"])["mae"].to_json()["worst"]
+        (row,) = distributions(metrics, columns_named("mae"))["mae"].to_json()["worst"]
         assert row == {
             "id": "id-0",
             "source": "in#0000",
@@ -199,6 +208,6 @@ class TestExtremePairs:
         ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
     )
     def test_kept_fields_are_json(self, kept, expected):
-        distribution = distributions(table({"mae": [0.5]}, kept=kept), ["mae"])["mae"]
+        distribution = distributions(table({"mae": [0.5]}, kept=kept), columns_named("mae"))["mae"]
         (row,) = json.loads(to_json(distribution.to_json()))["worst"]
         assert row["kept"] == expected

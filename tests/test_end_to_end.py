@@ -249,7 +249,7 @@ class TestOptimize:
     def test_images_get_better(self, run):
         rows = metrics(run).to_pylist()
         assert len(rows) == 20
-        assert all(row["objective_saved"] < row["objective_initial"] for row in rows)
+        assert all(row["objective_of_saved"] < row["objective_initial"] for row in rows)
         assert all(row["psnr_optimized"] > row["psnr"] for row in rows)
         assert all(row["trace"][0]["objective"] == row["objective_initial"] for row in rows)
 
@@ -263,7 +263,7 @@ class TestOptimize:
     def test_summary_has_before_and_after(self, run):
         losses = read(run / "summary.json")["losses"]
         assert losses["psnr_optimized"]["min"] > losses["psnr"]["min"]
-        assert {"objective_initial", "objective_saved", "steps", "ssim_optimized"} <= losses.keys()
+        assert {"objective_initial", "objective_of_saved", "steps", "ssim_optimized"} <= losses.keys()
 
     def test_png_files_hold_the_same_images(self, run, parquet, tmp_path):
         score(tmp_path / "run", f"--input={parquet}", *self.ARGUMENTS, "--optimized_format=png")

@@ -13,6 +13,7 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from scored import columns_named
 
 from transforms.distribution import Distribution
 from transforms.finish import SUMMARY_VERSION, FinishRun, LostPairsError, finish_run, to_json
@@ -20,9 +21,10 @@ from transforms.pairs import ScoredPairs
 from transforms.runfiles import RunFiles
 from transforms.summarize import Summary
 
-PAIRS = ScoredPairs(2, columns={"mae": Distribution(zero=2, minimum=0.0, maximum=0.0)})
+(MAE,) = columns_named("mae")
+PAIRS = ScoredPairs(2, columns={"mae": Distribution(MAE, zero=2, minimum=0.0, maximum=0.0)})
 FINISHED = Summary(listed=9, failed=3, unread=4, failures=Counter(corrupt=3), precisions={"float32"}, pairs=PAIRS)
-EMPTY = Summary.empty(["mae"])
+EMPTY = Summary.empty([MAE])
 NOTHING = replace(EMPTY, listed=3, failed=3, failures=Counter(corrupt=3))
 
 

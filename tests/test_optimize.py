@@ -61,14 +61,14 @@ class TestOutcome:
 
     def test_saved_is_never_worse(self, result):
         rows = [row for row in result.metrics.to_pylist() if row["id"] != "tiny"]
-        assert all(row["objective_saved"] <= row["objective_initial"] for row in rows)
+        assert all(row["objective_of_saved"] <= row["objective_initial"] for row in rows)
         better = [row for row in rows if row["id"] in "abc"]
-        assert all(row["objective_saved"] < 0.8 * row["objective_initial"] for row in better)
+        assert all(row["objective_of_saved"] < 0.8 * row["objective_initial"] for row in better)
         assert all(row["psnr_optimized"] > row["psnr"] for row in better)
 
     def test_identical_stops_at_once(self, result):
         row = result.metrics.to_pylist()[3]
-        assert (row["steps"], row["objective_initial"], row["objective_saved"]) == (0, 0.0, 0.0)
+        assert (row["steps"], row["objective_initial"], row["objective_of_saved"]) == (0, 0.0, 0.0)
 
     def test_too_small_is_null_with_a_note(self, result):
         row = result.metrics.to_pylist()[2]
@@ -109,7 +109,7 @@ def test_trace_is_a_curve(optimizer):
 def test_chunk_without_pairs(optimizer):
     result = optimize_chunk(chunk({"text": MIXED["text"]}), optimizer, DESCENT)
     assert len(result.metrics) == len(result.optimized) == 0
-    assert "objective_saved" in result.metrics.column_names
+    assert "objective_of_saved" in result.metrics.column_names
 
 
 @pytest.mark.parametrize("guilty", [None, "b"])

@@ -59,7 +59,7 @@ def test_smallest_side_of_layers(layers, side):
     ],
 )
 def test_columns(plan, columns):
-    assert plan.columns == columns
+    assert tuple(column.name for column in plan.columns) == columns
 
 
 ALL = tuple(LOSSES)

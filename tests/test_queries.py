@@ -10,6 +10,7 @@ import pandas
 import pyarrow as pa
 import pytest
 
+from transforms.losses.plan import Plan
 from transforms.runfiles import RunFiles
 from transforms.schema import Chunk, ScoredChunk, metrics_schema, pair_failure
 from transforms.write import write_chunk
@@ -35,7 +36,7 @@ def only(language: str, having: str) -> str:
 def write_run(directory: Path, seed: int) -> pandas.DataFrame:
     """Write the chunks of a run, whose last pair has no LPIPS; its metrics."""
     random = np.random.default_rng(seed)
-    schema = metrics_schema(("lpips_vgg", "ssim"), [pa.field("camera", pa.string())])
+    schema = metrics_schema(Plan(("lpips_vgg", "ssim")).columns, [pa.field("camera", pa.string())])
     parts = []
     for number in range(CHUNKS):
         ids = [f"pair-{number}-{row}" for row in range(PAIRS)]

@@ -22,6 +22,7 @@ from transforms.schema import Chunk, EncodedChunk, ScoredChunk, encoded_schema, 
 from transforms.score import PRECISION_KEY, SCORE_REASONS, ScorePairs, load_evaluator, score_chunk
 
 PLAN = Plan(("sobel_l1", "ssim"))
+COLUMNS = [column.name for column in PLAN.columns]
 MEAN = Plan(("mae",))
 SIZES = [(24, 32), (32, 24), (20, 20)]
 IMAGES = ("generated", "target")
@@ -74,7 +75,7 @@ class TestGoodPairs:
         together = score_chunk(chunk_of(mixed()), evaluator).metrics
         for number, row in enumerate(mixed()):
             alone = score_chunk(chunk_of([row]), evaluator).metrics
-            for column in PLAN.columns:
+            for column in COLUMNS:
                 assert together[column][number].as_py() == pytest.approx(alone[column][0].as_py(), rel=1e-5)
 
     @pytest.mark.parametrize(
@@ -91,8 +92,8 @@ class TestGoodPairs:
     )
     def test_rows_do_not_depend_on_the_batching(self, evaluator, batching):
         usual, other = (score_chunk(chunk_of(mixed()), evaluator, batching=b).metrics for b in (Batching(), batching))
-        assert other.drop_columns(PLAN.columns) == usual.drop_columns(PLAN.columns)
-        for column in PLAN.columns:
+        assert other.drop_columns(COLUMNS) == usual.drop_columns(COLUMNS)
+        for column in COLUMNS:
             np.testing.assert_allclose(other[column], usual[column], rtol=1e-5)
 
     def test_the_same_chunk_again_is_the_same_bit_for_bit(self, evaluator):
@@ -152,7 +153,7 @@ class TestUndefined:
     def test_columns(self, evaluator, size, undefined):
         scored = score_chunk(chunk_of([pair(0, *size), pair(1, 24, 24)]), evaluator)
         assert scored.failures == ()
-        for column in PLAN.columns:
+        for column in COLUMNS:
             assert scored.metrics[column].is_null().to_pylist() == [column in undefined, False]
         assert scored.metrics["notes"].to_pylist() == [[f"too_small:{column}" for column in undefined], []]
 

@@ -12,7 +12,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scored import INF, NAN, chunk_of, summary_of, table
+from scored import INF, NAN, chunk_of, columns_named, summary_of, table
 
 from transforms.finish import to_json
 from transforms.pairs import MOST_SIZES, MOST_SLICES, OTHER
@@ -63,7 +63,7 @@ class TestMerging:
         cuts = data.draw(st.lists(st.integers(0, len(values)), max_size=6).map(sorted))
         edges = list(zip([0, *cuts], [*cuts, len(values)], strict=True))
         parts = [chunk_of(metrics.slice(a, b - a), failures[a:b]) for a, b in edges]
-        combine = SummarizeChunks(columns, "kept")
+        combine = SummarizeChunks(columns_named(*columns), "kept")
         whole = combine.add_input(combine.create_accumulator(), chunk_of(metrics, failures))
         whole.chunks = len(parts)
         shuffle = random.Random(seed)
@@ -76,7 +76,7 @@ class TestMerging:
         assert through_json(pending[0]) == pending[0] == whole
 
     def test_an_accumulator_merged_from_stays_as_it_was(self):
-        combine = SummarizeChunks(("mae",))
+        combine = SummarizeChunks(columns_named("mae"))
         one, two = (summary_of(chunk_of(table({"mae": [value]}, start))) for start, value in enumerate((1.0, 2.0)))
         before = to_json(one.to_json())
         combine.merge_accumulators([one, two])
@@ -94,7 +94,7 @@ class TestMerging:
         with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
             # Typed, for an empty list tells no type.
             source = pipeline | beam.Create(chunks).with_output_types(ScoredChunk)
-            assert_that(source | beam.CombineGlobally(SummarizeChunks(("mae",))), check)
+            assert_that(source | beam.CombineGlobally(SummarizeChunks(columns_named("mae"))), check)
 
 
 class TestSummary:
@@ -214,7 +214,7 @@ class TestSlices:
 
     @pytest.mark.parametrize("fields", [("a", "b"), ("a", ""), ("", "b")])
     def test_of_different_fields_do_not_add_up(self, fields):
-        one, other = (Summary.empty(("mae",), by) for by in fields)
+        one, other = (Summary.empty(columns_named("mae"), by) for by in fields)
         with pytest.raises(ValueError, match="do not add up"):
             one.merge(other)
 
@@ -224,6 +224,8 @@ class TestFromJson:
         ("damage", "error"),
         [
             (lambda data: data.pop("losses"), KeyError),
+            (lambda data: data.pop("columns"), KeyError),
+            (lambda data: data["columns"].clear(), KeyError),
             (lambda data: data["counts"].pop("scored"), KeyError),
             (lambda data: data["losses"]["mae"].pop("histogram"), KeyError),
             (lambda data: data["losses"]["mae"]["histogram"]["positive"]["counts"].pop(), ValueError),
@@ -232,7 +234,7 @@ class TestFromJson:
             (lambda data: data["losses"]["mae"].update(sum="1/3"), ValueError),
             (lambda data: data.update(losses=3), AttributeError),
         ],
-        ids=range(8),
+        ids=range(10),
     )
     def test_damage_shows(self, damage, error):
         data = json.loads(to_json(summary_of(chunk_of(table({"mae": [1.0, 2.0]}))).to_json()))

@@ -1,9 +1,11 @@
 """The table at the end of a run: data are shown as they are."""
 
 import io
+from dataclasses import asdict
 
 import pytest
 from rich.console import Console
+from scored import columns_named
 
 from pipeline.table import print_run
 from transforms.runfiles import RunFiles
@@ -17,7 +19,8 @@ def row(id: str, mae: float | None = 0.25, psnr: float | None = None, notes=()) 
 
 def summary(rows=(), **others: object) -> dict[str, object]:
     losses = {"mae": {"worst": list(rows)}, "psnr": {"worst": []}}
-    return {"counts": COUNTS, "failures": {}, "precision": ["float32"], "failed_files": {}, "losses": losses} | others
+    whole = {"counts": COUNTS, "failures": {}, "precision": ["float32"], "failed_files": {}, "losses": losses} | others
+    return whole | {"columns": [asdict(column) for column in columns_named(*whole["losses"])]}
 
 
 def printed(summary: dict[str, object], output: str = "runs/today", width: int = 200, **console: object) -> str:

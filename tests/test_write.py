@@ -16,6 +16,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 
+from transforms.losses.plan import Plan
 from transforms.runfiles import ForeignDirectoryError, RunFiles, delete_directory, delete_file, list_files
 from transforms.schema import Chunk, Failure, ScoredChunk, metrics_schema
 from transforms.score import PRECISION_KEY
@@ -40,7 +41,7 @@ KEPT = {
 def scored(chunk: Chunk = CHUNK, failures: tuple[Failure, ...] = (FAILURE,)) -> ScoredChunk:
     row = {"id": "a", "source": "in.parquet#0", "height": 4, "width": 5, "mae": 0.1, "psnr": float("inf"), "notes": []}
     other = row | {"id": "c", "source": "in.parquet#2", "mae": None, "notes": ["too_small:mae", "target:gray"]}
-    schema = metrics_schema(("mae", "psnr")).with_metadata({PRECISION_KEY: b"float32"})
+    schema = metrics_schema(Plan(("mae", "psnr")).columns).with_metadata({PRECISION_KEY: b"float32"})
     return ScoredChunk(chunk, pa.Table.from_pylist([row, other], schema=schema), failures)
 
 
@@ -71,7 +72,8 @@ class TestRoundTrip:
 
     @pytest.mark.parametrize("name", KEPT)
     def test_kept_fields(self, tmp_path, name):
-        schema = metrics_schema(("mae",), [pa.field(name, KEPT[name].type)]).with_metadata({PRECISION_KEY: b"float32"})
+        schema = metrics_schema(Plan(("mae",)).columns, [pa.field(name, KEPT[name].type)])
+        schema = schema.with_metadata({PRECISION_KEY: b"float32"})
         columns = {
             "id": ["a", "b"],
             "source": ["f#0", "f#1"],

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from transforms.schema import METRICS_FORMATS, metrics_schema, optimization_columns
+from transforms.losses.plan import Plan
+from transforms.schema import METRICS_FORMATS, metrics_schema, optimization_fields
 from transforms.write_text import metrics_text
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"]
@@ -28,7 +29,7 @@ def table(kept: pa.Array | None = None, rows: int = 1, **columns: object) -> pa.
         "mae": [0.1] * rows,
         "notes": [[]] * rows,
     } | columns
-    return pa.table(values, schema=metrics_schema(("mae",), [pa.field("kept", kept.type)]))
+    return pa.table(values, schema=metrics_schema(Plan(("mae",)).columns, [pa.field("kept", kept.type)]))
 
 
 def read_csv(metrics: pa.Table) -> list[dict[str, str]]:
@@ -143,7 +144,7 @@ def test_trace_of_optimized_pairs():
         "trace": [[{"step": 0, "objective": 0.1}, {"step": 5, "objective": float("nan")}], None],
     }
     metrics = table(rows=2)
-    for field in optimization_columns(("mae",), trace=True):
+    for field in optimization_fields(Plan(("mae",)).optimization_columns, trace=True):
         metrics = metrics.append_column(field, pa.array(added.get(field.name, [None, None]), field.type))
     course = [{"step": 0, "objective": 0.1}, {"step": 5, "objective": None}]
     first, second = read_jsonl(metrics)

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from transforms.columns import Column
 from transforms.extremes import Extreme, extremes, extremes_of_rows, first_of, rows_of
-from transforms.losses.catalog import LOSSES
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 # Each histogram bin is 1 % wide, so that its geometric middle is within 0.5 % of every value in it.
@@ -25,15 +25,13 @@ _BIN_GROWTH = math.log(1.01)
 # Every float32 is a multiple of 2**-149, and its square one of 2**-298: sums in these units are integers.
 _UNIT_BITS = 149
 
-# Of columns that are no losses; an objective and pixel gradients are better when low.
-_DIRECTIONS: Mapping[str, Literal["lower", "higher", "none"]] = {"objective_saved": "higher", "steps": "none"}
-
 
 @dataclass
 class Distribution:
     """The values of one column.
 
     Attributes:
+        column: what the values mean.
         null: pairs for which it is not defined.
         nan: values that are not a number.
         positive_infinite: values that are +inf.
@@ -49,6 +47,7 @@ class Distribution:
         best: up to `EXTREME_PAIRS` pairs, best first.
     """
 
+    column: Column
     null: int = 0
     nan: int = 0
     positive_infinite: int = 0
@@ -168,7 +167,7 @@ class Distribution:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], column: str) -> "Distribution":
+    def from_json(cls, data: Mapping[str, Any], column: Column) -> "Distribution":
         """The distribution of this column that `to_json` wrote.
 
         Raises:
@@ -177,8 +176,9 @@ class Distribution:
         histogram = data["histogram"]
         negative_infinite = data["negative_infinite"]
         infinite = data["infinite"] - negative_infinite, negative_infinite
-        bad, good = infinite[::-1] if higher_is_better(column) else infinite
+        bad, good = infinite[::-1] if column.higher_is_better else infinite
         result = cls(
+            column,
             null=data["null"],
             nan=data["nan"],
             positive_infinite=infinite[0],
@@ -190,24 +190,25 @@ class Distribution:
             maximum=-math.inf if data["max"] is None else data["max"],
             total=_units(data["sum"], _UNIT_BITS),
             squares=_units(data["sum_of_squares"], 2 * _UNIT_BITS),
-            worst=extremes_of_rows(data["worst"], column, bad, largest_first=not higher_is_better(column)),
-            best=extremes_of_rows(data["best"], column, good, largest_first=higher_is_better(column)),
+            worst=extremes_of_rows(data["worst"], column.name, bad, largest_first=not column.higher_is_better),
+            best=extremes_of_rows(data["best"], column.name, good, largest_first=column.higher_is_better),
         )
         if result.finite != data["count"]:
-            raise ValueError(f"the histogram of {column} holds {result.finite} values of {data['count']}")
+            raise ValueError(f"the histogram of {column.name} holds {result.finite} values of {data['count']}")
         return result
 
 
-def distributions(metrics: pa.Table, columns: Iterable[str]) -> dict[str, Distribution]:
+def distributions(metrics: pa.Table, columns: Iterable[Column]) -> dict[str, Distribution]:
     """The distribution of each of these columns of a table of metrics."""
     # Adding 0 turns -0 into 0: which of two equal values is the minimum must not show.
-    values = {column: metrics[column].to_numpy().astype(np.float64) + 0.0 for column in columns}
-    ends = extremes(metrics, values)
+    values = {column: metrics[column.name].to_numpy().astype(np.float64) + 0.0 for column in columns}
+    ends = extremes(metrics, {column.name: numbers for column, numbers in values.items()})
     found = {}
-    for column in values:
-        smallest, largest = ends[column]
-        worst, best = (smallest, largest) if higher_is_better(column) else (largest, smallest)
-        found[column] = _distribution(values[column], metrics[column].is_null().to_numpy(), worst, best)
+    for column, numbers in values.items():
+        smallest, largest = ends[column.name]
+        worst, best = (smallest, largest) if column.higher_is_better else (largest, smallest)
+        null = metrics[column.name].is_null().to_numpy()
+        found[column.name] = _distribution(column, numbers, null, worst, best)
     return found
 
 
@@ -217,22 +218,12 @@ def as_stored(limit: float) -> float:
         return float(np.float32(limit))
 
 
-def higher_is_better(column: str) -> bool:
-    """Whether large values of the column are good."""
-    return direction(column) == "higher"
-
-
-def direction(column: str) -> Literal["lower", "higher", "none"]:
-    """Which values of the column are the better ones."""
-    loss = column.removesuffix("_optimized")
-    return LOSSES[loss].direction if loss in LOSSES else _DIRECTIONS.get(column, "lower")
-
-
 def _distribution(
-    values: np.ndarray, null: np.ndarray, worst: tuple[Extreme, ...], best: tuple[Extreme, ...]
+    column: Column, values: np.ndarray, null: np.ndarray, worst: tuple[Extreme, ...], best: tuple[Extreme, ...]
 ) -> Distribution:
     finite = values[np.isfinite(values)]
     result = Distribution(
+        column,
         null=int(null.sum()),
         nan=int(np.isnan(values[~null]).sum()),
         positive_infinite=int(np.isposinf(values).sum()),

@@ -16,7 +16,7 @@ from transforms.runfiles import RunFiles, create_file
 from transforms.summarize import Summary
 
 # Of the layout of summary.json, which is read back as a baseline.
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2
 
 # What of a run's identity decides its numbers: only summaries that agree in it can be compared or merged.
 COMPARABLE = (

@@ -19,7 +19,7 @@ from transforms.descent.settings import Descent
 from transforms.held import hold
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.quiet import import_tensorflow
-from transforms.schema import OPTIMIZED_SCHEMA, EncodedChunk, ScoredChunk, optimization_columns
+from transforms.schema import OPTIMIZED_SCHEMA, EncodedChunk, ScoredChunk, optimization_fields
 from transforms.score import Evaluate, score_chunk
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def optimize_chunk(
         on_done: is told the number of pairs each time some are optimized or have failed.
 
     Returns:
-        as `score_chunk`, with the columns of `optimization_columns` in the metrics, and the table of
+        as `score_chunk`, with the fields of `optimization_fields` in the metrics, and the table of
         `OPTIMIZED_SCHEMA`. A pair that could not be optimized keeps its metrics, and has nulls and a note.
     """
     done = on_done or (lambda _: None)
@@ -209,7 +209,7 @@ def _with_outcome(
     plan: Plan,
     descent: Descent,
 ) -> pa.Table:
-    """The metrics with the columns of `optimization_columns`, before the notes."""
+    """The metrics with the fields of `optimization_fields`, before the notes."""
     sources = metrics["source"].to_pylist()
     outcomes = [results.get(row) for row in range(len(sources))]
     notes_at = metrics.schema.get_field_index("notes")
@@ -217,16 +217,18 @@ def _with_outcome(
         [*found, NOT_OPTIMIZED] if row in failed else found for row, found in enumerate(metrics["notes"].to_pylist())
     ]
     table = metrics.set_column(notes_at, metrics.schema.field(notes_at), pa.array(notes, pa.list_(pa.string())))
-    for column in optimization_columns(list(map(plan.column, plan.losses)), bool(descent.trace_every)):
-        name = column.name
+    before = {column.loss: column.name for column in plan.columns}
+    again = {column.name: before[column.loss] for column in plan.optimization_columns if column.loss}
+    for added in optimization_fields(plan.optimization_columns, bool(descent.trace_every)):
+        name = added.name
         values: list[Any]
         if name == "trace":
             values = [r and [{"step": step, "objective": value} for step, value in r.trace] for r in outcomes]
-        elif name.endswith("_optimized"):
-            values = [after.get(source, {}).get(name.removesuffix("_optimized")) for source in sources]
+        elif name in again:
+            values = [after.get(source, {}).get(again[name]) for source in sources]
         else:
             values = [r and getattr(r, name) for r in outcomes]
-        table = table.add_column(table.schema.get_field_index("notes"), column, pa.array(values, column.type))
+        table = table.add_column(table.schema.get_field_index("notes"), added, pa.array(values, added.type))
     return table
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.columns import Column
 from transforms.distribution import Distribution, distributions
 from transforms.extremes import time_text
 
@@ -39,7 +40,7 @@ class ScoredPairs:
     columns: dict[str, Distribution] = field(default_factory=dict)
 
     @classmethod
-    def of_table(cls, metrics: pa.Table, columns: Iterable[str]) -> "ScoredPairs":
+    def of_table(cls, metrics: pa.Table, columns: Iterable[Column]) -> "ScoredPairs":
         """The summary of a table of metrics."""
         result = cls(len(metrics), _sizes(metrics), _notes(metrics), distributions(metrics, columns))
         result.sizes = _bounded(result.sizes)
@@ -51,8 +52,8 @@ class ScoredPairs:
         self.notes.update(other.notes)
         self.sizes.update(other.sizes)
         self.sizes = _bounded(self.sizes)
-        for column, distribution in other.columns.items():
-            self.columns.setdefault(column, Distribution()).merge(distribution)
+        for name, distribution in other.columns.items():
+            self.columns.setdefault(name, Distribution(distribution.column)).merge(distribution)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -63,17 +64,17 @@ class ScoredPairs:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], count: int) -> "ScoredPairs":
-        """What `to_json` wrote of so many pairs.
+    def from_json(cls, data: Mapping[str, Any], count: int, columns: Mapping[str, Column]) -> "ScoredPairs":
+        """What `to_json` wrote of so many pairs, with these columns by name.
 
         Raises:
             KeyError, TypeError, ValueError: it wrote something else.
         """
-        columns = {name: Distribution.from_json(entry, name) for name, entry in data["losses"].items()}
-        for name, distribution in columns.items():
+        found = {name: Distribution.from_json(entry, columns[name]) for name, entry in data["losses"].items()}
+        for name, distribution in found.items():
             if distribution.pairs != count:
                 raise ValueError(f"{name} has {distribution.pairs} values of {count} pairs")
-        return cls(count, Counter(data["sizes"]), Counter(data["notes"]), columns)
+        return cls(count, Counter(data["sizes"]), Counter(data["notes"]), found)
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Slices:
     other: ScoredPairs = field(default_factory=ScoredPairs)
 
     @classmethod
-    def of_table(cls, metrics: pa.Table, columns: Iterable[str], by: str) -> "Slices":
+    def of_table(cls, metrics: pa.Table, columns: Iterable[Column], by: str) -> "Slices":
         """The slices of a table of metrics."""
         texts = _texts(metrics[by])
         columns = tuple(columns)
@@ -128,14 +129,14 @@ class Slices:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Slices":
-        """What `to_json` wrote.
+    def from_json(cls, data: Mapping[str, Any], columns: Mapping[str, Column]) -> "Slices":
+        """What `to_json` wrote, with these columns by name.
 
         Raises:
             KeyError, TypeError, ValueError: it wrote something else.
         """
-        values = {entry["value"]: ScoredPairs.from_json(entry, entry["pairs"]) for entry in data["values"]}
-        return cls(data["by"], values, ScoredPairs.from_json(data["other"], data["other"]["pairs"]))
+        values = {entry["value"]: ScoredPairs.from_json(entry, entry["pairs"], columns) for entry in data["values"]}
+        return cls(data["by"], values, ScoredPairs.from_json(data["other"], data["other"]["pairs"], columns))
 
     def _fold(self) -> None:
         for value, pairs in sorted(self.values.items(), key=_null_first)[MOST_SLICES:]:

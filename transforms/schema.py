@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from transforms.columns import Column
+
 FORMATS = ("parquet", "tfrecord")
 OPTIMIZED_FORMATS = ("parquet", "tfrecord", "png")
 METRICS_FORMATS = ("parquet", "csv", "jsonl")
@@ -141,7 +143,7 @@ def encoded_schema(keep: Sequence[pa.Field] = ()) -> pa.Schema:
     )
 
 
-def metrics_schema(columns: Sequence[str], keep: Sequence[pa.Field] = ()) -> pa.Schema:
+def metrics_schema(columns: Sequence[Column], keep: Sequence[pa.Field] = ()) -> pa.Schema:
     """Schema of a table of metrics: one float32 column per loss (null: not defined for this pair, see `notes`)."""
     return pa.schema(
         [
@@ -150,7 +152,7 @@ def metrics_schema(columns: Sequence[str], keep: Sequence[pa.Field] = ()) -> pa.
             pa.field("height", pa.int32(), nullable=False),
             pa.field("width", pa.int32(), nullable=False),
             *keep,
-            *(pa.field(name, pa.float32()) for name in columns),
+            *(column.field(pa.float32()) for column in columns),
             pa.field("notes", pa.list_(pa.string()), nullable=False),
         ]
     )
@@ -165,20 +167,18 @@ OPTIMIZED_SCHEMA = pa.schema(
 )
 
 
-def optimization_columns(losses: Sequence[str], trace: bool) -> tuple[pa.Field, ...]:
-    """The columns that optimizing adds to the metrics; null for a pair that was not optimized.
+def optimization_fields(columns: Sequence[Column], trace: bool) -> tuple[pa.Field, ...]:
+    """The fields that optimizing adds to the metrics; null for a pair that was not optimized.
 
     Args:
-        losses: columns of the losses, which are computed again for the optimized images.
+        columns: `Plan.optimization_columns`.
         trace: whether the objective's course is kept.
     """
+    fields = {column: column.field(pa.int32() if column.name == "steps" else pa.float32()) for column in columns}
     curve = pa.list_(pa.struct([("step", pa.int32()), ("objective", pa.float32())]))
     return (
-        pa.field("objective_initial", pa.float32()),
-        pa.field("objective_final", pa.float32()),
-        pa.field("objective_saved", pa.float32()),
-        pa.field("steps", pa.int32()),
+        *(fields[column] for column in columns if not column.loss),
         pa.field("stop_reason", pa.string()),
-        *(pa.field(f"{loss}_optimized", pa.float32()) for loss in losses),
+        *(fields[column] for column in columns if column.loss),
         *((pa.field("trace", curve),) if trace else ()),
     )

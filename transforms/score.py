@@ -214,8 +214,8 @@ class _Rows:
         self.plan = plan
         self.scored = np.zeros(length, bool)
         self.size = np.zeros((length, 2), np.int32)
-        self.values = {column: np.zeros(length, np.float32) for column in plan.columns}
-        self.defined = {column: np.zeros(length, bool) for column in plan.columns}
+        self.values = {column.name: np.zeros(length, np.float32) for column in plan.columns}
+        self.defined = {column: np.zeros(length, bool) for column in self.values}
         self.notes: list[tuple[str, ...]] = [()] * length
 
     def put(self, group: Sequence[_Positioned], columns: dict[str, np.ndarray]) -> None:
@@ -226,7 +226,7 @@ class _Rows:
         for column, values in columns.items():
             self.values[column][positions] = values
             self.defined[column][positions] = True
-        too_small = tuple(f"too_small:{column}" for column in self.plan.columns if column not in columns)
+        too_small = tuple(f"too_small:{column}" for column in self.values if column not in columns)
         for pair in group:
             self.notes[pair.position] = (*pair.pair.notes, *too_small)
 
@@ -235,6 +235,6 @@ class _Rows:
         schema = metrics_schema(self.plan.columns, keep).with_metadata({PRECISION_KEY: precision})
         arrays = {name: pairs[name] for name in ("id", "source", *(column.name for column in keep))}
         arrays |= {"height": pa.array(self.size[:, 0]), "width": pa.array(self.size[:, 1])}
-        arrays |= {name: pa.array(self.values[name], mask=~self.defined[name]) for name in self.plan.columns}
+        arrays |= {name: pa.array(self.values[name], mask=~self.defined[name]) for name in self.values}
         arrays["notes"] = pa.array(self.notes, pa.list_(pa.string()))
         return pa.table([arrays[name] for name in schema.names], schema=schema).filter(pa.array(self.scored))

@@ -6,11 +6,12 @@ merge to the same as their chunks would.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import apache_beam as beam
 
+from transforms.columns import Column
 from transforms.distribution import Distribution
 from transforms.pairs import ScoredPairs, Slices
 from transforms.schema import Failure, ScoredChunk
@@ -51,13 +52,13 @@ class Summary:
     slices: Slices | None = None
 
     @classmethod
-    def empty(cls, columns: Iterable[str], slice_by: str = "") -> "Summary":
+    def empty(cls, columns: Iterable[Column], slice_by: str = "") -> "Summary":
         """The summary of no chunk."""
-        pairs = ScoredPairs(columns={column: Distribution() for column in columns})
+        pairs = ScoredPairs(columns={column.name: Distribution(column) for column in columns})
         return cls(pairs=pairs, slices=Slices(slice_by) if slice_by else None)
 
     @classmethod
-    def of_chunk(cls, chunk: ScoredChunk, columns: Iterable[str], slice_by: str = "") -> "Summary":
+    def of_chunk(cls, chunk: ScoredChunk, columns: Iterable[Column], slice_by: str = "") -> "Summary":
         """The summary of one chunk."""
         columns = tuple(columns)
         files = {failure.id: failure.reason for failure in chunk.failures if failure.scope == "file"}
@@ -137,6 +138,7 @@ class Summary:
                 for reason, examples in sorted(self.examples.items())
             },
             "failed_files": dict(sorted(self.failed_files.items())),
+            "columns": [asdict(distribution.column) for distribution in self.columns.values()],
             **self.pairs.to_json(),
             "slices": self.slices.to_json() if self.slices else None,
         }
@@ -150,6 +152,7 @@ class Summary:
         """
         counts = data["counts"]
         examples = data["failure_examples"]
+        columns = {entry["name"]: Column(**entry) for entry in data["columns"]}
         return cls(
             listed=counts["listed"],
             failed=counts["failed"],
@@ -159,8 +162,8 @@ class Summary:
             examples={r: tuple((e["source"], e["id"], e["message"]) for e in examples[r]) for r in examples},
             failed_files=dict(data["failed_files"]),
             precisions=set(data["precision"]),
-            pairs=ScoredPairs.from_json(data, counts["scored"]),
-            slices=Slices.from_json(data["slices"]) if data["slices"] else None,
+            pairs=ScoredPairs.from_json(data, counts["scored"], columns),
+            slices=Slices.from_json(data["slices"], columns) if data["slices"] else None,
         )
 
 
@@ -173,7 +176,7 @@ class SummarizeChunks(beam.CombineFn):
         slice_by: a kept field; empty: no slices.
     """
 
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
     slice_by: str = ""
 
     def create_accumulator(self) -> Summary:

@@ -27,7 +27,7 @@ def metrics_text(metrics: pa.Table, format: str) -> bytes:
     a time zone are in UTC.
 
     Args:
-        metrics: table of `metrics_schema`, perhaps with `optimization_columns`.
+        metrics: table of `metrics_schema`, perhaps with `optimization_fields`.
         format: `csv` or `jsonl`.
 
     Raises:

@@ -9,10 +9,8 @@ import pyarrow as pa
 from pipeline.audit.movement import Joined, Movement, join, movement, read_metrics
 from pipeline.audit.summary import RunSummary, read_record, read_run
 from pipeline.audit.verdict_file import read_verdict
-from pipeline.audit.views import direction_of
 from pipeline.flags import UsageError
 from transforms.chunks import READ_ERRORS
-from transforms.distribution import higher_is_better
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def read_side(run: str) -> Side:
         UsageError: it cannot be read.
     """
     summary = read_run(run)
-    columns = [name for name in summary.summary.columns if direction_of(name) != "none"]
+    columns = [name for name, found in summary.summary.columns.items() if found.column.direction != "none"]
     try:
         metrics = read_metrics(run, columns)
     except READ_ERRORS as error:
@@ -71,8 +69,10 @@ class Contrast:
 def make_contrast(before: Side, after: Side) -> Contrast:
     """Join two runs by id and see how each column moved."""
     joined = join(before.metrics, after.metrics)
-    columns = [name for name in before.metrics.column_names if name not in ("id", "source")]
-    return Contrast(before, after, joined, tuple(movement(joined, name, higher_is_better(name)) for name in columns))
+    known = before.summary.summary.columns
+    columns = [known[name].column for name in before.metrics.column_names if name in known]
+    movements = tuple(movement(joined, column.name, column.higher_is_better) for column in columns)
+    return Contrast(before, after, joined, movements)
 
 
 def pairs_compared(joined: Joined) -> list[str]:

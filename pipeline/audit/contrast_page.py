@@ -12,7 +12,7 @@ from pipeline.audit.movement import Movement, gain
 from pipeline.audit.page import anchor, render
 from pipeline.audit.thumbnails import Thumbnail
 from pipeline.audit.views import LossView, loss_view
-from transforms.distribution import higher_is_better
+from transforms.columns import Column
 
 # The same for all pictures, so that the eye may compare them.
 _DIFFERENCE_GAIN = 4.0
@@ -82,13 +82,14 @@ def _view(contrast: Contrast, letter: str) -> ContrastView:
     rows = [table.take(pa.array(list(groups), pa.int64())) for table in (joined.before, joined.after)]
     galleries = [_gallery(table, side) for table, side in zip(rows, (contrast.before, contrast.after), strict=True)]
     before, after = contrast.before.summary.summary.columns, contrast.after.summary.summary.columns
+    columns = [before[moved.column].column for moved in contrast.movements]
     return ContrastView(
         letter=letter,
         path=contrast.after.path,
         facts=tuple(pairs_compared(joined)),
         movements=contrast.movements,
-        losses=tuple(loss_view(m.column, after[m.column], before[m.column]) for m in contrast.movements),
-        movers=tuple(_movers(rows, [m.column for m in contrast.movements], list(groups.values()), galleries, letter)),
+        losses=tuple(loss_view(after[m.column], before[m.column]) for m in contrast.movements),
+        movers=tuple(_movers(rows, columns, list(groups.values()), galleries, letter)),
         notices=tuple(dict.fromkeys(notice for gallery in galleries for notice in gallery.notices)),
     )
 
@@ -100,7 +101,7 @@ def _gallery(rows: pa.Table, side: Side) -> Gallery:
 
 def _movers(
     rows: Sequence[pa.Table],
-    columns: Sequence[str],
+    columns: Sequence[Column],
     groups: Sequence[Sequence[str]],
     galleries: Sequence[Gallery],
     letter: str,
@@ -108,10 +109,10 @@ def _movers(
     """Of pairs that are rows of the first run's table and of the other's."""
     values: dict[str, list[tuple[float | None, ...]]] = {}
     for column in columns:
-        before, after = (table[column].to_numpy().astype(np.float64) for table in rows)
-        gains = gain(before, after, higher_is_better(column))
+        before, after = (table[column.name].to_numpy().astype(np.float64) for table in rows)
+        gains = gain(before, after, column.higher_is_better)
         numbers = np.stack([before, after, gains], axis=1).tolist()
-        values[column] = [tuple(None if x != x else x for x in row) for row in numbers]
+        values[column.name] = [tuple(None if x != x else x for x in row) for row in numbers]
     for position, (old, new) in enumerate(zip(*(table["source"].to_pylist() for table in rows), strict=True)):
         yield MoverView(
             anchor=anchor(f"{letter} {new}"),

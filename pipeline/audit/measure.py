@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.audit.drift import drift
 from pipeline.audit.rules import Rule
+from transforms.columns import Column
 from transforms.distribution import Distribution
 from transforms.pairs import ScoredPairs
 from transforms.summarize import Summary
@@ -81,7 +82,7 @@ def _drift(rule: Rule, ours: ScoredPairs, base: ScoredPairs | None) -> Measured:
 
 def _column(pairs: ScoredPairs, rule: Rule) -> Distribution:
     """A slice without pairs has no columns either."""
-    return pairs.columns.get(rule.column, Distribution())
+    return pairs.columns.get(rule.column) or Distribution(Column(rule.column, "", "", "none"))
 
 
 def _if_infinite(distribution: Distribution) -> str:

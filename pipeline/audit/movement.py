@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.columns import RENAMED
 from transforms.runfiles import RunFiles, list_files
 
 # Relative. What a pair's batch mates may change of a float32 is a tenth of it; smaller moves are none.
@@ -23,10 +24,13 @@ def read_metrics(run: str, columns: Sequence[str]) -> pa.Table:
     Raises:
         OSError, pa.ArrowException: a file of the metrics cannot be read.
     """
+    names = ["id", "source", *columns]
     tables = []
     for path in sorted(list_files(RunFiles(run).metrics_directory)):
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            tables.append(pq.read_table(file, columns=["id", "source", *columns]))
+            stored = {RENAMED.get(name, name): name for name in pq.read_schema(file).names}
+            table = pq.read_table(file, columns=[stored.get(name, name) for name in names])
+            tables.append(table.rename_columns(names))
     return pa.concat_tables(tables)
 
 

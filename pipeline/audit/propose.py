@@ -7,7 +7,8 @@ from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.rules import parse_rules
 from pipeline.audit.summary import RunSummary, read_run, write_file
 from pipeline.flags import UsageError
-from transforms.distribution import Distribution, direction
+from transforms.columns import Column
+from transforms.distribution import Distribution
 
 # What may change from night to night without being a defect.
 _COUNT_MARGIN = 0.05
@@ -64,13 +65,14 @@ def _lines(run: RunSummary) -> Iterator[str]:
     fewest = math.floor(summary.scored * (1 - _COUNT_MARGIN))
     yield from _commented(f"5 % fewer pairs than this run's {summary.scored}.", {"rule": "pairs", "min": fewest})
     yield from _commented("5 % fewer pairs than the baseline.", {"rule": "count_ratio", "min": 1 - _COUNT_MARGIN})
-    for column, distribution in summary.columns.items():
+    for distribution in summary.columns.values():
         if distribution.finite:
-            yield from _column_lines(column, distribution)
+            yield from _column_lines(distribution)
 
 
-def _column_lines(column: str, distribution: Distribution) -> Iterator[str]:
+def _column_lines(distribution: Distribution) -> Iterator[str]:
     yield ""
+    column = distribution.column.name
     median = distribution.quantile(0.5)
     yield f"  # {column}: median {median:.4g}, deviation {distribution.deviation:.4g}, " + (
         f"from {distribution.minimum:.4g} to {distribution.maximum:.4g}"
@@ -82,14 +84,14 @@ def _column_lines(column: str, distribution: Distribution) -> Iterator[str]:
     margin = margin or 0.01 * abs(median)
     yield from _commented(
         "Half a deviation beyond this run's median.",
-        {"rule": "quantile", "column": column, "quantile": 0.5, **_limits(column, median, median, margin)},
+        {"rule": "quantile", "column": column, "quantile": 0.5, **_limits(distribution.column, median, median, margin)},
     )
     yield from _commented(
         "1 % of the pairs may be beyond all of this run.",
         {
             "rule": "pair_limit",
             "column": column,
-            **_limits(column, distribution.minimum, distribution.maximum, 0.0),
+            **_limits(distribution.column, distribution.minimum, distribution.maximum, 0.0),
             "allowed": _TAIL_ALLOWED,
         },
     )
@@ -107,11 +109,11 @@ def _drift_rules(column: str, pairs: int) -> Iterator[dict[str, object]]:
         yield {"rule": "drift", "column": column, "distance": distance, "max": _outward(limit, up=True)}
 
 
-def _limits(column: str, lowest: float, highest: float, margin: float) -> dict[str, float]:
+def _limits(column: Column, lowest: float, highest: float, margin: float) -> dict[str, float]:
     """Limits on the bad side, or on both where neither is better."""
     least, most = _outward(lowest - margin, up=False), _outward(highest + margin, up=True)
     limits = {"lower": {"max": most}, "higher": {"min": least}, "none": {"min": least, "max": most}}
-    return limits[direction(column)]
+    return limits[column.direction]
 
 
 def _outward(value: float, up: bool) -> float:

@@ -64,7 +64,7 @@ def build_report(
         counts=summary.counts(),
         counts_before=before.counts() if before else None,
         baseline=baseline.path if baseline else None,
-        losses=[loss_view(name, distribution, earlier.get(name)) for name, distribution in columns.items()],
+        losses=[loss_view(distribution, earlier.get(name)) for name, distribution in columns.items()],
         failures=failure_views(summary, before),
         failed_files=sorted(summary.failed_files.items()),
         slice_by=summary.slices.by if summary.slices else None,

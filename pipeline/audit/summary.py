@@ -2,14 +2,18 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.flags import UsageError
 from transforms.chunks import READ_ERRORS
+from transforms.columns import RENAMED
 from transforms.finish import SUMMARY_VERSION, summary_file
+from transforms.losses.catalog import LOSSES
+from transforms.losses.objective import parse_objective
+from transforms.losses.plan import Plan
 from transforms.runfiles import RunFiles, delete_directory, read_json
 from transforms.summarize import Summary
 
@@ -91,7 +95,8 @@ def merge_summaries(parts: Sequence[RunSummary], path: str) -> RunSummary:
         UsageError: they are of other losses, weights or decoding, or sliced differently.
     """
     first = parts[0]
-    merged = Summary.empty(first.summary.columns, first.summary.slices.by if first.summary.slices else "")
+    columns = [distribution.column for distribution in first.summary.columns.values()]
+    merged = Summary.empty(columns, first.summary.slices.by if first.summary.slices else "")
     for part in parts:
         check_comparable(first, part)
         try:
@@ -134,14 +139,34 @@ def nearest(word: str, words: Iterable[str]) -> str:
 def _read(name: str, path: str) -> RunSummary:
     data = _read_object(path, f"{name} has no summary")
     version = data.get("version")
-    if version != SUMMARY_VERSION:
+    if version not in (1, SUMMARY_VERSION):
         raise UsageError(f"{path} has the layout {version}, not {SUMMARY_VERSION}: score again with this version")
     try:
+        if version == 1:
+            _add_columns(data)
         return RunSummary(name, dict(data["computed"]), Summary.from_json(data))
     except KeyError as error:
         raise UsageError(f"{path} is no whole summary: {error} is missing in it") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{path} is no whole summary: {error}") from error
+
+
+def _add_columns(data: dict[str, Any]) -> None:
+    """Turn a summary of version 1, which does not say what its columns mean, into one of version 2."""
+    plans = [Plan(tuple(LOSSES), parse_objective("mae"), pixel_gradient=True, vgg=vgg) for vgg in ("lpips", "keras")]
+    known = {column.name: column for plan in plans for column in (*plan.columns, *plan.optimization_columns)}
+    # Only of optimized runs: in another one, a kept field may have the old name.
+    renamed = {old: new for old, new in RENAMED.items() if old in data["losses"]}
+    data["columns"] = [asdict(known[renamed.get(name, name)]) for name in data["losses"]]
+    slices = data["slices"]
+    for pairs in (data, *((*slices["values"], slices["other"]) if slices else ())):
+        pairs["losses"] = {renamed.get(name, name): entry for name, entry in pairs["losses"].items()}
+        for name, entry in pairs["losses"].items():
+            for end in ("worst", "best"):
+                entry[end] = [{renamed.get(key, key): value for key, value in row.items()} for row in entry[end]]
+            if name == "objective_of_saved":
+                # Version 1 took its largest values for the best.
+                entry["worst"], entry["best"] = entry["best"], entry["worst"]
 
 
 def _read_object(path: str, otherwise: str) -> dict[str, Any]:

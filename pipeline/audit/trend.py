@@ -12,7 +12,7 @@ from pipeline.audit.charts import CourseChart, course_chart
 from pipeline.audit.course import Stop, read_course, tabulate
 from pipeline.audit.page import encode, moment, number, percent, render
 from pipeline.audit.summary import write_file
-from pipeline.audit.views import DIRECTIONS, direction_of, statistics
+from pipeline.audit.views import DIRECTIONS, statistics
 from pipeline.flags import UsageError
 
 
@@ -41,14 +41,14 @@ def main(argv: Sequence[str]) -> int:
 
 def build_page(stops: Sequence[Stop]) -> str:
     """The page of runs in the order of time, at least one."""
-    columns = list(dict.fromkeys(name for stop in stops for name in stop.summary.summary.columns))
+    columns = {name: found.column for stop in stops for name, found in stop.summary.summary.columns.items()}
     fractions = [stop.failure_fraction for stop in stops]
     numbers = {column: _numbers(stops, column) for column in columns}
     return render(
         "trend.html",
         stops=stops,
         failures=_chart(stops, fractions, [percent(fraction) for fraction in fractions], least_span=(0, 0.01)),
-        columns=[(name, DIRECTIONS[direction_of(name)]) for name in columns],
+        columns=[(name, DIRECTIONS[column.direction]) for name, column in columns.items()],
         charts={name: _median_chart(stops, found) for name, found in numbers.items()},
         drift_charts={name: _drift_chart(stops, name) for name in columns},
         medians={name: [row.get("median") for row in found] for name, found in numbers.items()},

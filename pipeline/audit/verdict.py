@@ -10,7 +10,7 @@ from pipeline.audit.measure import COUNTING, OF_PAIRS, OF_RUN, Measured
 from pipeline.audit.rules import Rule
 from pipeline.audit.summary import RunSummary, check_comparable, nearest
 from pipeline.flags import UsageError
-from transforms.distribution import as_stored, higher_is_better
+from transforms.distribution import as_stored
 from transforms.pairs import OTHER, ScoredPairs
 from transforms.summarize import Summary
 
@@ -213,7 +213,8 @@ def _limit(rule: Rule) -> str:
 
 def _beyond(rule: Rule, pairs: ScoredPairs) -> tuple[dict[str, Any], ...]:
     distribution = pairs.columns[rule.column]
-    ends = ((distribution.worst, higher_is_better(rule.column)), (distribution.best, not higher_is_better(rule.column)))
+    higher = distribution.column.higher_is_better
+    ends = ((distribution.worst, higher), (distribution.best, not higher))
     found: dict[str, dict[str, Any]] = {}
     for extremes, ascending in ends:
         for rank, source, text in extremes:

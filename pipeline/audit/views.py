@@ -11,9 +11,9 @@ from pipeline.audit.drift import Drift, drift
 from pipeline.audit.gallery import Gallery
 from pipeline.audit.page import anchor
 from pipeline.audit.thumbnails import Thumbnail
+from transforms.columns import Column
 from transforms.decode import REASONS
-from transforms.distribution import Distribution, higher_is_better
-from transforms.losses.catalog import LOSSES
+from transforms.distribution import Distribution
 from transforms.pairs import OTHER, ScoredPairs, Slices
 from transforms.read import READ_REASONS
 from transforms.score import SCORE_REASONS
@@ -32,9 +32,7 @@ class LossView:
     """One column of the metrics.
 
     Attributes:
-        name: of the column.
-        direction: which way is better, for people.
-        formula: of the loss; empty for what is none.
+        column: its name and what it means.
         count: number of finite values.
         apart: (what, number) of values that are not in the distribution: `not defined`, `NaN`, `+inf`, `-inf`.
         numbers: quantiles, mean and extremes by name; None: there are no values.
@@ -45,9 +43,7 @@ class LossView:
         chart: None: there are no values.
     """
 
-    name: str
-    direction: str
-    formula: str
+    column: Column
     count: int
     apart: tuple[tuple[str, int], ...]
     numbers: Mapping[str, float | None]
@@ -58,29 +54,31 @@ class LossView:
     chart: DistributionChart | None
 
     @property
+    def direction(self) -> str:
+        """Which way is better, for people."""
+        return DIRECTIONS[self.column.direction]
+
+    @property
     def worst_first(self) -> str:
         """In which order the worst pair comes first."""
-        return "ascending" if higher_is_better(self.name) else "descending"
+        return "ascending" if self.column.higher_is_better else "descending"
 
     def tone(self, name: str) -> str:
         """Whether the change of a number is `good` or `bad`; empty: it is less than a bin, or neither."""
         change = self.changes[name]
-        if change is None or abs(change) < 0.01 or self.direction == DIRECTIONS["none"]:
+        if change is None or abs(change) < 0.01 or self.column.direction == "none":
             return ""
-        return "good" if (change > 0) == higher_is_better(self.name) else "bad"
+        return "good" if (change > 0) == self.column.higher_is_better else "bad"
 
 
-def loss_view(name: str, distribution: Distribution, before: Distribution | None) -> LossView:
+def loss_view(distribution: Distribution, before: Distribution | None) -> LossView:
     """The view of one column, and of the same column of the baseline if there is one."""
-    loss = LOSSES.get(name.removesuffix("_keras"))
     numbers = statistics(distribution)
     old = statistics(before) if before else None
     marks = [(key, value) for key in _MARKED if (value := numbers[key]) is not None]
     background = Masses.of(before) if before and before.finite else None
     return LossView(
-        name=name,
-        direction=DIRECTIONS[direction_of(name)],
-        formula=loss.formula if loss else "",
+        column=distribution.column,
         count=distribution.finite,
         apart=_apart(distribution),
         numbers=numbers,
@@ -90,12 +88,6 @@ def loss_view(name: str, distribution: Distribution, before: Distribution | None
         drift=drift(distribution, before) if before else None,
         chart=distribution_chart(Masses.of(distribution), background, marks) if distribution.finite else None,
     )
-
-
-def direction_of(column: str) -> str:
-    """`lower` or `higher` is better, or `none`. Of an objective and of gradients, lower is."""
-    loss = LOSSES.get(column.removesuffix("_keras"))
-    return loss.direction if loss else "lower"
 
 
 def statistics(distribution: Distribution) -> dict[str, float | None]:

@@ -47,7 +47,7 @@ class Optimized:
         image: uint8 [H, W, 3]: of the best image and the last one, rounded, and the start, the one of lowest objective.
         objective_initial: of the start at 8 bits.
         objective_final: the lowest of the descent, before rounding.
-        objective_saved: of `image` as it is; never above `objective_initial`.
+        objective_of_saved: of `image` as it is; never above `objective_initial`.
         steps: number made; one evaluation each, after that of the start.
         stop_reason: a key of `STOP_REASONS`.
         trace: (step, objective) of every so many steps and the last.
@@ -57,7 +57,7 @@ class Optimized:
     image: np.ndarray
     objective_initial: float
     objective_final: float
-    objective_saved: float
+    objective_of_saved: float
     steps: int
     stop_reason: str
     trace: tuple[tuple[int, float], ...] = ()

@@ -74,8 +74,8 @@ class Evaluator:
         columns |= dict(zip(fusible, np.array(list(fused_values), np.float32).T, strict=True))
         if self.plan.objective and whole_objective and not with_gradient:
             columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
-        renamed = {self.plan.column(name): value for name, value in columns.items()}
-        return {name: renamed[name] for name in self.plan.columns if name in renamed}
+        sources = {column.name: column.loss or column.name for column in self.plan.columns}
+        return {name: columns[source] for name, source in sources.items() if source in columns}
 
     def _run_graph(
         self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from transforms.columns import Column
 from transforms.losses.catalog import get_losses
 from transforms.losses.layers import LPIPS_LAYERS, smallest_side
 from transforms.losses.objective import Objective
@@ -50,14 +51,27 @@ class Plan:
         return self.objective.losses if self.objective else ()
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[Column, ...]:
         """The metrics' columns, in order."""
         objective = ("objective",) if self.objective else ()
         gradient = PIXEL_GRADIENT_COLUMNS if self.pixel_gradient else ()
-        return (*map(self.column, self.losses), *objective, *gradient)
+        losses = (Column.of_loss(loss, self._column_name(loss.name), "before") for loss in get_losses(self.losses))
+        return (*losses, *(Column(name, "", "before", "lower") for name in (*objective, *gradient)))
 
-    def column(self, loss: str) -> str:
-        """The loss's column: it names the network where that is not the usual one."""
+    @property
+    def optimization_columns(self) -> tuple[Column, ...]:
+        """The columns of numbers that optimizing adds to the metrics, in order."""
+        losses = get_losses(self.losses)
+        return (
+            Column("objective_initial", "", "before", "lower"),
+            Column("objective_final", "", "after", "lower"),
+            Column("objective_of_saved", "", "after", "lower"),
+            Column("steps", "", "", "none"),
+            *(Column.of_loss(loss, f"{self._column_name(loss.name)}_optimized", "after") for loss in losses),
+        )
+
+    def _column_name(self, loss: str) -> str:
+        """The loss's column names the network where that is not the usual one."""
         return f"{loss}_keras" if self.vgg == "keras" and loss in _ON_CHOSEN_LAYERS else loss
 
     def computed(self, height: int, width: int) -> tuple[str, ...]:
