@@ -25,7 +25,7 @@ flink: $(VENV)/.samples
 
 # Beam's local engine in Go, built from its source, and held against the one in Python.
 prism: $(VENV)/.test $(CACHE)/prism-$(BEAM)/prism
-	$(BIN)/python -m pytest tests/test_prism.py
+	$(BIN)/python -m pytest tests/pipeline/engines/test_prism.py
 
 $(CACHE)/prism-$(BEAM)/prism:
 	@command -v go >/dev/null || { echo "error: building Prism needs Go, which is not installed" >&2; exit 1; }

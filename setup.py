@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["pipeline*", "transforms*"]),
-    package_data={"pipeline.audit": ["rules.schema.json", "templates/*"]},
+    package_data={"pipeline.audit.judging": ["rules.schema.json"], "pipeline.audit.pages": ["templates/*"]},
     entry_points={"console_scripts": ["pairloss = pipeline.cli:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -16,10 +16,10 @@ from rich.table import Table
 from benchmarks.lpips_reference import REFERENCE_FILE, reference_pairs
 from pipeline.samples import CORRUPTIONS, make_pairs
 from pipeline.weights import ensure_weights
-from transforms.decode import DecodePolicy, decode_pair
+from transforms.images.decode import DecodePolicy, decode_pair
 from transforms.losses.evaluate import Evaluator
+from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile
 from transforms.losses.plan import Plan
-from transforms.losses.weights import LPIPS_SHA256, WeightsFile
 
 NETWORK_LOSSES = ("lpips_vgg", "vgg_mse", "style")
 

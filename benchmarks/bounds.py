@@ -11,16 +11,16 @@ import tensorflow as tf
 from pipeline.flags import PRESETS
 from pipeline.samples import SamplePair, pairs_of_size, repeat_pairs
 from pipeline.weights import ensure_weights
-from transforms.batch import Batching, batch_by_shape
-from transforms.decode import DecodedPair, DecodePolicy, decode_pair
+from transforms.images.decode import DecodedPair, DecodePolicy, decode_pair
 from transforms.losses.devices import Device
 from transforms.losses.evaluate import Evaluator
-from transforms.losses.layers import LPIPS_LAYERS
-from transforms.losses.networks import Networks
+from transforms.losses.networks.layers import LPIPS_LAYERS
+from transforms.losses.networks.loaded import Networks
+from transforms.losses.networks.vgg16 import LPIPS_PREPROCESSING, Vgg16
+from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile, load_lpips
 from transforms.losses.plan import Plan
-from transforms.losses.vgg import LPIPS_PREPROCESSING, Vgg16
-from transforms.losses.weights import LPIPS_SHA256, WeightsFile, load_lpips
-from transforms.threads import thread_count
+from transforms.scoring.batch import Batching, batch_by_shape
+from transforms.worker.threads import thread_count
 
 SQUARE = ((256, 256),)
 DISTINCT_PAIRS = 40

@@ -27,8 +27,8 @@ from benchmarks.bounds import (
 )
 from pipeline.run import main as run
 from pipeline.samples import write_parquet
-from transforms.batch import batching_for
 from transforms.losses.devices import find_devices
+from transforms.scoring.batch import batching_for
 
 MIXED = ((256, 256), (192, 320), (320, 240), (128, 128), (300, 200))
 

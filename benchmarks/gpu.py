@@ -21,15 +21,15 @@ from rich.table import Table
 from benchmarks.bounds import SQUARE, decoding_speed, network_speed, sample_batches
 from benchmarks.end_to_end import scoring_speeds
 from pipeline.weights import ensure_weights
-from transforms.batch import PIXELS_PER_PAIR, Batching, batching_for
-from transforms.descent.engine import Start, optimize_pairs
 from transforms.descent.settings import Descent
+from transforms.descent.slots import Start, optimize_pairs
 from transforms.losses.devices import Device, find_devices
-from transforms.losses.differentiable import ObjectiveFunction
-from transforms.losses.networks import Networks
+from transforms.losses.networks.loaded import Networks
+from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile
 from transforms.losses.objective import parse_objective
+from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.plan import PRECISIONS, Plan
-from transforms.losses.weights import LPIPS_SHA256, WeightsFile
+from transforms.scoring.batch import PIXELS_PER_PAIR, Batching, batching_for
 
 BATCHES = (1, 4, 16, 64)
 FIXED_PRECISIONS = tuple(precision for precision in PRECISIONS if precision != "auto")

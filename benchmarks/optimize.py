@@ -24,17 +24,17 @@ from rich.table import Table
 from benchmarks.lpips_reference import run_with_pytorch
 from pipeline.samples import pairs_of_size
 from pipeline.weights import ensure_weights
-from transforms.decode import DecodePolicy, decode_pair
-from transforms.descent.engine import Optimized, Start, optimize_pairs
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
+from transforms.descent.slots import Optimized, Start, optimize_pairs
+from transforms.images.decode import DecodePolicy, decode_pair
 from transforms.losses.devices import find_devices
-from transforms.losses.differentiable import ObjectiveFunction
 from transforms.losses.evaluate import Evaluator
-from transforms.losses.layers import LPIPS_LAYERS
+from transforms.losses.networks.layers import LPIPS_LAYERS
+from transforms.losses.networks.vgg16 import LPIPS_PREPROCESSING, Vgg16
+from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile, load_lpips
 from transforms.losses.objective import parse_objective
+from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.plan import Plan
-from transforms.losses.vgg import LPIPS_PREPROCESSING, Vgg16
-from transforms.losses.weights import LPIPS_SHA256, WeightsFile, load_lpips
 
 SLOTS = 8
 # Neither converges early nor stops: for measuring steps.

@@ -8,13 +8,13 @@ from PIL import Image, ImageDraw
 
 from pipeline.samples import make_pairs
 from pipeline.weights import ensure_weights
-from transforms.decode import DecodePolicy, decode_pair
-from transforms.descent.engine import Start, optimize_pairs
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
-from transforms.losses.differentiable import ObjectiveFunction
+from transforms.descent.slots import Start, optimize_pairs
+from transforms.images.decode import DecodePolicy, decode_pair
+from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile
 from transforms.losses.objective import parse_objective
+from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.plan import Plan
-from transforms.losses.weights import LPIPS_SHA256, WeightsFile
 
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "optimize.jpg"
 PICTURES = ("astronaut/jpeg-q10", "chelsea/noise", "coffee/resampled-x4")

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from transforms.columns import Column
-from transforms.distribution import QUANTILES, distributions
 from transforms.losses.plan import Plan
 from transforms.schema import Chunk, ScoredChunk, metrics_schema
-from transforms.score import PRECISION_KEY
-from transforms.summarize import SummarizeChunks, Summary
+from transforms.scoring.score import PRECISION_KEY
+from transforms.summary.distribution import QUANTILES, distributions
+from transforms.summary.summary import SummarizeChunks, Summary
 
 CHUNKS = 10_000
 CHUNK_PAIRS = 256

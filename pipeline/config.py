@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipeline.flags import PRESETS, Preset, UsageError, names, parser
-from transforms.batch import PIXELS_PER_PAIR, Batching
+from pipeline.errors import UsageError
+from pipeline.flags import PRESETS, Preset, names, parser
 from transforms.columns import Column
-from transforms.decode import DecodePolicy
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
+from transforms.images.decode import DecodePolicy
 from transforms.losses.catalog import get_losses
-from transforms.losses.layers import LAYERS
+from transforms.losses.networks.layers import LAYERS
 from transforms.losses.objective import check_differentiable, parse_objective
 from transforms.losses.plan import Plan
 from transforms.schema import OPTIMIZED_FORMATS, Fields, encoded_schema, metrics_schema, optimization_fields
+from transforms.scoring.batch import PIXELS_PER_PAIR, Batching
 
 
 @dataclass(frozen=True)

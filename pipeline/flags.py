@@ -6,19 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from transforms.batch import Batching
-from transforms.decode import SIZE_POLICIES, DecodePolicy
+from pipeline.errors import UsageError
 from transforms.descent.settings import METHODS, Descent
+from transforms.images.decode import SIZE_POLICIES, DecodePolicy
 from transforms.losses.catalog import describe_losses
-from transforms.losses.layers import LAYERS, LPIPS_LAYERS
+from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS
 from transforms.losses.plan import NETWORKS, PRECISIONS
 from transforms.schema import FORMATS, METRICS_FORMATS, OPTIMIZED_FORMATS, Fields
+from transforms.scoring.batch import Batching
 
 AUTO = "auto"
-
-
-class UsageError(Exception):
-    """The user asked for what cannot be: one message says what was given, what is allowed and what helps."""
 
 
 @dataclass(frozen=True)

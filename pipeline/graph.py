@@ -7,15 +7,15 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipeline.config import Config
-from transforms.chunks import InputFile, ListChunks
-from transforms.finish import FinishRun
-from transforms.listed import CountListed
-from transforms.optimize import OptimizePairs
-from transforms.read import ReadPairs
-from transforms.runfiles import RunFiles
-from transforms.score import ScorePairs
-from transforms.summarize import SummarizeChunks
-from transforms.write import DONE, TO_DO, ReadDone, SplitDone, WriteChunk
+from transforms.reading.count_pairs import CountListed
+from transforms.reading.list_chunks import InputFile, ListChunks
+from transforms.reading.read_chunks import ReadPairs
+from transforms.scoring.optimize import OptimizePairs
+from transforms.scoring.score import ScorePairs
+from transforms.storage.run_files import RunFiles
+from transforms.summary.finish import FinishRun
+from transforms.summary.summary import SummarizeChunks
+from transforms.writing.chunk_files import DONE, TO_DO, ReadDone, SplitDone, WriteChunk
 
 
 def build(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.config import Config, parse
-from pipeline.flags import UsageError
+from pipeline.errors import UsageError
 
 OK, CRASH, USAGE, NOTHING_SCORED = 0, 1, 2, 3
 
@@ -35,11 +35,11 @@ def launch(config: Config) -> int:
     # Beam takes seconds to import: wrong arguments are told before that.
     from apache_beam.io.filesystems import FileSystems
 
-    from pipeline.engine import beam_options
-    from pipeline.job import JobError, run_job
-    from pipeline.prepare import prepare
-    from pipeline.remote import check_engine, is_dry_run, is_only_built
-    from pipeline.rundir import claim, is_finished
+    from pipeline.engines.engine import beam_options
+    from pipeline.engines.remote import check_engine, is_dry_run, is_only_built
+    from pipeline.launch.job import JobError, run_job
+    from pipeline.launch.prepare import prepare
+    from pipeline.launch.run_directory import claim, is_finished
 
     options = beam_options(config.beam_flags)
     # Else Beam looks for them in this program's arguments, again for each file.
@@ -69,8 +69,8 @@ def _tell(config: Config) -> int:
     from rich.console import Console
 
     from pipeline.audit.gate import gate
-    from pipeline.table import print_run
-    from transforms.runfiles import RunFiles, read_json
+    from pipeline.console.tables import print_run
+    from transforms.storage.run_files import RunFiles, read_json
 
     files = RunFiles(config.output)
     status = read_json(files.config)["status"]

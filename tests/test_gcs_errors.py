@@ -8,16 +8,16 @@ import time
 
 import pyarrow as pa
 import pytest
-import shards
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp import gcsio_retry
-from gcs_server import ACCOUNT, Fault, get, names, put
 from google.api_core.exceptions import GoogleAPIError
-from pictures import encode, noise
+from support import shards
+from support.gcs_server import ACCOUNT, Fault, get, names, put
+from support.pictures import encode, noise
 
 from pipeline.run import OK, USAGE, main
-from transforms.access import READ_ERRORS
-from transforms.runfiles import RunFiles, delete_directory, delete_file, list_files
+from transforms.storage.errors import READ_ERRORS
+from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
 
 BUCKET = "gs://pairs"
 

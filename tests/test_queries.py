@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from transforms.losses.plan import Plan
-from transforms.runfiles import RunFiles
 from transforms.schema import Chunk, ScoredChunk, metrics_schema, pair_failure
-from transforms.write import write_chunk
+from transforms.storage.run_files import RunFiles
+from transforms.writing.chunk_files import write_chunk
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 CHUNKS, PAIRS = 3, 40
 REASONS = ["truncated", "truncated", "empty_bytes"]

@@ -7,12 +7,12 @@ import pytest
 
 from pipeline.config import parse
 from pipeline.flags import PRESETS
-from transforms.decode import REASONS
+from transforms.images.decode import REASONS
 from transforms.losses.catalog import LOSSES
-from transforms.read import READ_REASONS
-from transforms.score import SCORE_REASONS
+from transforms.reading.read_chunks import READ_REASONS
+from transforms.scoring.score import SCORE_REASONS
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def section(title: str) -> str:

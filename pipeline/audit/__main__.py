@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: no verb {verb!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
         return USAGE
     # Beam takes seconds to import, and its files log what is raised as well.
-    from pipeline.credentials import check_credentials
-    from pipeline.flags import UsageError
+    from pipeline.errors import UsageError
+    from pipeline.launch.credentials import check_credentials
 
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

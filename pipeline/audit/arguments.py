@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from pipeline.flags import UsageError
+from pipeline.errors import UsageError
 
 
 class VerbParser(argparse.ArgumentParser):

@@ -8,12 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.audit.arguments import VerbParser, path
-from pipeline.audit.contrast import Contrast, make_contrast, pairs_compared, read_side
-from pipeline.audit.contrast_page import build_page
-from pipeline.audit.page import encode, literal, number, percent
-from pipeline.audit.summary import check_comparable, write_file
-from pipeline.audit.views import share
-from pipeline.flags import UsageError
+from pipeline.audit.pages.compare_page import build_page
+from pipeline.audit.pages.render import encode, literal, number, percent
+from pipeline.audit.pages.views import share
+from pipeline.audit.runs.difference import Contrast, make_contrast, pairs_compared, read_side
+from pipeline.audit.runs.summaries import check_comparable, write_file
+from pipeline.errors import UsageError
 
 
 def main(argv: Sequence[str]) -> int:

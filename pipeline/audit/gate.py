@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.audit.arguments import VerbParser, path
-from pipeline.audit.rules import read_rules
-from pipeline.audit.summary import read_run, read_summary, write_file
-from pipeline.audit.verdict import Outcome, Result, Verdict, judge
-from pipeline.table import as_text, printable
-from transforms.finish import to_json
-from transforms.runfiles import RunFiles
+from pipeline.audit.judging.rules import read_rules
+from pipeline.audit.judging.verdict import Outcome, Result, Verdict, judge
+from pipeline.audit.runs.summaries import read_run, read_summary, write_file
+from pipeline.console.tables import as_text, printable
+from transforms.storage.run_files import RunFiles
+from transforms.summary.finish import to_json
 
 PASSED, FAILED = 0, 3
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.arguments import VerbParser, path
-from pipeline.audit.summary import merge_summaries, read_summary, write_summary
-from pipeline.flags import UsageError
-from transforms.runfiles import RunFiles
+from pipeline.audit.runs.summaries import merge_summaries, read_summary, write_summary
+from pipeline.errors import UsageError
+from transforms.storage.run_files import RunFiles
 
 
 def main(argv: Sequence[str]) -> int:

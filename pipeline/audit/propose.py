@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pipeline.audit.arguments import VerbParser, path
-from pipeline.audit.rules import parse_rules
-from pipeline.audit.summary import RunSummary, read_run, write_file
-from pipeline.flags import UsageError
+from pipeline.audit.judging.rules import parse_rules
+from pipeline.audit.runs.summaries import RunSummary, read_run, write_file
+from pipeline.errors import UsageError
 from transforms.columns import Column
-from transforms.distribution import Distribution
+from transforms.summary.distribution import Distribution
 
 # What may change from night to night without being a defect.
 _COUNT_MARGIN = 0.05

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.audit.arguments import VerbParser, path
-from pipeline.audit.gallery import make_gallery
-from pipeline.audit.page import encode, render
-from pipeline.audit.summary import RunSummary, check_comparable, read_record, read_run, read_summary, write_file
-from pipeline.audit.verdict_file import read_verdict
-from pipeline.audit.views import failure_views, loss_view, pair_views, slice_views, worst_rows
-from transforms.decode import NOTES
-from transforms.runfiles import RunFiles
+from pipeline.audit.pages.gallery import make_gallery
+from pipeline.audit.pages.render import encode, render
+from pipeline.audit.pages.views import failure_views, loss_view, pair_views, slice_views, worst_rows
+from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_record, read_run, read_summary, write_file
+from pipeline.audit.runs.verdict_file import read_verdict
+from transforms.images.decode import NOTES
+from transforms.storage.run_files import RunFiles
 
 
 def main(argv: Sequence[str]) -> int:

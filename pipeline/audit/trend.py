@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.arguments import VerbParser, path
-from pipeline.audit.charts import CourseChart, course_chart
-from pipeline.audit.course import Stop, read_course, tabulate
-from pipeline.audit.page import encode, moment, number, percent, render
-from pipeline.audit.summary import write_file
-from pipeline.audit.views import DIRECTIONS, statistics
-from pipeline.flags import UsageError
+from pipeline.audit.pages.charts import CourseChart, course_chart
+from pipeline.audit.pages.render import encode, moment, number, percent, render
+from pipeline.audit.pages.views import DIRECTIONS, statistics
+from pipeline.audit.runs.summaries import write_file
+from pipeline.audit.runs.timeline import Stop, read_course, tabulate
+from pipeline.errors import UsageError
 
 
 def main(argv: Sequence[str]) -> int:

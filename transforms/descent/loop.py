@@ -7,7 +7,7 @@ import tensorflow as tf
 from transforms.descent.lbfgs import Lbfgs
 from transforms.descent.methods import Adam, Box, Evaluation, Method, Sgd, State, per_image, select
 from transforms.descent.settings import STOP_REASONS, Descent
-from transforms.losses.differentiable import ObjectiveFunction, References
+from transforms.losses.objective_function import ObjectiveFunction, References
 
 # Steps between two looks from outside, if no image stops before: what a call costs is nothing against them.
 STEPS_PER_CALL = 10

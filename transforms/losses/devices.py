@@ -2,7 +2,7 @@
 
 On a GPU memory grows as it is needed, so that several processes can share one; float32 is computed as float32 and not
 as TensorFloat-32; every loss is TensorFlow's, for the fused kernels are a CPU's; a descent is compiled by XLA; and the
-batch follows the memory (`transforms.batch.batching_for`). A process with several GPUs holds the networks on each.
+batch follows the memory (`scoring.batch.batching_for`). A process with several GPUs holds the networks on each.
 """
 
 from contextlib import AbstractContextManager, suppress

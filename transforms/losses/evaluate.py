@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.losses import fused, perceptual
-from transforms.losses.layers import LPIPS_LAYERS
-from transforms.losses.networks import NetworkFeatures, Networks
+from transforms.losses.networks.layers import LPIPS_LAYERS
+from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
-from transforms.threads import thread_count
+from transforms.worker.threads import thread_count
 
 Values = dict[str, tf.Tensor]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from transforms.columns import Column
 from transforms.losses.catalog import get_losses
-from transforms.losses.layers import LPIPS_LAYERS, smallest_side
+from transforms.losses.networks.layers import LPIPS_LAYERS, smallest_side
+from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective
-from transforms.losses.weights import WeightsFile
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 NETWORKS = ("lpips", "keras")

@@ -1,0 +1,89 @@
+"""Where in a picture an objective wants a change: the length of its gradient at every pixel."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.weights import KERAS_URL, cached_weights
+from transforms.images.decode import DecodedPair
+from transforms.losses.catalog import LOSSES
+from transforms.losses.networks.weights_file import WeightsFile
+from transforms.losses.objective import Objective, parse_objective
+from transforms.losses.plan import Plan
+from transforms.worker.tensorflow_import import import_tensorflow
+
+# A network's gradient takes more than a kilobyte of memory per pixel.
+MAX_PIXELS = 2**20
+
+
+def objective_of_run(identity: Mapping[str, Any]) -> Objective | None:
+    """The run's objective; if there is none with a gradient, the first such loss, signed so that less is better.
+
+    Args:
+        identity: of run.json.
+
+    Returns:
+        None: there is no such loss either.
+    """
+    signs = {"lower": "", "higher": "-"}
+    directions = {name: LOSSES[name].direction for name in identity["losses"]}
+    texts = [identity["objective"]] if identity["objective"] else []
+    texts += [f"{signs[way]}{name}" for name, way in directions.items() if way in signs]
+    for objective in map(parse_objective, texts):
+        if all(LOSSES[name].differentiable for name in objective.losses):
+            return objective
+    return None
+
+
+class HeatMap:
+    """Differentiates an objective to the pixels of a generated image.
+
+    Args:
+        objective: what to differentiate.
+        identity: of run.json: which network the run had, and the hashes of its weights.
+
+    Raises:
+        WeightsError: the network's weights are not in this machine's cache, or are others; nothing is downloaded.
+    """
+
+    def __init__(self, objective: Objective, identity: Mapping[str, Any]):
+        import_tensorflow()
+        from transforms.losses.objective_function import ObjectiveFunction
+
+        self.plan = Plan(
+            (),
+            objective,
+            precision="auto",
+            vgg=identity["vgg"],
+            vgg_layers=tuple(identity["vgg_layers"]),
+            lpips_weights=WeightsFile(str(cached_weights()), identity["lpips_weights"] or ""),
+            keras_weights=WeightsFile(_cached_keras_weights(), identity["keras_weights"] or ""),
+        )
+        self._function = ObjectiveFunction(self.plan)
+
+    def __call__(self, pair: DecodedPair) -> np.ndarray | None:
+        """The gradient's length over the channels of each pixel.
+
+        Returns:
+            float32 [H, W], at least 0. None: the objective is not defined at this size, or the picture has more
+            than `MAX_PIXELS` pixels.
+        """
+        import tensorflow as tf
+
+        height, width = pair.generated.shape[:2]
+        if min(height, width) < self._function.smallest_side or height * width > MAX_PIXELS:
+            return None
+        images = [(image / np.iinfo(image.dtype).max)[None] for image in (pair.generated, pair.target)]
+        generated, target = (tf.constant(image, tf.float32) for image in images)
+        _, gradient = self._function.value_and_gradient(generated, self._function.references(target))
+        length = np.linalg.norm(gradient[0].numpy(), axis=-1)
+        return np.nan_to_num(length, posinf=0.0)
+
+
+def _cached_keras_weights() -> str:
+    """Where Keras keeps the file; to ask Keras itself would download it."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    return str(home / "models" / KERAS_URL.rpartition("/")[2])

@@ -1,0 +1,1 @@
+"""Read finished runs and set them against each other."""

@@ -1,0 +1,1 @@
+"""The launcher: check the request, claim the directory, run the job."""

@@ -1,0 +1,127 @@
+"""What the launcher finds out before a run starts: input files, kept fields, weights, and the run's identity."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import __version__
+from pipeline.audit.judging.rules import read_rules
+from pipeline.audit.runs.summaries import read_summary
+from pipeline.config import Config
+from pipeline.errors import UsageError
+from pipeline.launch.credentials import check_credentials
+from pipeline.launch.run_directory import fingerprint
+from pipeline.weights import ensure_weights, fetch_keras_weights
+from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsError, WeightsFile
+from transforms.losses.plan import Plan
+from transforms.reading.list_chunks import READ_ERRORS, InputFile, check_fields, detect_format, match_files
+
+_LIBRARIES = ("apache-beam", "tensorflow", "numpy", "pillow", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may start.
+
+    Attributes:
+        config: the settings, with the weights in its plan.
+        files: the input files.
+        keep: names and types of the kept fields.
+        record: the beginning of run.json.
+    """
+
+    config: Config
+    files: tuple[InputFile, ...]
+    keep: tuple[pa.Field, ...]
+    record: dict[str, Any]
+
+
+def prepare(config: Config) -> Prepared:
+    """Read the rules of the gate, find the input files, check the fields of one of them, and get the weights.
+
+    Raises:
+        UsageError: a path at gs:// needs credentials that are not there, the rules or the baseline are wrong, there
+            is no input, a field is missing, or the weights cannot be had.
+    """
+    paths = (*config.input, config.output, config.weights, config.keras_weights, config.gate, config.baseline)
+    check_credentials(paths)
+    if config.gate:
+        # Now, so that a mistake in them does not cost a night.
+        read_rules(config.gate)
+        if config.baseline:
+            read_summary(config.baseline)
+    try:
+        files = match_files(config.input)
+        keep = _kept_fields(files, config)
+        plan = _with_weights(config)
+    except (ValueError, OSError, WeightsError) as error:
+        raise UsageError(str(error)) from error
+    config = dataclasses.replace(config, plan=plan)
+    identity = _identity(config, files)
+    record = {
+        "status": "running",
+        "fingerprint": fingerprint(identity),
+        "identity": identity,
+        "versions": {name: version(name) for name in _LIBRARIES},
+        "beam_flags": list(config.beam_flags),
+        "started": time.time(),
+    }
+    return Prepared(config, tuple(files), keep, record)
+
+
+def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, ...]:
+    """The kept fields by the first file that can tell; a file that cannot is a failure of the run, later."""
+    for file in files:
+        try:
+            format = detect_format(file.path, config.input_format)
+        except (*READ_ERRORS, ValueError):
+            continue
+        if (keep := check_fields(file.path, format, config.fields)) is not None:
+            return keep
+    if config.fields.keep:
+        raise ValueError("--keep_fields: no input file could be read, so the types of the fields are not known")
+    return ()
+
+
+def _with_weights(config: Config) -> Plan:
+    plan = config.plan
+    if "lpips" in plan.networks:
+        weights = WeightsFile(config.weights or str(ensure_weights()), LPIPS_SHA256)
+        if config.weights:
+            # Those of the cache are checked already.
+            weights.check()
+        plan = dataclasses.replace(plan, lpips_weights=weights)
+    if "keras" in plan.networks:
+        path = config.keras_weights or fetch_keras_weights()
+        plan = dataclasses.replace(plan, keras_weights=WeightsFile.at(path))
+    return plan
+
+
+def _identity(config: Config, files: Sequence[InputFile]) -> dict[str, Any]:
+    plan = config.plan
+    return {
+        "version": __version__,
+        "losses": list(plan.losses),
+        "objective": str(plan.objective) if plan.objective else None,
+        "pixel_gradient": plan.pixel_gradient,
+        "precision": plan.precision,
+        "vgg": plan.vgg,
+        "vgg_layers": list(plan.vgg_layers),
+        "lpips_weights": plan.lpips_weights.sha256 if plan.lpips_weights else None,
+        "keras_weights": plan.keras_weights.sha256 if plan.keras_weights else None,
+        "input_format": config.input_format,
+        "fields": asdict(config.fields) | {"keep": list(config.fields.keep)},
+        "images": asdict(config.policy),
+        "descent": asdict(config.descent) if config.descent else None,
+        "optimized_format": config.optimized_format if config.descent else None,
+        "metrics_format": config.metrics_format,
+        "slice_by": config.slice_by,
+        "batching": asdict(config.batching) if config.batching else None,
+        "chunk_pairs": config.chunk_pairs,
+        "input": [asdict(file) for file in files],
+    }

@@ -1,0 +1,221 @@
+"""Jobs as the launcher of Dataflow's Flex Templates makes them, up to the JSON that Google would get."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.portability.api import beam_runner_api_pb2
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.storage import Client
+from support import gcs_server
+from support.audit_runs import pair
+
+REPOSITORY = Path(__file__).parents[2]
+DATAFLOW = REPOSITORY / "deploy" / "dataflow"
+SECRET = "s3cr3t-in-the-environment"
+ACCELERATOR = "type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver"
+IMAGE = "europe-docker.pkg.dev/project/pairloss/pairloss:1"
+# What Dataflow's launcher of Flex Templates gives besides the parameters.
+LAUNCHER = [
+    "--runner=DataflowRunner",
+    "--project=my-project",
+    "--region=us-central1",
+    "--job_name=nightly",
+    "--temp_location=gs://bucket/temp",
+    "--staging_location=gs://bucket/staging",
+    '--labels={"goog-dataflow-provided-template-type": "flex"}',
+]
+INPUT, OUTPUT = "--input=gs://bucket/pairs/*.parquet", "--output=gs://bucket/run"
+
+
+@dataclass
+class Launch:
+    """A launch that has ended.
+
+    Attributes:
+        code: the exit code.
+        said: what it printed.
+        objects: what is in the bucket now, and was not there before.
+    """
+
+    code: int
+    said: str
+    objects: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """The request for the job as Google would get it."""
+        job: dict[str, Any] = json.loads(self.objects["template/job_object"])
+        return job
+
+    @property
+    def pipeline(self) -> beam_runner_api_pb2.Pipeline:
+        """The graph, which goes to Google as a file."""
+        return beam_runner_api_pb2.Pipeline.FromString(self.staged("pipeline.pb"))
+
+    def staged(self, name: str) -> bytes:
+        """A file that the workers get."""
+        (found,) = (content for path, content in self.objects.items() if re.fullmatch(f"staging/[^/]+/{name}", path))
+        return found
+
+
+@pytest.fixture(scope="module")
+def gcs(tmp_path_factory) -> Iterator[gcs_server.GcsServer]:
+    with gcs_server.serve(tmp_path_factory.mktemp("gcs")) as server:
+        server.anonymous = True
+        server.create_bucket("bucket")
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([pair(number) for number in range(3)]), buffer)
+        bucket(server).blob("pairs/a.parquet").upload_from_string(buffer.getvalue())
+        yield server
+
+
+def bucket(server: gcs_server.GcsServer) -> Any:
+    client = Client(project="p", credentials=AnonymousCredentials(), client_options={"api_endpoint": server.url})
+    return client.bucket("bucket")
+
+
+def launch(server: gcs_server.GcsServer, *flags: str) -> Launch:
+    """Start the program as the launcher of Flex Templates does, with no way out of this machine."""
+    before = {blob.name for blob in bucket(server).list_blobs()}
+    environment = {**os.environ, **server.environment, "PYTHONPATH": str(REPOSITORY), "AUDIT_WEBHOOK_URL": SECRET}
+    command = [sys.executable, str(DATAFLOW / "template.py"), *LAUNCHER, *flags]
+    ended = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+    blobs = [blob for blob in bucket(server).list_blobs() if blob.name not in before]
+    return Launch(ended.returncode, ended.stderr, {blob.name: blob.download_as_bytes() for blob in blobs})
+
+
+class TestGpuJob:
+    """Launched from the template, on GPU workers, in a network of one's own."""
+
+    @pytest.fixture(scope="class")
+    def launched(self, gcs):
+        launched = launch(
+            gcs,
+            INPUT,
+            OUTPUT,
+            "--losses=mae,ssim",
+            f"--accelerator={ACCELERATOR}",
+            "--min_ram=16GB",
+            "--template_location=gs://bucket/template/job_object",
+            f"--sdk_container_image={IMAGE}",
+            "--machine_type=n2-standard-4",
+            "--max_num_workers=7",
+            "--worker_zone=us-central1-b",
+            "--subnetwork=regions/us-central1/subnetworks/inner",
+            "--service_account_email=workers@my-project.iam.gserviceaccount.com",
+        )
+        assert launched.code == 0, launched.said
+        return launched
+
+    def test_workers(self, launched):
+        environment = launched.job["environment"]
+        (pool,) = environment["workerPools"]
+        assert pool["machineType"] == "n2-standard-4"
+        assert pool["autoscalingSettings"]["maxNumWorkers"] == 7
+        assert pool["subnetwork"] == "regions/us-central1/subnetworks/inner"
+        assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {IMAGE}
+        assert environment["workerZone"] == "us-central1-b"
+        assert environment["serviceAccountEmail"] == "workers@my-project.iam.gserviceaccount.com"
+
+    def test_one_batch_at_a_time_on_a_gpu(self, launched):
+        environment = launched.job["environment"]
+        assert environment["workerPools"][0]["numThreadsPerWorker"] == 1
+        assert "no_use_multiple_sdk_containers" in environment["experiments"]
+        assert "use_multiple_sdk_containers" not in environment["experiments"]
+
+    def test_only_the_scoring_step_has_hints(self, launched):
+        components = launched.pipeline.components
+        hints = {name: dict(environment.resource_hints) for name, environment in components.environments.items()}
+        wanted = {
+            "beam:resources:accelerator:v1": ACCELERATOR.encode(),
+            "beam:resources:min_ram_bytes:v1": b"16000000000",
+        }
+        steps = {
+            step.unique_name: hints[step.environment_id]
+            for step in components.transforms.values()
+            if step.environment_id
+        }
+        hinted = {name for name, found in steps.items() if found}
+        assert hinted == {name for name in steps if name.split("/")[0] == "ScorePairs"}
+        assert "ScorePairs/Score" in hinted
+        assert all(steps[name] == wanted for name in hinted)
+
+    def test_the_image_has_what_the_workers_need(self, launched):
+        names = {path.rsplit("/", 1)[1] for path in launched.objects if path.startswith("staging/")}
+        assert not names - {"pipeline.pb", "submission_environment_dependencies.txt"}
+
+    def test_the_run_is_claimed_for_the_job(self, launched):
+        assert json.loads(launched.objects["run/run.json"])["status"] == "running"
+        assert "run/summary.json" not in launched.objects
+
+    def test_nothing_secret_leaves_the_launcher(self, launched, gcs):
+        key = json.loads(gcs.key.read_text())["private_key"].splitlines()[1]
+        for name, content in launched.objects.items():
+            found = [secret for secret in (SECRET, key) if secret.encode() in content]
+            assert not found, name
+
+    def test_the_same_request_is_accepted_again_with_other_workers(self, gcs, launched):
+        again = launch(
+            gcs,
+            INPUT,
+            OUTPUT,
+            "--losses=mae,ssim",
+            "--job_name=again",
+            "--template_location=gs://bucket/template/again",
+            f"--sdk_container_image={IMAGE}",
+            "--flexrs_goal=COST_OPTIMIZED",
+        )
+        # Refused, were it not the run that is there unfinished.
+        assert again.code == 0, again.said
+        job = json.loads(again.objects["template/again"])
+        assert job["environment"]["flexResourceSchedulingGoal"] == "FLEXRS_COST_OPTIMIZED"
+
+
+class TestSetupPackaging:
+    def test_the_workers_get_the_whole_package(self, gcs, tmp_path):
+        # A copy, for setuptools leaves its work beside setup.py.
+        for name in ("setup.py", "pyproject.toml", "README.md"):
+            shutil.copy(REPOSITORY / name, tmp_path)
+        for package in ("pipeline", "transforms"):
+            shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        launched = launch(
+            gcs,
+            INPUT,
+            "--output=gs://bucket/packaged",
+            "--losses=mae",
+            "--template_location=gs://bucket/template/job_object_packaged",
+            f"--setup_file={tmp_path}/setup.py",
+        )
+        assert launched.code == 0, launched.said
+        # The name that Beam's workers look for.
+        with tarfile.open(fileobj=io.BytesIO(launched.staged("workflow.tar.gz"))) as tar:
+            packed = {name.partition("/")[2] for name in tar.getnames()}
+        whole = {
+            str(path.relative_to(tmp_path))
+            for package in ("pipeline", "transforms")
+            for path in (tmp_path / package).rglob("*")
+            if path.is_file()
+        }
+        assert len(whole) > 50
+        assert not whole - packed
+
+
+def test_a_dry_run_leaves_no_trace(gcs):
+    launched = launch(
+        gcs, INPUT, "--output=gs://bucket/dry", "--losses=mae", "--dry_run=True", f"--sdk_container_image={IMAGE}"
+    )
+    assert launched.code == 0, launched.said
+    assert launched.objects == {}

@@ -1,0 +1,172 @@
+"""Summaries as files: read, refused with one clear message, compared, merged."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from support.audited import IDENTITY, run_of, summarized, write_run
+from support.scored import INF, Values
+
+from pipeline.audit.__main__ import main
+from pipeline.audit.runs.summaries import (
+    RunSummary,
+    check_comparable,
+    merge_summaries,
+    read_run,
+    read_summary,
+    write_summary,
+)
+from pipeline.errors import UsageError
+
+DAYS = [summarized({"mae": [0.1 * n, 0.3]}, failed=n, start=10 * n) for n in range(3)]
+
+
+@pytest.fixture
+def days(tmp_path) -> list[Path]:
+    return [write_run(tmp_path / f"day{number}", day) for number, day in enumerate(DAYS)]
+
+
+def test_read_back(days):
+    for path, day in zip(days, DAYS, strict=True):
+        assert read_run(str(path)).summary == day
+        assert read_summary(f"{path}/summary.json").summary == read_summary(str(path)).summary == day
+    assert read_run(str(days[0])).computed == {name: IDENTITY[name] for name in ("losses", "lpips_weights", "images")}
+
+
+class TestVersion1:
+    """The file is what version 0.1.0 made of `VALUES`."""
+
+    FILE = Path(__file__).parents[3] / "data" / "summary_version_1.json"
+    VALUES: ClassVar[dict[str, Values]] = {
+        "mae": [0.1, 0.2, 0.3, None],
+        "vgg_mse_keras": [1.0, 2.0, INF, 4.0],
+        "objective_of_saved": [0.5, INF, 0.25, None],
+        "steps": [1.0, 2.0, 3.0, None],
+        "ssim_optimized": [0.95, 0.85, 0.9, None],
+    }
+
+    def new(self) -> RunSummary:
+        kept = ["left", "left", "right", None]
+        return run_of(summarized(self.VALUES, failed=1, kept=kept), "new")
+
+    def test_is_read(self):
+        assert read_summary(str(self.FILE)).summary == self.new().summary
+
+    def test_merges_with_a_new_one(self, tmp_path):
+        write_summary(replace(self.new(), path=f"{tmp_path}/new.json"))
+        assert main(["merge", str(self.FILE), f"{tmp_path}/new.json", f"--output={tmp_path}/all.json"]) == 0
+        twice = merge_summaries([self.new(), self.new()], "")
+        assert read_summary(f"{tmp_path}/all.json").summary == twice.summary
+
+    def test_an_unknown_column_is_told(self, tmp_path):
+        path = tmp_path / "old.json"
+        path.write_text(self.FILE.read_text().replace('"steps"', '"strides"'))
+        with pytest.raises(UsageError, match="is no whole summary: 'strides' is missing in it"):
+            read_summary(str(path))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without(path: Path, key: str) -> None:
+    data = json.loads(path.read_text())
+    del data[key]
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "_SUCCESS").unlink(), r"has not ended, it has no _SUCCESS; the command that began it"),
+        (lambda run: (run / "summary.json").unlink(), r"has no summary: there is no .*summary.json"),
+        (lambda run: (run / "run.json").unlink(), r"is no run directory: there is no .*run.json"),
+        (lambda run: (run / "run.json").write_text("{}"), r"is no run directory: its run.json has no identity"),
+        (lambda run: cut(run / "summary.json"), r"cannot read .*summary.json: "),
+        (lambda run: (run / "summary.json").write_text("[]"), r"summary.json holds no JSON object"),
+        (lambda run: without(run / "summary.json", "losses"), r"is no whole summary: 'losses' is missing in it"),
+        (lambda run: without(run / "summary.json", "version"), r"has the layout None, not 2: score again"),
+        (lambda run: (run / "summary.json").write_bytes(b"\xff\xfe"), r"cannot read .*summary.json: "),
+    ],
+    ids=["unfinished", "no summary", "no run", "foreign", "half", "list", "part missing", "old", "binary"],
+)
+def test_what_cannot_be_read(days, damage, message):
+    damage(days[0])
+    with pytest.raises(UsageError, match=message) as caught:
+        read_run(str(days[0]))
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_scored_has_ended(tmp_path):
+    run = write_run(tmp_path / "run", summarized({"mae": []}, failed=3))
+    assert not (run / "_SUCCESS").exists()
+    assert read_run(str(run)).summary.failed == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lpips_weights", "def"), ("losses", ["mse"]), ("images", {"size_mismatch": "crop"}), ("objective", "mae")],
+)
+def test_other_numbers_are_not_compared(name, value):
+    one, other = run_of(DAYS[0], "a"), run_of(DAYS[1], "b", **{name: value})
+    with pytest.raises(UsageError, match=f"a and b cannot be compared: their {name} differ"):
+        check_comparable(one, other)
+    with pytest.raises(UsageError, match="cannot be compared"):
+        merge_summaries([one, other], "sum")
+
+
+def test_the_order_of_losses_does_not_matter(tmp_path):
+    summary = summarized({"mae": [1.0], "mse": [1.0]})
+    runs = [write_run(tmp_path / str(n), summary, losses=names) for n, names in enumerate((["mae", "mse"], ["mse", "mae"]))]  # fmt: skip # noqa: E501
+    check_comparable(*(read_run(str(run)) for run in runs))
+
+
+class TestMerge:
+    def test_equals_one_run_of_all(self, days, tmp_path, capsys):
+        arguments = ["merge", *map(str, days), f"--output={tmp_path}/all.json"]
+        assert main(arguments) == 0
+        text = (tmp_path / "all.json").read_text()
+        assert main(["merge", *map(str, days[::-1]), f"--output={tmp_path}/all.json"]) == 0
+        assert (tmp_path / "all.json").read_text() == text
+        merged = read_summary(f"{tmp_path}/all.json").summary
+        whole = merge_summaries([run_of(day) for day in DAYS], "").summary
+        assert merged == whole
+        assert (merged.scored, merged.failed, merged.chunks) == (6, 3, 3)
+        assert "6 scored pairs of 3 summaries" in capsys.readouterr().out
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["all.json", "day0", "day1", "day2"]
+
+    def test_in_two_steps(self, days, tmp_path):
+        assert main(["merge", str(days[0]), str(days[1]), f"--output={tmp_path}/two.json"]) == 0
+        assert main(["merge", f"{tmp_path}/two.json", str(days[2]), f"--output={tmp_path}/all.json"]) == 0
+        assert read_summary(f"{tmp_path}/all.json").summary == merge_summaries([run_of(d) for d in DAYS], "").summary
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["day0", "day0", "--output=all.json"], "day0 is given twice"),
+            (["day0", "--output=day1/summary.json"], "lies in a run's directory"),
+            (["day0", "--output=all"], "is no .json file"),
+            (["day0"], "--output"),
+            (["--output=all.json"], "RUN_OR_SUMMARY"),
+            (["none", "--output=all.json"], "none is no run directory"),
+            (["none.json", "--output=all.json"], "none.json has no summary"),
+            (["day0", "", "--output=all.json"], "'' is no path"),
+            (["day0", "--output=day0/_SUCCESS/all.json"], "cannot write"),
+        ],
+    )
+    def test_usage(self, days, tmp_path, monkeypatch, capsys, arguments, message):
+        monkeypatch.chdir(tmp_path)
+        assert main(["merge", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert re.match(r"error: .*\n$", error)
+        assert message in error
+        assert not (tmp_path / "all.json").exists()
+
+    def test_different_slices(self, tmp_path, capsys):
+        write_run(tmp_path / "a", summarized({"mae": [1.0]}, kept=["x"]))
+        write_run(tmp_path / "b", summarized({"mae": [1.0]}))
+        assert main(["merge", f"{tmp_path}/a", f"{tmp_path}/b", f"--output={tmp_path}/all.json"]) == 2
+        assert "slices and no slices do not add up" in capsys.readouterr().err

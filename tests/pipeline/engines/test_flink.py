@@ -1,0 +1,127 @@
+"""Runs on a real Flink cluster: the same rows as elsewhere, though processes are killed in the middle."""
+
+import os
+import signal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from support import flink_jobs, shards
+from support.pictures import encode, smooth
+from support.required import missing
+
+from deploy.flink.compare import metrics, same_table
+from deploy.flink.downloads import missing_tools
+from deploy.flink.processes import wait_until
+from deploy.flink.session_cluster import SessionCluster
+from pipeline.run import OK, main
+
+pytestmark = pytest.mark.flink
+
+PAIRS, CHUNK_PAIRS = 160, 4
+SCORE = ("--losses=lpips_vgg,sobel_l1", f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4")
+OPTIMIZE = ("--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=5", "--chunk_pairs=40")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    if tools := missing_tools():
+        missing("flink", tools)
+    # Room for a job whose launcher was killed, and for the one that resumes it.
+    with SessionCluster(slots=4) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> str:
+    rows = [
+        {"id": str(n), "generated": encode(smooth(64, 64, n), "JPEG"), "target": encode(smooth(64, 64, n))}
+        for n in range(PAIRS)
+    ]
+    path = tmp_path_factory.mktemp("input") / "pairs.parquet"
+    shards.write_parquet(path, pa.Table.from_pylist(rows))
+    return f"--input={path}"
+
+
+def score_directly(output: Path, *arguments: str) -> pa.Table:
+    assert main([f"--output={output}", "--quiet", *arguments]) == OK
+    return metrics(output)
+
+
+@pytest.fixture(scope="module")
+def scored(pairs, lpips_weights, tmp_path_factory) -> pa.Table:
+    """What `SCORE` gives without Flink."""
+    return score_directly(tmp_path_factory.mktemp("direct") / "run", pairs, *SCORE)
+
+
+@pytest.mark.parametrize("uber_jar", [False, True], ids=["job_server", "uber_jar"])
+def test_scores_the_same_bits(cluster, pairs, scored, tmp_path, uber_jar):
+    output = tmp_path / "run"
+    flink_jobs.finish(flink_jobs.start(cluster, output, pairs, *SCORE, uber_jar=uber_jar), output)
+    assert same_table(metrics(output), scored)
+    assert (output / "_SUCCESS").exists()
+    counts = flink_jobs.counted(cluster)
+    assert (counts["pairs_listed"], counts["pairs_scored"]) == (PAIRS, PAIRS)
+    assert (counts["chunks_written"], counts["chunks_found_done"]) == (PAIRS // CHUNK_PAIRS, 0)
+
+
+def test_optimizes_the_same_bits(cluster, pairs, tmp_path):
+    output, direct = tmp_path / "run", tmp_path / "direct"
+    expected = score_directly(direct, pairs, *OPTIMIZE)
+    flink_jobs.finish(flink_jobs.start(cluster, output, pairs, *OPTIMIZE), output)
+    assert same_table(metrics(output), expected)
+    images = [sorted((run / "optimized").iterdir()) for run in (output, direct)]
+    assert [path.name for path in images[0]] == [path.name for path in images[1]]
+    assert [path.read_bytes() for path in images[0]] == [path.read_bytes() for path in images[1]]
+
+
+def kill_task_manager(cluster: SessionCluster) -> None:
+    cluster.kill_task_manager()
+    cluster.start_task_manager()
+
+
+def kill_worker(cluster: SessionCluster) -> None:
+    for worker in cluster.workers():
+        os.kill(worker.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kill", [kill_task_manager, kill_worker])
+def test_lost_process_costs_no_finished_chunk(cluster, pairs, scored, tmp_path, kill):
+    output = tmp_path / "run"
+    launcher = flink_jobs.start(cluster, output, pairs, *SCORE)
+    flink_jobs.wait_for_chunks(launcher, output, 3)
+    finished = flink_jobs.chunks(output)
+    kill(cluster)
+    flink_jobs.finish(launcher, output)
+    assert same_table(metrics(output), scored)
+    assert flink_jobs.chunks(output).items() >= finished.items()
+    counts = flink_jobs.counted(cluster)
+    assert counts["chunks_found_done"] >= len(finished)
+    assert counts["chunks_found_done"] + counts["chunks_written"] == PAIRS // CHUNK_PAIRS
+
+
+@pytest.mark.parametrize("uber_jar", [False, True], ids=["job_server", "uber_jar"])
+def test_lost_launcher_is_resumed_while_its_job_goes_on(cluster, pairs, scored, tmp_path, uber_jar):
+    output = tmp_path / "run"
+    launcher = flink_jobs.start(cluster, output, pairs, *SCORE, uber_jar=uber_jar)
+    flink_jobs.wait_for_chunks(launcher, output, 3)
+    launcher.kill()
+    launcher.wait()
+    # Else it might be over before the run is resumed.
+    (worker,) = cluster.workers()
+    os.kill(worker.pid, signal.SIGSTOP)
+    finished = flink_jobs.chunks(output)
+
+    resumed = flink_jobs.start(cluster, output, pairs, *SCORE, uber_jar=uber_jar)
+    assert wait_until(lambda: len(flink_jobs.chunks(output)) > len(finished) or resumed.poll() is not None, 240)
+    os.kill(worker.pid, signal.SIGCONT)
+    flink_jobs.finish(resumed, output)
+    assert f"{len(finished)} chunks are done" in flink_jobs.told(output).read_text()
+    assert flink_jobs.counted(cluster)["chunks_found_done"] >= len(finished)
+
+    flink_jobs.wait_for_silence(cluster)
+    assert flink_jobs.failures(cluster, latest=2) == []
+    assert same_table(metrics(output), scored)
+    assert flink_jobs.chunks(output).items() >= finished.items()
+    assert (output / "_SUCCESS").exists()
+    assert not (output / "_temporary").exists()

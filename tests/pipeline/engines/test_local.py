@@ -1,0 +1,169 @@
+"""Several workers on this machine: the rows of one, the threads shared out, and a clean end whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.options.pipeline_options import DirectOptions
+from support import shards
+from support.pictures import encode, smooth
+
+from pipeline.console import progress
+from pipeline.engines.engine import beam_options
+from pipeline.errors import UsageError
+from pipeline.run import CRASH, OK, main
+from transforms.worker import threads
+
+SIZES = [(40, 56), (64, 64), (33, 70)]
+PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+THREADS = ("--direct_running_mode=multi_threading", "--direct_num_workers=2")
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory) -> Path:
+    pairs = []
+    for number in range(24):
+        target = smooth(*SIZES[number % len(SIZES)], shift=number)
+        generated = encode(target, "JPEG", quality=20 + number)
+        pairs.append({"id": f"pair/{number}", "generated": generated, "target": encode(target)})
+    path = tmp_path_factory.mktemp("input") / "pairs.parquet"
+    shards.write_parquet(path, pa.Table.from_pylist(pairs))
+    return path
+
+
+def tables(output: Path) -> list[pa.Table]:
+    directories = [output / name for name in ("metrics", "optimized") if (output / name).exists()]
+    return [pq.read_table(directory).sort_by("source") for directory in directories]
+
+
+def score(parquet: Path, output: Path, *flags: str) -> list[pa.Table]:
+    assert main([f"--input={parquet}", f"--output={output}", "--chunk_pairs=4", *flags]) == OK
+    return tables(output)
+
+
+class TestSameRows:
+    SCORE = ("--losses=lpips_vgg,ssim,sobel_l1",)
+    OPTIMIZE = ("--losses=mae", "--objective=mae + fd_l1", "--optimize", "--max_steps=3")
+
+    @pytest.fixture(scope="class")
+    def one(self, parquet, lpips_weights, tmp_path_factory) -> list[pa.Table]:
+        return score(parquet, tmp_path_factory.mktemp("one") / "run", "--quiet", *self.SCORE)
+
+    def test_processes(self, one, parquet, tmp_path, capfd, monkeypatch):
+        monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.1)
+        assert score(parquet, tmp_path / "run", *self.SCORE, *PROCESSES) == one
+        assert one[0].num_rows == 24
+        lines = capfd.readouterr().err.splitlines()
+        assert lines[0] == "listing the pairs"
+        assert "0 of 24 pairs" in lines
+        done = [int(line.split()[0]) for line in lines if " of 24 pairs" in line]
+        assert done == sorted(done)
+        assert done[-1] > 0
+
+    def test_threads(self, one, parquet, tmp_path):
+        assert score(parquet, tmp_path / "run", "--quiet", *self.SCORE, *THREADS) == one
+
+    def test_optimizing(self, parquet, tmp_path):
+        one = score(parquet, tmp_path / "one", "--quiet", *self.OPTIMIZE)
+        assert score(parquet, tmp_path / "two", "--quiet", *self.OPTIMIZE, *PROCESSES) == one
+        assert [table.num_rows for table in one] == [24, 24]
+
+
+class TestBadEnds:
+    """`mae` of many chunks: the workers take seconds to import TensorFlow, so that there is time to end them."""
+
+    @staticmethod
+    @contextmanager
+    def run(parquet: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
+        command = [sys.executable, "-m", "pipeline.run", f"--input={parquet}", f"--output={output}", "--losses=mae"]
+        launcher = subprocess.Popen(
+            [*command, "--chunk_pairs=1", *PROCESSES],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # What runs the tests may ignore Ctrl-C, and would pass that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        try:
+            yield launcher
+        finally:
+            launcher.kill()
+            launcher.communicate()
+
+    @staticmethod
+    def workers(launcher: subprocess.Popen[str]) -> list[int]:
+        """Process ids of the two workers, once they have started."""
+        deadline = time.monotonic() + 60
+        while True:
+            assert launcher.poll() is None
+            assert time.monotonic() < deadline
+            lists = [path.read_text() for path in Path(f"/proc/{launcher.pid}/task").glob("*/children")]
+            children = [int(child) for child in " ".join(lists).split()]
+            found = [child for child in children if b"sdk_worker_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+            if len(found) == 2:
+                return found
+            time.sleep(0.02)
+
+    @staticmethod
+    def told(launcher: subprocess.Popen[str]) -> list[str]:
+        _, error = launcher.communicate(timeout=60)
+        assert launcher.returncode == CRASH
+        return [line for line in error.splitlines() if " pairs" not in line]
+
+    @pytest.mark.parametrize("at_work", [False, True], ids=["as it starts", "at work"])
+    def test_killed_worker(self, parquet, tmp_path, at_work):
+        with self.run(parquet, tmp_path / "run") as launcher:
+            workers = self.workers(launcher)
+            while at_work and not (tmp_path / "run" / "metrics").exists():
+                assert launcher.poll() is None
+                time.sleep(0.002)
+            os.kill(workers[0], signal.SIGKILL)
+            first, second = self.told(launcher)
+        assert first.startswith("error: the run broke off: a worker process was killed (SIGKILL)")
+        assert "--direct_num_workers" in first
+        assert second.startswith("The same command resumes it")
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+        assert not (tmp_path / "run" / "_SUCCESS").exists()
+
+    def test_ctrl_c_leaves_no_worker(self, parquet, tmp_path):
+        with self.run(parquet, tmp_path / "run") as launcher:
+            workers = self.workers(launcher)
+            variables = Path(f"/proc/{workers[0]}/environ").read_text().split("\0")
+            launcher.send_signal(signal.SIGINT)
+            assert self.told(launcher) == [f"interrupted; the same command resumes {tmp_path}/run"]
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+        # On the way: what the workers were given of the machine.
+        assert f"{threads.VARIABLE}={max(1, threads.thread_count() // 2)}" in variables
+
+
+class TestFlags:
+    @pytest.mark.parametrize(("number", "workers"), [(0, 6), (1, 1), (3, 3)])
+    def test_number_of_workers(self, monkeypatch, number, workers):
+        monkeypatch.setattr(threads, "available_cpus", lambda: 6)
+        options = beam_options(["--direct_running_mode=multi_processing", f"--direct_num_workers={number}"])
+        assert options.view_as(DirectOptions).direct_num_workers == workers
+
+    @pytest.mark.parametrize(
+        ("flags", "told"),
+        [
+            (["--direct_num_workers=2"], ["--direct_num_workers=2", "multi_processing"]),
+            (["--direct_num_workers=0"], ["--direct_num_workers=0", "multi_processing"]),
+            ([PROCESSES[0], "--direct_num_workers=-1"], ["--direct_num_workers=-1", "negative"]),
+        ],
+        ids=str,
+    )
+    def test_wrong(self, flags, told):
+        with pytest.raises(UsageError) as caught:
+            beam_options(flags)
+        assert [part for part in told if part not in str(caught.value)] == []
+
+    def test_other_engines_have_workers_of_their_own(self):
+        beam_options(["--runner=DataflowRunner", "--direct_num_workers=2"])

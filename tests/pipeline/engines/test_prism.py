@@ -1,0 +1,85 @@
+"""Prism, Beam's local engine in Go, gives the rows that FnApiRunner gives. `make prism` builds it."""
+
+import logging
+import os
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support import shards
+from support.pictures import encode, smooth
+from support.required import missing
+
+from pipeline.run import CRASH, OK, main
+from pipeline.weights import cached_weights
+
+SIZES = [(40, 56), (64, 64), (33, 70)]
+
+
+@pytest.fixture(scope="module")
+def prism() -> str:
+    """The binary that `PRISM` names, or the one that `make prism` left in the cache."""
+    built = cached_weights().parent / f"prism-{version('apache-beam')}" / "prism"
+    path = os.environ.get("PRISM", built)
+    if not Path(path).exists():
+        missing("prism", f"there is no {path}; make prism builds one")
+    # Its farewell, "really destroying service", comes after pytest's own end.
+    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+    return f"--prism_location={path}"
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory) -> Path:
+    pairs = []
+    for number in range(20):
+        target = smooth(*SIZES[number % 3], shift=number)
+        pairs.append({"id": f"{number}", "generated": encode(target, "JPEG", quality=30), "target": encode(target)})
+    path = tmp_path_factory.mktemp("input") / "pairs.parquet"
+    shards.write_parquet(path, pa.Table.from_pylist(pairs), row_group_size=9)
+    return path
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--losses=sobel_l1,ssim,lpips_vgg", "--objective=lpips_vgg + fd_l1", "--pixel_gradient"),
+        ("--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=8"),
+    ],
+    ids=["score", "optimize"],
+)
+def test_the_same_rows(prism, parquet, lpips_weights, tmp_path, flags):
+    tables = []
+    for name, engine in (("fn_api", "--runner=FnApiRunner"), ("prism", prism)):
+        arguments = (f"--input={parquet}", f"--output={tmp_path / name}", "--chunk_pairs=6", "--quiet", *flags)
+        assert main([*arguments, engine]) == OK
+        parts = [directory for directory in ("metrics", "optimized") if (tmp_path / name / directory).exists()]
+        tables.append([pq.read_table(tmp_path / name / part).sort_by("source") for part in parts])
+    assert tables[0] == tables[1]
+    assert len(tables[0][0]) == 20
+
+
+def test_full_disk_is_told_in_one_line_and_resumed(prism, parquet, tmp_path):
+    losses = "--losses=mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
+    command = [sys.executable, "-m", "pipeline.run", f"--input={parquet}", f"--output={tmp_path / 'run'}", losses]
+    # Room for run.json, not for the metrics of so many losses.
+    limits = (2_500, 2_500)
+    broken = subprocess.run(
+        [*command, "--quiet", prism],
+        check=False,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
+    )
+    assert broken.returncode == CRASH
+    # Beside these, the worker and its threads print tracebacks of Beam's, which nobody can keep them from.
+    lines = broken.stderr.splitlines()
+    (told,) = (number for number, line in enumerate(lines) if line.startswith("error: "))
+    assert lines[told].startswith("error: the run broke off: OSError: ")
+    assert "File too large" in lines[told]
+    assert lines[told + 1].startswith("The same command resumes it")
+    assert main([*command[3:], "--quiet", prism]) == OK

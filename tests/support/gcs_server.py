@@ -1,0 +1,224 @@
+"""A Google Cloud Storage server on a free loopback port, with faults on demand, and what its clients need to use it."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from apache_beam.internal.gcp import auth
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from gcp_storage_emulator.handlers.buckets import create_bucket
+from gcp_storage_emulator.server import RequestHandler, Router
+from gcp_storage_emulator.storage import Storage
+from support.serving import serving
+
+from transforms.storage.run_files import list_files
+
+ACCOUNT = "tester@pairloss-tests.iam.gserviceaccount.com"
+TOKEN = {"access_token": "token", "expires_in": 3600, "token_type": "Bearer"}
+MESSAGES = {
+    401: "Anonymous caller does not have storage.objects.get access to the Google Cloud Storage object.",
+    403: f"{ACCOUNT} does not have storage.objects access to the Google Cloud Storage object.",
+    429: "The rate of requests is too high.",
+    503: "We encountered an internal error. Please try again.",
+}
+
+
+@dataclass
+class Fault:
+    """Requests that the server answers with an error instead of doing them.
+
+    Attributes:
+        request: pattern of the method and the unquoted path with its query, such as `POST .*name=run/metrics`.
+        status: of the answer.
+        times: how many requests; 0: all.
+        skip: how many to let pass before.
+    """
+
+    request: str
+    status: int
+    times: int = 0
+    skip: int = 0
+    seen: int = 0
+
+    def hits(self, request: str) -> bool:
+        if not re.match(self.request, request):
+            return False
+        self.seen += 1
+        return self.seen > self.skip and (not self.times or self.seen <= self.skip + self.times)
+
+
+@dataclass
+class GcsServer:
+    """The running server.
+
+    Attributes:
+        url: of its root.
+        key: file of a throw-away service account, whose tokens the server itself issues.
+        anonymous: whether it serves those without credentials.
+        faults: what to refuse.
+        requests: methods and unquoted paths of all requests since the start.
+    """
+
+    storage: Storage
+    url: str = ""
+    key: Path = Path()
+    anonymous: bool = False
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables of a program that may use the server, with the key of the account."""
+        return {**self.without_credentials, "GOOGLE_APPLICATION_CREDENTIALS": str(self.key)}
+
+    @property
+    def on_google(self) -> dict[str, str]:
+        """Those of a program on a machine of Google's, which has its credentials from the metadata server."""
+        address = self.url.removeprefix("http://")
+        changed = {"GCE_METADATA_HOST": address, "GCE_METADATA_IP": address, "NO_GCE_CHECK": "false"}
+        return self.without_credentials | changed
+
+    @property
+    def without_credentials(self) -> dict[str, str]:
+        """Those of a program on a machine that has none, whatever this one has."""
+        return {
+            "STORAGE_EMULATOR_HOST": self.url,
+            "GOOGLE_APPLICATION_CREDENTIALS": "",
+            "CLOUDSDK_CONFIG": str(self.key.parent),
+            "NO_GCE_CHECK": "true",
+            # gcsfs would look up by gRPC, which the server does not speak, what kind of bucket it has.
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+            # google-auth asks Google by HTTPS where the account may be used; nothing may leave this machine.
+            "HTTPS_PROXY": self.url,
+        }
+
+    def create_bucket(self, name: str) -> str:
+        """Make a bucket; its `gs://` path."""
+        assert create_bucket(name, self.storage)
+        return f"gs://{name}"
+
+    def directory(self, bucket: str, test: str) -> str:
+        """The `gs://` path of a directory for the test of that name."""
+        return f"gs://{bucket}/{re.sub(r'[^A-Za-z0-9]+', '-', test)}"
+
+    @contextmanager
+    def refusing(self, *faults: Fault) -> Iterator[None]:
+        """Within the context the server has these faults."""
+        self.faults.extend(faults)
+        try:
+            yield
+        finally:
+            for fault in faults:
+                self.faults.remove(fault)
+
+    def answer(self, request: str, headers: Mapping[str, str]) -> int:
+        """Status of the error to answer with; 0: none."""
+        self.requests.append(request)
+        if "authorization" not in headers and not self.anonymous:
+            return 401
+        return next((fault.status for fault in self.faults if fault.hits(request)), 0)
+
+
+class _Handler(RequestHandler):
+    def __init__(self, gcs: GcsServer, *args: Any):
+        self._gcs = gcs
+        super().__init__(gcs.storage, *args)
+
+    def _serve(self) -> None:
+        if "Metadata-Flavor" in self.headers:
+            answers = {"token": TOKEN, "?recursive=true": {"email": ACCOUNT, "scopes": []}}
+            self._reply(200, next((value for end, value in answers.items() if end in self.path), {}))
+        elif self.path == "/token":
+            self._reply(200, TOKEN)
+        elif status := self._gcs.answer(f"{self.command} {unquote(self.path)}", self.headers):
+            message = MESSAGES[status]
+            self._reply(status, {"error": {"code": status, "message": message, "errors": [{"message": message}]}})
+        else:
+            Router(self).handle(self.command)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 (the names of http.server)
+
+    def _reply(self, status: int, value: Mapping[str, Any]) -> None:
+        # What is not read, the client cannot finish sending.
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Metadata-Flavor", "Google")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+class _Server(HTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that was killed in the middle is what some tests are about.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+@contextmanager
+def serve(directory: Path) -> Iterator[GcsServer]:
+    """A server with its objects in memory; its key file lies in the directory."""
+    gcs = GcsServer(Storage(use_memory_fs=True))
+    httpd = _Server(("127.0.0.1", 0), partial(_Handler, gcs))
+    gcs.url = f"http://127.0.0.1:{httpd.server_port}"
+    gcs.key = directory / "service_account.json"
+    gcs.key.write_text(json.dumps(_service_account(f"{gcs.url}/token")))
+    with serving(httpd):
+        yield gcs
+
+
+@contextmanager
+def serve_this_process(directory: Path) -> Iterator[GcsServer]:
+    """A server that this process has access to."""
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
+    with serve(directory) as gcs, pytest.MonkeyPatch.context() as patch:
+        for name, value in gcs.environment.items():
+            patch.setenv(name, value)
+        # Beam keeps what it has once found, be it nothing.
+        patch.setattr(auth._Credentials, "_credentials_init", False)
+        yield gcs
+
+
+def put(path: str, content: bytes) -> None:
+    """Make an object."""
+    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        file.write(content)
+
+
+def get(path: str) -> bytes:
+    """The content of an object."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return file.read()
+
+
+def names(directory: str) -> list[str]:
+    """The paths of all objects below a directory, relative to it."""
+    return sorted(path.removeprefix(f"{directory}/") for path in list_files(directory, deep=True))
+
+
+def _service_account(token_uri: str) -> dict[str, str]:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {
+        "type": "service_account",
+        "project_id": "pairloss-tests",
+        "private_key_id": "throw-away",
+        "private_key": pem.decode(),
+        "client_email": ACCOUNT,
+        "token_uri": token_uri,
+    }

@@ -1,0 +1,73 @@
+"""Scored chunks made in code, for tests of summaries and of what is built on them."""
+
+import math
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from transforms.columns import Column
+from transforms.losses.catalog import LOSSES
+from transforms.losses.objective import parse_objective
+from transforms.losses.plan import Plan
+from transforms.schema import Chunk, Failure, ScoredChunk, metrics_schema
+from transforms.scoring.score import PRECISION_KEY
+from transforms.summary.distribution import Distribution, distributions
+from transforms.summary.summary import SummarizeChunks, Summary
+
+Values = list[float | None]
+INF, NAN = math.inf, math.nan
+
+
+_PLANS = [Plan(tuple(LOSSES), parse_objective("mae"), pixel_gradient=True, vgg=vgg) for vgg in ("lpips", "keras")]
+_COLUMNS = {column.name: column for plan in _PLANS for column in (*plan.columns, *plan.optimization_columns)}
+
+
+def columns_named(*names: str) -> tuple[Column, ...]:
+    """The columns of these names, as a plan makes them."""
+    return tuple(_COLUMNS[name] for name in names)
+
+
+def table(
+    columns: dict[str, Values],
+    start: int = 0,
+    kept: pa.Array | None = None,
+    precision: str = "float32",
+    sizes: Sequence[tuple[int, int]] = ((5, 4),),
+    notes: Sequence[Sequence[str]] = (("note",),),
+) -> pa.Table:
+    """Metrics with these columns; sources count from `start`, sizes (W, H) and notes take turns."""
+    count = len(next(iter(columns.values())))
+    keep = [] if kept is None else [pa.field("kept", kept.type)]
+    rows = {
+        "id": [f"id-{start + n}" for n in range(count)],
+        "source": [f"in#{start + n:04}" for n in range(count)],
+        "height": [sizes[n % len(sizes)][1] for n in range(count)],
+        "width": [sizes[n % len(sizes)][0] for n in range(count)],
+        **({} if kept is None else {"kept": kept}),
+        **{name: pa.array(values, pa.float32(), from_pandas=False) for name, values in columns.items()},
+        "notes": [list(notes[n % len(notes)]) for n in range(count)],
+    }
+    schema = metrics_schema(columns_named(*columns), keep).with_metadata({PRECISION_KEY: precision})
+    return pa.table(rows, schema=schema)
+
+
+def chunk_of(
+    metrics: pa.Table, failures: Sequence[Failure] = (), pairs: int | None = None, name: str = "in"
+) -> ScoredChunk:
+    """The metrics and failures as a chunk of so many pairs, by default of all of them."""
+    listed = len(metrics) + len(failures) if pairs is None else pairs
+    return ScoredChunk(Chunk(name, f"{name}.parquet", "parquet", 0, listed), metrics, tuple(failures))
+
+
+def summary_of(*chunks: ScoredChunk, columns: tuple[str, ...] = ("mae",), slice_by: str = "") -> Summary:
+    """The summary of these chunks, as an engine would make it in one bundle."""
+    combine = SummarizeChunks(columns_named(*columns), slice_by)
+    accumulator = combine.create_accumulator()
+    for chunk in chunks:
+        accumulator = combine.add_input(accumulator, chunk)
+    return combine.extract_output(accumulator)
+
+
+def distribution_of(values: Values, column: str = "mae") -> Distribution:
+    """The distribution of one column with these values."""
+    return distributions(table({column: values}), columns_named(column))[column]

@@ -1,0 +1,116 @@
+"""What a worker makes of its device: precision, batch, memory, and the networks of each of several devices."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from transforms.losses.devices import Device, find_devices
+from transforms.scoring.batch import PIXELS_PER_PAIR, Batching, batching_for
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu avx2 avx512f", "float32"),
+        ("fpu avx512f amx_bf16 amx_tile", "bfloat16"),
+        ("fpu avx512_bf16", "bfloat16"),
+        ("fpu not_amx_bf16", "float32"),
+    ],
+)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_auto_goes_by_the_cpu(monkeypatch, flags, precision, gradients):
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: f"model name : some\nflags : {flags}\n")
+    assert Device("CPU:0").precision("auto", gradients) == precision
+
+
+@pytest.mark.parametrize(
+    ("capability", "gradients", "precision"),
+    [
+        ((6, 1), False, "float32"),
+        ((7, 0), False, "float16"),
+        ((7, 5), False, "float16"),
+        ((7, 5), True, "float32"),
+        ((8, 0), False, "float16"),
+        ((8, 9), True, "bfloat16"),
+        ((9, 0), True, "bfloat16"),
+    ],
+)
+def test_auto_goes_by_the_gpu(capability, gradients, precision):
+    assert Device("GPU:0", 16 * GB, capability).precision("auto", gradients) == precision
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("device", [Device("CPU:0"), Device("GPU:0", 16 * GB, (6, 1))], ids=lambda device: device.name)
+def test_what_is_asked_for_is_what_is_used(device, precision):
+    assert device.precision(precision, gradients=True) == precision
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "large", "small"),
+    [
+        (0, 16, 16),
+        (0.1, 1, 16),
+        (2, 2, 32),
+        (15, 16, 256),
+        (15.5, 16, 256),
+        (22, 32, 256),
+        (40, 64, 256),
+        (141, 64, 256),
+    ],
+)
+def test_batches_follow_the_memory(gigabytes, large, small):
+    batching = batching_for(int(gigabytes * GB))
+    assert batching.pixels == large * PIXELS_PER_PAIR
+    assert min(batching.pairs, batching.pixels // (64 * 64)) == small
+    assert batching.pending_bytes == Batching.pending_bytes
+
+
+def test_this_process_has_a_device():
+    assert find_devices()
+    for device in find_devices():
+        assert device.on_gpu == (device.memory_bytes > 0)
+
+
+def test_every_device_holds_the_networks_once(lpips_weights):
+    """Two logical devices of TensorFlow stand for two GPUs; they can only be made before anything else is."""
+    program = textwrap.dedent(
+        f"""
+        import numpy as np
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+        from transforms.scoring.model_cache import hold
+        from transforms.losses.objective import parse_objective
+        from transforms.losses.plan import Plan
+        from transforms.losses.networks.weights_file import WeightsFile
+        from transforms.scoring.optimize import load_optimizer
+        from transforms.scoring.score import load_evaluator
+
+        weights = WeightsFile({lpips_weights.path!r}, {lpips_weights.sha256!r})
+        plan = Plan(("lpips_vgg", "sobel_l1"), parse_objective("lpips_vgg"), lpips_weights=weights)
+        images = np.random.default_rng(0).integers(0, 256, (2, 2, 32, 40, 3), np.uint8)
+
+        threads = [hold(load_evaluator, plan) for _ in range(4)]
+        assert [held.device.name for held in threads] == ["CPU:0", "CPU:1"] * 2
+        assert threads[0] is threads[2] and threads[1] is threads[3] and threads[0] is not threads[1]
+        for held in threads[:2]:
+            tensors = held._networks._networks["lpips"]._tensors.values()
+            assert all(tensor.device.endswith(held.device.name) for tensor in tensors), held.device
+        first, second = (held(*images) for held in threads[:2])
+        assert all(np.array_equal(first[name], second[name]) for name in first) and len(first) == 3
+
+        optimizers = [hold(load_optimizer, plan).objective for _ in range(2)]
+        assert [objective.device.name for objective in optimizers] == ["CPU:0", "CPU:1"]
+        print("both")
+        """
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.stdout == "both\n", run.stderr

@@ -1,0 +1,438 @@
+"""The evaluator: every loss of a plan at once, for batches of 8- or 16-bit images."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.as_gpu import AS_GPU
+from support.keras_file import write_keras_file
+from support.pictures import noise, smooth
+
+from transforms.losses import edges, perceptual, pixels
+from transforms.losses.catalog import LOSSES
+from transforms.losses.evaluate import Evaluator
+from transforms.losses.networks.layers import LPIPS_LAYERS
+from transforms.losses.networks.loaded import Networks
+from transforms.losses.networks.vgg16 import KERAS_PREPROCESSING, LPIPS_PREPROCESSING, Vgg16
+from transforms.losses.networks.weights_file import WeightsError, WeightsFile, load_lpips
+from transforms.losses.objective import parse_objective
+from transforms.losses.plan import EvaluationError, Plan
+
+ALL = tuple(LOSSES)
+# The smallest size, not square, at which all are defined and halvings meet odd sides.
+SIZE = 176, 164
+ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
+COMPARING = [name for name in ALL if LOSSES[name].direction != "none"]
+OF_IDENTICAL = {"psnr": np.inf, "ssim": 1.0, "ms_ssim": 1.0}
+
+
+@pytest.fixture(scope="module")
+def everything(lpips_weights):
+    return Evaluator(Plan(ALL, lpips_weights=lpips_weights))
+
+
+@pytest.fixture(scope="module")
+def keras_weights(lpips_weights, tmp_path_factory):
+    """The other network's file, with weights that are not the first's."""
+    tensors = load_lpips(lpips_weights.read())
+    changed = {name: tensor * np.float32(0.9) for name, tensor in tensors.items()}
+    return WeightsFile.at(str(write_keras_file(tmp_path_factory.mktemp("keras") / "vgg16_notop.h5", changed)))
+
+
+def pair(kind, height, width):
+    """Generated and target image, uint8 [H, W, 3]."""
+    rng = np.random.default_rng(height * 1000 + width)
+    target = smooth(height, width)
+    generated = {
+        "unrelated": noise(1, height, width),
+        "shifted": smooth(height, width, shift=20),
+        "noisy": np.clip(target + rng.normal(0, 25, target.shape), 0, 255),
+        "almost identical": np.clip(target + rng.integers(-1, 2, target.shape), 0, 255),
+        "identical": target,
+        "upside down": target[::-1],
+    }[kind]
+    return generated.astype(np.uint8), target
+
+
+def pairs(kinds, size=SIZE):
+    """Generated and target images, uint8 [B, H, W, 3]."""
+    generated, target = zip(*(pair(kind, *size) for kind in kinds), strict=True)
+    return np.stack(generated), np.stack(target)
+
+
+def as_images(pictures):
+    return pictures.astype(np.float32) / np.float32(255)
+
+
+def assert_identical(columns, rows=slice(None)):
+    """All losses that compare say of the rows that the two images are one."""
+    for name in COMPARING:
+        if name == "charbonnier":  # the mean of as many thousandths, in float32
+            np.testing.assert_allclose(columns[name][rows], 0.001, rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(columns[name][rows], OF_IDENTICAL.get(name, 0), err_msg=name)
+
+
+DIFFERENT = ["unrelated", "shifted", "noisy", "almost identical"]
+
+
+class TestBatches:
+    def test_every_loss_is_a_column_of_float32_numbers(self, everything):
+        columns = everything(*pairs(DIFFERENT))
+        assert tuple(columns) == ALL
+        for name, values in columns.items():
+            assert (values.dtype, values.shape) == (np.float32, (len(DIFFERENT),)), name
+            assert np.isfinite(values).all(), name
+
+    @pytest.mark.parametrize("order", [(3, 2, 1, 0, 0), (1,), (3, 0)])
+    def test_a_pairs_numbers_do_not_depend_on_its_batch(self, everything, order):
+        generated, target = pairs(DIFFERENT)
+        expected = everything(generated, target)
+        for name, values in everything(generated[list(order)], target[list(order)]).items():
+            np.testing.assert_allclose(values, expected[name][list(order)], rtol=1e-5, err_msg=name)
+
+    def test_nor_on_other_sizes_in_between(self, everything):
+        batch = pairs(DIFFERENT, (61, 47))
+        before = everything(*batch)
+        everything(*pairs(["noisy"] * 3, (40, 90)))
+        for name, values in everything(*batch).items():
+            np.testing.assert_array_equal(values, before[name], err_msg=name)
+
+    def test_two_threads_get_the_numbers_of_one(self, everything):
+        batches = [pairs(DIFFERENT, size) for size in ((33, 20), (17, 23), (61, 47), (17, 23), (33, 20))]
+        expected = [everything(*batch) for batch in batches]
+        with ThreadPoolExecutor(2) as threads:
+            found = list(threads.map(lambda batch: everything(*batch), batches))
+        for one, other in zip(expected, found, strict=True):
+            assert one.keys() == other.keys()
+            for name in one:
+                np.testing.assert_allclose(other[name], one[name], rtol=1e-6, err_msg=name)
+
+    def test_16_bits_score_as_the_same_8_bits(self, everything):
+        images = pairs(DIFFERENT)
+        expected = everything(*images)
+        for name, values in everything(*(pictures.astype(np.uint16) * 257 for pictures in images)).items():
+            # The graph gets the same floats; the fused kernels count in levels, and round other sums.
+            np.testing.assert_allclose(values, expected[name], rtol=1e-6, err_msg=name)
+
+    @pytest.mark.parametrize(("dtype", "step"), [(np.uint8, 1), (np.uint16, 257), (np.uint16, 1)])
+    def test_losses_get_the_exact_quotient(self, monkeypatch, dtype, step):
+        monkeypatch.setattr(pixels, "charbonnier", lambda generated, target: generated[:, 0, 0, 0])
+        full_range = np.iinfo(dtype).max
+        levels = np.arange(0, full_range + 1, step, dtype)
+        images = np.broadcast_to(levels.reshape(-1, 1, 1, 1), (len(levels), 1, 1, 3))
+        expected = levels.astype(np.float32) / np.float32(full_range)
+        values = Evaluator(Plan(("charbonnier",)))(images, images)["charbonnier"]
+        np.testing.assert_array_equal(values, expected)
+
+    def test_16_bits_are_not_cut_to_8(self):
+        evaluator = Evaluator(Plan(("mae",)))
+        target = np.zeros((1, 4, 4, 3), np.uint16)
+        assert evaluator(target + np.uint16(1), target)["mae"][0] == pytest.approx(1 / 65535)
+
+
+class TestValues:
+    def test_losses_on_networks_are_those_of_the_public_functions(self, everything, lpips_weights):
+        tensors = load_lpips(lpips_weights.read())
+        heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
+        images = pairs(DIFFERENT, (61, 47))
+        network = Vgg16(tensors, LPIPS_PREPROCESSING)
+        features = [network.features(tf.constant(as_images(pictures)), LPIPS_LAYERS) for pictures in images]
+        columns = everything(*images)
+        for name in ON_NETWORKS:
+            expected = getattr(perceptual, name)(*features, heads if name == "lpips_vgg" else LPIPS_LAYERS)
+            np.testing.assert_allclose(columns[name], expected, rtol=1e-5, err_msg=name)
+
+    def test_an_identical_pair_scores_exactly_its_best(self, everything):
+        # Among others, and as the first and the last row: the two images lie apart in the network's batch.
+        columns = everything(*pairs(["identical", "noisy", "identical"]))
+        assert_identical(columns, [0, 2])
+        assert columns["tv"][0] == columns["tv"][2] > 0
+
+    @pytest.mark.parametrize("size", [(16, 16), (17, 23), (33, 20), (61, 47)])
+    def test_an_identical_pair_scores_exactly_0_at_odd_sizes(self, everything, size):
+        columns = everything(*pairs(["noisy", "identical", "unrelated"], size))
+        for name in ON_NETWORKS:
+            assert columns[name][1] == 0, name
+
+    @pytest.mark.parametrize("level", [0, 119, 255])
+    def test_two_flat_images_are_identical(self, everything, level):
+        flat = np.full((1, *SIZE, 3), level, np.uint8)
+        assert_identical(everything(flat, flat))
+
+    def test_an_image_upside_down_is_another_image(self, everything):
+        columns = everything(*pairs(["upside down", "identical"]))
+        for name in COMPARING:
+            flipped, identical = columns[name]
+            assert (flipped > identical) == (LOSSES[name].direction == "lower"), name
+            assert not np.isclose(flipped, identical, rtol=1e-3), name
+
+    def test_the_tensorflow_head_of_the_gpu_gives_what_the_fused_one_gives(self, everything, lpips_weights):
+        plan = Plan(("lpips_vgg",), lpips_weights=lpips_weights)
+        as_on_gpu = Evaluator(plan, Networks(plan, AS_GPU))
+        images = pairs(DIFFERENT, (61, 47))
+        expected = everything(*images)["lpips_vgg"]
+        np.testing.assert_allclose(as_on_gpu(*images)["lpips_vgg"], expected, rtol=1e-6)
+
+
+class TestColumns:
+    @pytest.mark.parametrize(
+        ("size", "absent"),
+        [
+            ((160, 161), {"ms_ssim"}),
+            ((15, 40), {"ms_ssim", *ON_NETWORKS}),
+            ((10, 10), {"ms_ssim", "ssim", *ON_NETWORKS}),
+            ((1, 1), set(ALL) - {"mae", "mse", "psnr", "charbonnier"}),
+        ],
+    )
+    def test_losses_not_defined_at_a_size_are_absent(self, everything, size, absent):
+        columns = everything(noise(1, *size)[np.newaxis], noise(2, *size)[np.newaxis])
+        assert tuple(columns) == tuple(name for name in ALL if name not in absent)
+        for name, values in columns.items():
+            assert np.isfinite(values).all(), name
+
+    def test_nothing_is_defined_at_all(self):
+        one_pixel = np.zeros((2, 1, 1, 3), np.uint8)
+        assert Evaluator(Plan(("fd_l1",)))(one_pixel, one_pixel) == {}
+
+    def test_order_and_names_are_those_of_the_plan(self, lpips_weights, keras_weights):
+        plan = Plan(
+            ("style", "mae", "lpips_vgg", "vgg_mse"),
+            parse_objective("2*vgg_mse + mse"),
+            pixel_gradient=True,
+            vgg="keras",
+            lpips_weights=lpips_weights,
+            keras_weights=keras_weights,
+        )
+        columns = Evaluator(plan)(*pairs(DIFFERENT, (17, 23)))
+        assert tuple(columns) == tuple(column.name for column in plan.columns)
+        assert list(columns)[:4] == ["style_keras", "mae", "lpips_vgg", "vgg_mse_keras"]
+
+    def test_the_network_named_is_the_network_used(self, keras_weights, lpips_weights):
+        images = pairs(DIFFERENT, (17, 23))
+        plan = Plan(("vgg_mse", "style"), vgg_layers=("relu2_1", "pool3"), lpips_weights=lpips_weights)
+        of_lpips = Evaluator(plan)(*images)
+        of_keras = Evaluator(dataclasses.replace(plan, vgg="keras", keras_weights=keras_weights))(*images)
+        tensors = load_lpips(lpips_weights.read())
+        for columns, preprocessing, factor, suffix in (
+            (of_lpips, LPIPS_PREPROCESSING, 1, ""),
+            (of_keras, KERAS_PREPROCESSING, 0.9, "_keras"),
+        ):
+            network = Vgg16({name: tensor * np.float32(factor) for name, tensor in tensors.items()}, preprocessing)
+            features = [network.features(tf.constant(as_images(x)), plan.vgg_layers) for x in images]
+            for name in plan.losses:
+                expected = getattr(perceptual, name)(*features, plan.vgg_layers)
+                np.testing.assert_allclose(columns[name + suffix], expected, rtol=1e-5)
+
+    def test_shallow_layers_are_defined_for_small_images(self, lpips_weights):
+        plan = Plan(("vgg_mse", "style", "lpips_vgg"), vgg_layers=("relu2_2",), lpips_weights=lpips_weights)
+        evaluator = Evaluator(plan)
+        assert tuple(evaluator(*pairs(["noisy"], (2, 3)))) == ("vgg_mse", "style")
+        assert evaluator(*pairs(["noisy"], (1, 3))) == {}
+
+
+class TestObjective:
+    def test_is_the_weighted_sum(self, lpips_weights):
+        plan = Plan(("mae",), parse_objective("0.5 + lpips_vgg - 0.1*ssim + 2*mae"), lpips_weights=lpips_weights)
+        images = pairs(DIFFERENT, (17, 23))
+        columns = Evaluator(plan)(*images)
+        assert tuple(columns) == ("mae", "objective")
+        terms = Evaluator(Plan(("mae", "ssim", "lpips_vgg"), lpips_weights=lpips_weights))(*images)
+        expected = 0.5 + terms["lpips_vgg"] - 0.1 * terms["ssim"] + 2 * terms["mae"]
+        np.testing.assert_allclose(columns["objective"], expected, rtol=1e-6)
+        assert columns["objective"].dtype == np.float32
+
+    @pytest.mark.parametrize("pixel_gradient", [False, True])
+    def test_is_absent_where_one_of_its_losses_is_not_defined(self, pixel_gradient):
+        plan = Plan(("mae", "psnr"), parse_objective("mae + ssim"), pixel_gradient)
+        evaluator = Evaluator(plan)
+        assert tuple(evaluator(*pairs(["noisy"], (10, 30)))) == ("mae", "psnr")
+        assert tuple(evaluator(*pairs(["noisy"], (11, 30)))) == tuple(column.name for column in plan.columns)
+
+    def test_may_hold_what_has_no_gradient(self):
+        columns = Evaluator(Plan((), parse_objective("psnr + gmsd")))(*pairs(["noisy", "identical"], (9, 9)))
+        assert np.isfinite(columns["objective"][0])
+        assert columns["objective"][1] == np.inf
+
+
+class TestPixelGradient:
+    OBJECTIVE = "lpips_vgg + 0.1*fd_l1 + 0.01*vgg_mse"
+
+    @pytest.fixture(scope="class")
+    def evaluator(self, lpips_weights):
+        plan = Plan(("ssim", "lpips_vgg", "style"), parse_objective(self.OBJECTIVE), True, lpips_weights=lpips_weights)
+        return Evaluator(plan)
+
+    def test_is_that_of_the_objective_pair_by_pair(self, evaluator, lpips_weights):
+        tensors = load_lpips(lpips_weights.read())
+        network = Vgg16(tensors, LPIPS_PREPROCESSING)
+        heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
+        images = pairs(DIFFERENT, (33, 20))
+        columns = evaluator(*images)
+        for row, (generated, target) in enumerate(zip(*map(as_images, images), strict=True)):
+            generated, target = tf.constant(generated[np.newaxis]), tf.constant(target[np.newaxis])
+            with tf.GradientTape() as tape:
+                tape.watch(generated)
+                features = [network.features(x, LPIPS_LAYERS) for x in (generated, target)]
+                objective = (
+                    perceptual.lpips_vgg(*features, heads)
+                    + 0.1 * edges.fd_l1(generated, target)
+                    + 0.01 * perceptual.vgg_mse(*features, LPIPS_LAYERS)
+                )
+            gradient = tape.gradient(objective, generated).numpy().astype(np.float64)
+            found = [columns[name][row] for name in ("objective", "pixel_grad_l2", "pixel_grad_linf")]
+            expected = [objective[0], np.linalg.norm(gradient), abs(gradient).max()]
+            # A rounding error on the other side of a ReLU's kink moves a gradient more than a value: 1e-5 is seen.
+            np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+    def test_leaves_the_other_columns_as_they_are(self, evaluator, everything):
+        images = pairs(DIFFERENT, (33, 20))
+        expected = everything(*images)
+        columns = evaluator(*images)
+        for name in evaluator.plan.losses:
+            np.testing.assert_allclose(columns[name], expected[name], rtol=1e-5, err_msg=name)
+
+    def test_does_not_depend_on_the_batch(self, evaluator):
+        generated, target = pairs(DIFFERENT, (17, 23))
+        expected = evaluator(generated, target)
+        for rows in ([2], [3, 0], [1, 1, 2, 3, 0]):
+            for name, values in evaluator(generated[rows], target[rows]).items():
+                np.testing.assert_allclose(values, expected[name][rows], rtol=1e-5, err_msg=name)
+
+    def test_of_an_identical_pair_is_exactly_0_for_all_losses_together(self, lpips_weights):
+        # Each is 0 where it has its minimum; were one not, nothing would make up for it to the last bit.
+        losses = [name for name in COMPARING if LOSSES[name].differentiable]
+        plan = Plan((), parse_objective(" + ".join(losses)), True, lpips_weights=lpips_weights)
+        columns = Evaluator(plan)(*pairs(["identical", "noisy"]))
+        for name in ("pixel_grad_l2", "pixel_grad_linf"):
+            assert columns[name][0] == 0
+            assert np.isfinite(columns[name][1])
+            assert columns[name][1] > 0
+
+    @pytest.mark.parametrize("level", [0, 255])
+    def test_of_two_flat_images_is_exactly_0(self, evaluator, level):
+        flat = np.full((1, 17, 23, 3), level, np.uint8)
+        columns = evaluator(flat, flat)
+        assert columns["pixel_grad_l2"] == columns["pixel_grad_linf"] == columns["objective"] == 0
+
+
+class TestBfloat16:
+    @pytest.fixture(scope="class")
+    def coarse(self, lpips_weights):
+        return Evaluator(Plan(ALL, precision="bfloat16", lpips_weights=lpips_weights))
+
+    def test_is_near_float32(self, coarse, everything):
+        images = pairs(DIFFERENT)
+        expected = everything(*images)
+        for name, values in coarse(*images).items():
+            if name not in ON_NETWORKS:
+                np.testing.assert_array_equal(values, expected[name], err_msg=name)
+                continue
+            np.testing.assert_allclose(values[:-1], expected[name][:-1], rtol=2e-2, err_msg=name)
+            # The difference of the almost identical pair, the last, all but drowns in the features' own 8 bits.
+            np.testing.assert_allclose(values[-1], expected[name][-1], rtol=0.1, err_msg=name)
+        np.testing.assert_allclose(coarse(*images)["lpips_vgg"], expected["lpips_vgg"], rtol=2e-2, atol=6e-3)
+
+    def test_an_identical_pair_scores_exactly_its_best(self, coarse):
+        assert_identical(coarse(*pairs(["noisy", "identical"])), 1)
+
+    def test_batch_mates_do_not_matter(self, coarse):
+        generated, target = pairs(DIFFERENT, (33, 20))
+        expected = coarse(generated, target)
+        for name, values in coarse(generated[[3, 1]], target[[3, 1]]).items():
+            np.testing.assert_allclose(values, expected[name][[3, 1]], rtol=1e-5, err_msg=name)
+
+    def test_the_gradient_is_near_that_of_float32(self, lpips_weights):
+        plan = Plan((), parse_objective("lpips_vgg"), True, lpips_weights=lpips_weights)
+        # Noise in them: of smooth drawings bfloat16 makes ties between neighbours, and a max-pooling picks another.
+        images = pairs(["unrelated", "noisy", "identical"], (33, 20))
+        exact, coarse = (Evaluator(dataclasses.replace(plan, precision=p))(*images) for p in ("float32", "bfloat16"))
+        np.testing.assert_allclose(coarse["pixel_grad_l2"], exact["pixel_grad_l2"], rtol=5e-2)
+        assert coarse["pixel_grad_l2"][-1] == 0
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+    def test_what_is_asked_for_is_what_is_used(self, precision):
+        assert Evaluator(Plan(("mae",), precision=precision)).precision == precision
+
+    def test_float16_is_finer_than_bfloat16(self, lpips_weights):
+        plan = Plan(("lpips_vgg", "vgg_mse", "style"), lpips_weights=lpips_weights)
+        images = pairs(DIFFERENT, (61, 47))
+        exact = Evaluator(plan)(*images)
+        half = Evaluator(dataclasses.replace(plan, precision="float16"))(*images)
+        for name, values in half.items():
+            np.testing.assert_allclose(values, exact[name], rtol=2e-3, err_msg=name)  # float16's 2**-11 over 13 layers
+
+
+class TestWorkDone:
+    def test_one_trace_per_losses_and_type_whatever_the_sizes(self, monkeypatch):
+        traces = []
+        monkeypatch.setattr(pixels, "charbonnier", lambda generated, target: traces.append(1) or generated[:, 0, 0, 0])
+        evaluator = Evaluator(Plan(("charbonnier", "multiscale_fd")))
+
+        def call(dtype, *shapes):
+            for shape in shapes:
+                evaluator(np.zeros((*shape, 3), dtype), np.zeros((*shape, 3), dtype))
+            return len(traces)
+
+        assert call(np.uint8, (1, 11, 11)) == 1
+        assert call(np.uint8, (3, 12, 40), (1, 33, 17), (8, 11, 11)) == 1
+        assert call(np.uint8, (1, 4, 4), (2, 8, 50)) == 2, "without multiscale_fd: other losses"
+        assert call(np.uint16, (1, 11, 11), (5, 20, 13)) == 3
+        assert call(np.uint8, (2, 14, 14), (1, 5, 6)) == 3
+
+    @pytest.mark.parametrize(
+        ("losses", "layers", "pixel_gradient", "convolutions"),
+        [
+            (("mae",), LPIPS_LAYERS, False, 0),
+            (("vgg_mse", "style"), ("relu1_1", "relu2_2"), False, 4),
+            (("vgg_mse", "lpips_vgg", "style"), ("pool2",), False, 13),
+            # Generated and target image apart: the target's features need no gradient.
+            (("vgg_mse",), ("relu3_1",), True, 10),
+        ],
+    )
+    def test_one_pass_serves_all_losses_and_ends_at_the_deepest_layer(
+        self, monkeypatch, lpips_weights, losses, layers, pixel_gradient, convolutions
+    ):
+        counted, convolve = [], tf.nn.conv2d
+        monkeypatch.setattr(tf.nn, "conv2d", lambda *args: counted.append(1) or convolve(*args))
+        objective = parse_objective("vgg_mse") if pixel_gradient else None
+        plan = Plan(losses, objective, pixel_gradient, vgg_layers=layers, lpips_weights=lpips_weights)
+        assert tuple(Evaluator(plan)(*pairs(["noisy"], (16, 16)))) == tuple(column.name for column in plan.columns)
+        assert len(counted) == convolutions
+
+    def test_no_network_is_loaded_where_no_loss_needs_it(self, keras_weights):
+        absent = WeightsFile("absent.safetensors", "0" * 64)
+        images = pairs(["noisy"], (16, 16))
+        assert list(Evaluator(Plan(("mae", "ssim"), lpips_weights=absent))(*images)) == ["mae", "ssim"]
+        plan = Plan(("vgg_mse",), vgg="keras", lpips_weights=absent, keras_weights=keras_weights)
+        assert list(Evaluator(plan)(*images)) == ["vgg_mse_keras"]
+
+
+class TestErrors:
+    @pytest.mark.parametrize("loss", ["lpips_vgg", "vgg_mse"])
+    def test_weights_that_are_not_those_of_the_plan(self, loss, lpips_weights, keras_weights):
+        swapped = dataclasses.replace(lpips_weights, sha256=keras_weights.sha256)
+        plan = Plan((loss,), vgg="keras", lpips_weights=swapped, keras_weights=WeightsFile("absent.h5", "0" * 64))
+        with pytest.raises(WeightsError, match=r"expected|cannot read the weights at absent\.h5"):
+            Evaluator(plan)
+
+    @pytest.mark.parametrize(
+        ("shape", "dtype"),
+        [((2, 9, 8, 3), "uint8"), ((1, 8, 8, 3), "uint8"), ((2, 8, 1, 3), "uint8"), ((2, 8, 8, 3), "uint16")],
+    )
+    def test_images_that_do_not_match(self, shape, dtype):
+        evaluator = Evaluator(Plan(("mae",)))
+        with pytest.raises(EvaluationError, match=r"differ: uint8\[2, 8, 8, 3\] and "):
+            evaluator(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(shape, dtype))
+
+    @pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError(None, None, "OOM"), MemoryError("OOM")])
+    def test_want_of_memory(self, monkeypatch, error):
+        def exhaust(generated, target):
+            raise error
+
+        monkeypatch.setattr(pixels, "charbonnier", exhaust)
+        images = np.zeros((1, 4, 4, 3), np.uint8)
+        with pytest.raises(EvaluationError, match=f"{type(error).__name__}: .*OOM"):
+            Evaluator(Plan(("charbonnier",)))(images, images)

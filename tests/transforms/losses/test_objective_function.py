@@ -1,0 +1,123 @@
+"""The objective as a function of the generated images."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.as_gpu import AS_GPU
+from support.pictures import noise, smooth
+
+from transforms.losses.evaluate import Evaluator
+from transforms.losses.networks.loaded import Networks
+from transforms.losses.objective import parse_objective
+from transforms.losses.objective_function import ObjectiveFunction
+from transforms.losses.plan import Plan
+
+OBJECTIVE = "0.5 + 2*lpips_vgg + 0.1*fd_l1 - 0.2*ssim + 0.01*vgg_mse"
+
+
+def plan_of(objective, weights=None, precision="float32"):
+    return Plan(("mae",), parse_objective(objective), True, precision, lpips_weights=weights)
+
+
+def pictures(height=33, width=20):
+    """A noisy, an unrelated, an identical, a flat and an almost identical pair, uint8."""
+    target = np.stack([smooth(height, width)] * 5)
+    target[3] = 7
+    generated = target.copy()
+    generated[0] = np.clip(target[0] + np.random.default_rng(1).normal(0, 25, target[0].shape), 0, 255)
+    generated[1] = noise(1, height, width)
+    generated[3] = 90
+    generated[4, 5, 5] ^= 1
+    return generated, target
+
+
+def as_images(levels):
+    return tf.constant(levels.astype(np.float32) / np.float32(255))
+
+
+def plain_gradient(networks, objective, generated, target):
+    """By TensorFlow alone, without what is fused or kept."""
+    with tf.GradientTape() as tape:
+        tape.watch(generated)
+        features = [networks.features(images, objective.losses) for images in (generated, target)]
+        values = {name: networks.value(name, generated, target, *features) for name in objective.losses}
+        total = objective.evaluate(values)
+    return total, tape.gradient(total, generated)
+
+
+@pytest.mark.parametrize(("precision", "rtol"), [("float32", 1e-4), ("bfloat16", 3e-2)])
+def test_value_and_gradient_are_those_of_plain_tensorflow(lpips_weights, precision, rtol):
+    plan = plan_of(OBJECTIVE, lpips_weights, precision)
+    networks = Networks(plan)
+    generated, target = map(as_images, pictures())
+    function = ObjectiveFunction(plan, networks)
+    references = function.references(target)
+    values, gradients = function.value_and_gradient(generated, references)
+    expected_values, expected = plain_gradient(networks, plan.objective, generated, target)
+    np.testing.assert_allclose(values, expected_values, rtol=1e-5)
+    np.testing.assert_allclose(function.value(generated, references), values, rtol=1e-6)
+    for row in (0, 1, 3):
+        np.testing.assert_allclose(gradients[row], expected[row], atol=rtol * np.abs(expected[row]).max())
+
+
+def test_the_tensorflow_form_of_the_gpu_gives_the_same(lpips_weights):
+    plan = plan_of(OBJECTIVE, lpips_weights)
+    generated, target = map(as_images, pictures())
+    networks = Networks(plan)
+    fused = ObjectiveFunction(plan, networks)
+    plain = ObjectiveFunction(plan, Networks(plan, AS_GPU))
+    results = [f.value_and_gradient(generated, f.references(target)) for f in (fused, plain)]
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_value_is_what_scoring_gives(lpips_weights):
+    plan = plan_of(OBJECTIVE, lpips_weights)
+    images = pictures()
+    function = ObjectiveFunction(plan)
+    values = function.value(as_images(images[0]), function.references(as_images(images[1])))
+    np.testing.assert_allclose(values, Evaluator(plan)(*images)["objective"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_identical_pair_has_no_gradient(lpips_weights, precision):
+    function = ObjectiveFunction(plan_of(OBJECTIVE, lpips_weights, precision))
+    generated, target = map(as_images, pictures())
+    _, gradients = function.value_and_gradient(generated, function.references(target))
+    assert np.abs(gradients).max(axis=(1, 2, 3))[2] == 0
+    assert (np.abs(gradients).max(axis=(1, 2, 3))[[0, 1, 3, 4]] > 0).all()
+    assert np.isfinite(gradients).all()
+
+
+def test_roughness_has_a_gradient_for_an_identical_pair_too():
+    function = ObjectiveFunction(plan_of("mse + tv"))
+    _, target = map(as_images, pictures())
+    _, gradients = function.value_and_gradient(target, function.references(target))
+    assert np.abs(gradients[2]).max() > 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_rows_do_not_depend_on_their_neighbours(lpips_weights, precision):
+    function = ObjectiveFunction(plan_of(OBJECTIVE, lpips_weights, precision))
+    generated, target = map(as_images, pictures())
+    whole = function.value_and_gradient(generated, function.references(target))
+    for rows in ([1], [4, 0, 1]):
+        some = tf.gather(generated, rows)
+        part = function.value_and_gradient(some, function.references(tf.gather(target, rows)))
+        for found, expected in zip(part, whole, strict=True):
+            expected = expected.numpy()[rows]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("objective", "side"), [("mse", 1), ("fd_l1 + mae", 2), ("lpips_vgg + ms_ssim", 161)])
+def test_smallest_side_is_that_of_the_neediest_loss(lpips_weights, objective, side):
+    assert ObjectiveFunction(plan_of(objective, lpips_weights)).smallest_side == side
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [(Plan(("mae",)), "no objective"), (plan_of("mse + psnr"), "psnr has no usable gradient")],
+)
+def test_what_cannot_be_minimized_is_refused(plan, message):
+    with pytest.raises(ValueError, match=message):
+        ObjectiveFunction(plan)

@@ -1,0 +1,265 @@
+"""The losses on VGG16's features, with the published weights."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support import reference
+from support.pictures import noise, smooth
+
+from benchmarks.lpips_reference import reference_pairs
+from transforms.losses import perceptual
+from transforms.losses.networks.layers import LPIPS_LAYERS
+from transforms.losses.networks.vgg16 import LPIPS_PREPROCESSING, Vgg16
+from transforms.losses.networks.weights_file import load_lpips
+
+LOSSES = ["lpips_vgg", "vgg_mse", "style"]
+SIZES = [(16, 16), (17, 23), (33, 20)]
+REFERENCE = Path(__file__).parents[2] / "data" / "lpips_reference.json"
+ORIGINAL = json.loads(REFERENCE.read_text(encoding="utf-8"))["cases"]
+
+
+class Networks:
+    """The losses as functions of images, as the package and as the reference compute them."""
+
+    def __init__(self, tensors):
+        self.tensors = tensors
+        self.heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
+        self.vgg = Vgg16(tensors, LPIPS_PREPROCESSING)
+
+    def loss(self, name, generated, target):
+        """[B] of float32 tensors [B, H, W, 3]."""
+        features = (self.vgg.features(images, LPIPS_LAYERS) for images in (generated, target))
+        return getattr(perceptual, name)(*features, self.heads if name == "lpips_vgg" else LPIPS_LAYERS)
+
+    def reference(self, name, generated, target):
+        """One number, of float64 arrays [H, W, 3]."""
+        inputs = map(reference.lpips_input, (generated, target))
+        features = (reference.vgg16_features(x, self.tensors) for x in inputs)
+        return getattr(reference, name)(*features, self.heads if name == "lpips_vgg" else LPIPS_LAYERS)
+
+    def gradient(self, name, generated, target):
+        """Value [B] and gradient [B, H, W, 3] to the generated images, of float32 arrays [B, H, W, 3]."""
+        generated = tf.constant(generated)
+        with tf.GradientTape() as tape:
+            tape.watch(generated)
+            values = self.loss(name, generated, tf.constant(target))
+        return values.numpy(), tape.gradient(values, generated).numpy()
+
+
+@pytest.fixture(scope="module")
+def networks(lpips_weights):
+    return Networks(load_lpips(lpips_weights.read()))
+
+
+@functools.cache
+def pair(kind, height, width):
+    """Generated and target image [H, W, 3], float32 in [0, 1]."""
+    rng = np.random.default_rng(height * 1000 + width)
+    target = smooth(height, width)
+    generated = {
+        "unrelated": noise(1, height, width),
+        "shifted": smooth(height, width, shift=20),
+        "noisy": np.clip(target + rng.normal(0, 25, target.shape), 0, 255),
+        "almost identical": np.clip(target + rng.integers(-1, 2, target.shape), 0, 255),
+    }[kind]
+    return tuple(np.rint(image).astype(np.float32) / np.float32(255) for image in (generated, target))
+
+
+@pytest.mark.parametrize("kind", ["unrelated", "shifted", "noisy", "almost identical"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_equals_the_float64_reference(networks, name, size, kind):
+    generated, target = pair(kind, *size)
+    value = networks.loss(name, generated[np.newaxis], target[np.newaxis]).numpy()
+    assert value.shape == (1,)
+    expected = networks.reference(name, generated.astype(np.float64), target.astype(np.float64))
+    # Features are good to 1e-6 or so of their size. Of almost identical pairs their difference is a hundredth of
+    # that, but errors of thousands of numbers average out: 2e-6 is the worst seen.
+    assert value[0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pair", "case"), zip(reference_pairs(), ORIGINAL, strict=True), ids=[case["name"] for case in ORIGINAL]
+)
+def test_lpips_equals_the_original_implementation(networks, pair, case):
+    assert (pair.name, pair.sha256) == (case["name"], case["sha256"]), "not the pixels the original scored"
+    images = ((image[np.newaxis] / np.float32(255)).astype(np.float32) for image in (pair.generated, pair.target))
+    (value,), gradient = networks.gradient("lpips_vgg", *images)
+    # The stored numbers are of float64. The pair that differs by one level in one pixel is all cancellation: there
+    # the original's own float32 is 2e-5 off. Hence the absolute terms; other pairs are 1e-2 and more.
+    assert value == pytest.approx(case["value"], rel=1e-5, abs=1e-10)
+    assert np.linalg.norm(gradient) == pytest.approx(case["gradient_l2"], rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_equals_central_differences_of_the_reference(networks, name):
+    generated, target = pair("noisy", 17, 23)
+    _, (gradient,) = networks.gradient(name, generated[np.newaxis], target[np.newaxis])
+    gradient = gradient.astype(np.float64)
+    rng = np.random.default_rng(5)
+    # In float64 a step this small crosses hardly a ReLU's kink, and still leaves the difference 8 digits; float32
+    # values would need a step that crosses thousands.
+    step = 1e-7
+    for direction in (np.sign(gradient), rng.normal(size=target.shape), rng.normal(size=target.shape)):
+        ahead, behind = (
+            networks.reference(name, generated + s * direction, target.astype(np.float64)) for s in (step, -step)
+        )
+        scale = np.linalg.norm(gradient) * np.linalg.norm(direction)
+        # The float32 gradient has 5 digits or so.
+        assert np.vdot(gradient, direction) == pytest.approx((ahead - behind) / (2 * step), abs=2e-5 * scale)
+
+
+@pytest.mark.parametrize("image", ["noise", "smooth", "black", "gray", "white"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_identical_pair_scores_exactly_0_and_pulls_nowhere(networks, name, image):
+    images = {
+        "noise": noise(3, 17, 23),
+        "smooth": smooth(17, 23),
+        "black": np.zeros((17, 23, 3)),
+        "gray": np.full((17, 23, 3), 119),
+        "white": np.full((17, 23, 3), 255),
+    }[image].astype(np.float32)[np.newaxis] / np.float32(255)
+    value, gradient = networks.gradient(name, images, images)
+    assert value == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("levels", [(0, 255), (255, 0), (119, 0)])
+@pytest.mark.parametrize("name", LOSSES)
+def test_flat_images_are_told_apart_with_a_finite_gradient(networks, name, levels):
+    generated, target = (np.full((1, 17, 23, 3), level / 255, np.float32) for level in levels)
+    value, gradient = networks.gradient(name, generated, target)
+    assert value > 0
+    assert np.isfinite(gradient).all()
+    assert gradient.any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_image_upside_down_is_another_image(networks, name):
+    _, target = pair("shifted", 33, 20)
+    assert networks.loss(name, target[np.newaxis, ::-1], target[np.newaxis]) > 1e-3
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_batch_mates_do_not_matter(networks, name):
+    pairs = [pair(kind, 17, 23) for kind in ("unrelated", "noisy", "almost identical")]
+    together, gradients = networks.gradient(name, *map(np.stack, zip(*pairs, strict=True)))
+    assert together.dtype == np.float32
+    for row, (generated, target) in enumerate(pairs):
+        (alone,), (gradient,) = networks.gradient(name, generated[np.newaxis], target[np.newaxis])
+        assert together[row] == pytest.approx(alone, rel=1e-5)
+        np.testing.assert_allclose(gradients[row], gradient, rtol=0, atol=1e-5 * np.abs(gradient).max())
+
+
+def made_up(*rows, channels=4):
+    """Features of one layer [B, 1, 2, C], float32; each row gives the level of its two pixels."""
+    levels = np.array(rows, np.float32).reshape(len(rows), 1, 2, 1)
+    return {"relu1_2": tf.constant(levels * np.arange(1, channels + 1, dtype=np.float32))}
+
+
+def made_up_loss(name, generated, target):
+    heads = {"relu1_2": np.array([1, 0, 2, 3], np.float32)}
+    return getattr(perceptual, name)(generated, target, heads if name == "lpips_vgg" else ["relu1_2"])
+
+
+def test_values_by_hand():
+    generated, target = made_up([1, 0], [2, 0]), made_up([0, 0], [1, 1])
+    squares = np.arange(1, 5) ** 2
+    # LPIPS sees directions: against nothing, a unit vector; against the same direction, 0.
+    half_unit = (squares * [1, 0, 2, 3]).sum() / 30 / 2
+    np.testing.assert_allclose(made_up_loss("lpips_vgg", generated, target), [half_unit, half_unit], rtol=1e-6)
+    np.testing.assert_allclose(made_up_loss("vgg_mse", generated, target), [30 / 8, 2 * 30 / 8], rtol=1e-6)
+    outer_squares = np.mean(np.outer(np.arange(1, 5), np.arange(1, 5)) ** 2)
+    # Gram matrices over 2 pixels: vvᵀ times (1 + 0) / 2 against 0, and (4 + 0) / 2 against (1 + 1) / 2.
+    np.testing.assert_allclose(made_up_loss("style", generated, target), [outer_squares / 4, outer_squares], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("generated", "target"), [([0, 0], [0, 0]), ([0, 1], [1, 0]), ([0, 0], [1, 2])])
+@pytest.mark.parametrize("name", LOSSES)
+def test_pixels_without_features_give_no_nan(name, generated, target):
+    features = made_up(generated)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        value = made_up_loss(name, features, made_up(target))
+    gradient = tape.gradient(value, features)["relu1_2"].numpy()
+    assert np.isfinite(value).all()
+    assert np.isfinite(gradient).all()
+    if generated == target:
+        assert value == 0
+        assert not gradient.any()
+
+
+def test_style_does_not_see_where_a_texture_is():
+    generated, target = made_up([1, 2]), made_up([2, 1])
+    assert made_up_loss("style", generated, target) == 0
+    assert made_up_loss("vgg_mse", generated, target) > 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_bfloat16_features_are_summed_in_float32(name):
+    rng = np.random.default_rng(0)
+    generated, target = (
+        {"relu1_2": tf.constant(rng.random((2, 9, 7, 4)), tf.bfloat16)} for _ in ("generated", "target")
+    )
+    exact = ({"relu1_2": tf.cast(features["relu1_2"], tf.float32)} for features in (generated, target))
+    values = made_up_loss(name, generated, target)
+    assert values.dtype == tf.float32
+    np.testing.assert_array_equal(values, made_up_loss(name, *exact))
+
+
+@pytest.mark.parametrize("name", ["vgg_mse", "style"])
+def test_layers_are_added_up(name):
+    rng = np.random.default_rng(1)
+    generated, target = (
+        {layer: tf.constant(rng.random((2, 3, 5, 6), np.float32)) for layer in ("relu1_1", "pool3", "relu5_1")}
+        for _ in ("generated", "target")
+    )
+    loss = getattr(perceptual, name)
+    apart = loss(generated, target, ["relu1_1"]) + loss(generated, target, ["pool3"])
+    np.testing.assert_allclose(loss(generated, target, ["relu1_1", "pool3"]), apart, rtol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_any_number_of_threads(threads):
+    """Batched products of TensorFlow 2.21 are wrong for these shapes with several threads, or break the process off."""
+    program = textwrap.dedent(
+        """
+        import numpy as np
+        import tensorflow as tf
+
+        from transforms.losses import perceptual
+
+        rng = np.random.default_rng(0)
+        weights = rng.random(512, np.float32)
+
+        def unit(x):
+            return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+        def gram(x):
+            flat = x.reshape(len(x), -1, 512)
+            return np.einsum("bic,bid->bcd", flat, flat, optimize=True) / flat.shape[1]
+
+        lpips = tf.function(lambda g, t: perceptual.lpips_vgg({"x": g}, {"x": t}, {"x": tf.constant(weights)}))
+        style = tf.function(lambda g, t: perceptual.style({"x": g}, {"x": t}, ["x"]))
+        for shape in ((7, 1, 18, 512), (3, 1, 18, 512), (7, 2, 18, 512), (2, 16, 16, 512)):
+            pair = rng.random((2, *shape), np.float32)
+            exact = pair.astype(np.float64)
+            distance = ((unit(exact[0]) - unit(exact[1])) ** 2 @ weights).mean((1, 2))
+            difference = ((gram(exact[0]) - gram(exact[1])) ** 2).mean((1, 2))
+            for _ in range(10):
+                np.testing.assert_allclose(lpips(*pair), distance, rtol=1e-5)
+                np.testing.assert_allclose(style(*pair), difference, rtol=1e-4)
+        print("right")
+        """
+    )
+    variables = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=variables)
+    assert run.stdout == "right\n", f"exit code {run.returncode}: {run.stderr[-2000:]}"

@@ -1,0 +1,120 @@
+import dataclasses
+
+import pytest
+
+from transforms.losses.catalog import LOSSES
+from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS, smallest_side
+from transforms.losses.objective import parse_objective
+from transforms.losses.plan import Plan
+
+
+def test_layers_are_those_of_vgg16_in_their_order():
+    blocks = (
+        ("relu1_1", "relu1_2", "pool1"),
+        ("relu2_1", "relu2_2", "pool2"),
+        ("relu3_1", "relu3_2", "relu3_3", "pool3"),
+        ("relu4_1", "relu4_2", "relu4_3", "pool4"),
+        ("relu5_1", "relu5_2", "relu5_3", "pool5"),
+    )
+    assert tuple(layer for block in blocks for layer in block) == LAYERS
+
+
+@pytest.mark.parametrize(
+    ("layers", "side"),
+    [
+        (["relu1_1"], 1),
+        (["relu1_2"], 1),
+        (["pool1"], 2),
+        (["relu2_1"], 2),
+        (["pool2"], 4),
+        (["relu3_3"], 4),
+        (["pool3"], 8),
+        (["relu4_2"], 8),
+        (["pool4"], 16),
+        (["relu5_1"], 16),
+        (["pool5"], 32),
+        (["pool5", "relu1_1"], 32),
+        (["relu2_2", "relu3_1", "relu1_1"], 4),
+        (LPIPS_LAYERS, 16),
+    ],
+)
+def test_smallest_side_of_layers(layers, side):
+    assert smallest_side(layers) == side
+
+
+@pytest.mark.parametrize(
+    ("plan", "columns"),
+    [
+        (Plan(("mae",)), ("mae",)),
+        (Plan(("style", "mae", "vgg_mse", "lpips_vgg")), ("style", "mae", "vgg_mse", "lpips_vgg")),
+        (
+            Plan(("style", "mae", "vgg_mse", "lpips_vgg"), vgg="keras"),
+            ("style_keras", "mae", "vgg_mse_keras", "lpips_vgg"),
+        ),
+        (Plan(("psnr",), parse_objective("mae")), ("psnr", "objective")),
+        (
+            Plan(("mae",), parse_objective("vgg_mse"), pixel_gradient=True, vgg="keras"),
+            ("mae", "objective", "pixel_grad_l2", "pixel_grad_linf"),
+        ),
+    ],
+)
+def test_columns(plan, columns):
+    assert tuple(column.name for column in plan.columns) == columns
+
+
+ALL = tuple(LOSSES)
+
+
+@pytest.mark.parametrize(
+    ("size", "absent"),
+    [
+        ((161, 161), set()),
+        ((160, 4000), {"ms_ssim"}),
+        ((4000, 160), {"ms_ssim"}),
+        ((16, 16), {"ms_ssim"}),
+        ((15, 40), {"ms_ssim", "lpips_vgg", "vgg_mse", "style"}),
+        ((10, 10), {"ms_ssim", "lpips_vgg", "vgg_mse", "style", "ssim"}),
+        ((8, 9), {"ms_ssim", "lpips_vgg", "vgg_mse", "style", "ssim", "multiscale_fd"}),
+        ((1, 1), set(ALL) - {"mae", "mse", "psnr", "charbonnier"}),
+    ],
+)
+def test_computes_what_is_defined_at_a_size(size, absent):
+    assert Plan(ALL).computed(*size) == tuple(name for name in ALL if name not in absent)
+
+
+@pytest.mark.parametrize(
+    ("layers", "side"), [(("relu1_2",), 1), (("relu3_1", "relu2_2"), 4), (LPIPS_LAYERS, 16), (("pool5",), 32)]
+)
+def test_chosen_layers_decide_the_smallest_side_of_the_losses_on_them(layers, side):
+    plan = Plan(("vgg_mse", "lpips_vgg", "style"), vgg_layers=layers)
+    assert [plan.smallest_side(name) for name in plan.losses] == [side, 16, side]
+
+
+def test_the_objectives_losses_are_computed_once_and_come_last():
+    plan = Plan(("ssim", "mae"), parse_objective("fd_l1 + mae + ssim"))
+    assert plan.objective_losses == ("mae", "fd_l1", "ssim")
+    assert plan.computed(20, 20) == ("ssim", "mae", "fd_l1")
+    assert plan.computed(5, 5) == ("mae", "fd_l1")
+
+
+@pytest.mark.parametrize(
+    ("vgg", "losses", "of_lpips", "of_keras"),
+    [
+        ("lpips", ("mae", "ssim"), (), ()),
+        ("lpips", ("lpips_vgg",), LPIPS_LAYERS, ()),
+        ("lpips", ("style",), ("pool3", "relu2_2"), ()),
+        ("lpips", ("mae", "vgg_mse", "style"), ("pool3", "relu2_2"), ()),
+        ("lpips", ("vgg_mse", "lpips_vgg"), ("pool3", *LPIPS_LAYERS), ()),
+        ("keras", ("mae",), (), ()),
+        ("keras", ("lpips_vgg",), LPIPS_LAYERS, ()),
+        ("keras", ("vgg_mse",), (), ("pool3", "relu2_2")),
+        ("keras", ("style", "lpips_vgg"), LPIPS_LAYERS, ("pool3", "relu2_2")),
+    ],
+)
+def test_layers_and_networks_needed(vgg, losses, of_lpips, of_keras):
+    plan = Plan(losses, vgg=vgg, vgg_layers=("relu2_2", "pool3"))
+    assert plan.layers("lpips", losses) == of_lpips
+    assert plan.layers("keras", losses) == of_keras
+    assert plan.networks == (("lpips",) if of_lpips else ()) + (("keras",) if of_keras else ())
+    in_objective = dataclasses.replace(plan, losses=(), objective=parse_objective(" + ".join(losses)))
+    assert in_objective.networks == plan.networks

@@ -1,0 +1,389 @@
+"""Scoring a chunk: every pair has a row or a failure, in file order, the same whatever the batches."""
+
+import datetime
+import hashlib
+import threading
+from dataclasses import dataclass, field, replace
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that
+from support.pictures import encode, noise, smooth
+
+from transforms.images.decode import DecodePolicy
+from transforms.losses.objective import parse_objective
+from transforms.losses.plan import EvaluationError, Plan
+from transforms.schema import Chunk, EncodedChunk, ScoredChunk, encoded_schema, metrics_schema, pair_failure
+from transforms.scoring.batch import Batching
+from transforms.scoring.score import PRECISION_KEY, SCORE_REASONS, ScorePairs, load_evaluator, score_chunk
+
+PLAN = Plan(("sobel_l1", "ssim"))
+COLUMNS = [column.name for column in PLAN.columns]
+MEAN = Plan(("mae",))
+SIZES = [(24, 32), (32, 24), (20, 20)]
+IMAGES = ("generated", "target")
+
+
+@pytest.fixture(scope="module")
+def evaluator():
+    return load_evaluator(PLAN)
+
+
+def pair(number: int, height: int, width: int, **others: object) -> dict[str, object]:
+    target = smooth(height, width, shift=number)
+    generated = noise(number, height, width)
+    return {
+        "id": f"pair-{number}",
+        "source": f"in.parquet#{number}",
+        "generated": encode(generated),
+        "target": encode(target),
+        **others,
+    }
+
+
+def chunk_of(rows: list[dict[str, object]], keep=(), failures=()) -> EncodedChunk:
+    table = pa.Table.from_pylist(rows, schema=encoded_schema(keep))
+    return EncodedChunk(Chunk("in-0", "in.parquet", "parquet", 0, len(rows) + len(failures)), table, tuple(failures))
+
+
+def mixed(count: int = 9) -> list[dict[str, object]]:
+    """Pairs of three sizes in turn."""
+    return [pair(number, *SIZES[number % len(SIZES)]) for number in range(count)]
+
+
+def ids(scored: ScoredChunk) -> list[str]:
+    return scored.metrics["id"].to_pylist()
+
+
+class TestGoodPairs:
+    def test_rows_come_in_file_order(self, evaluator):
+        rows = mixed()
+        scored = score_chunk(chunk_of(rows), evaluator)
+        assert scored.metrics.schema.equals(metrics_schema(PLAN.columns))
+        assert scored.failures == ()
+        for name in ("id", "source"):
+            assert scored.metrics[name].to_pylist() == [row[name] for row in rows]
+        sizes = [SIZES[number % len(SIZES)] for number in range(9)]
+        assert list(zip(*(scored.metrics[name].to_pylist() for name in ("height", "width")), strict=True)) == sizes
+        assert scored.metrics["notes"].to_pylist() == [[]] * 9
+
+    def test_each_row_holds_the_losses_of_its_own_pair(self, evaluator):
+        together = score_chunk(chunk_of(mixed()), evaluator).metrics
+        for number, row in enumerate(mixed()):
+            alone = score_chunk(chunk_of([row]), evaluator).metrics
+            for column in COLUMNS:
+                assert together[column][number].as_py() == pytest.approx(alone[column][0].as_py(), rel=1e-5)
+
+    @pytest.mark.parametrize(
+        "batching",
+        [
+            Batching(pairs=1),
+            Batching(pairs=2),
+            Batching(pairs=100),
+            Batching(pixels=2 * 24 * 32),
+            Batching(pending_bytes=1),
+            Batching(pairs=3, pending_bytes=20_000),
+        ],
+        ids=repr,
+    )
+    def test_rows_do_not_depend_on_the_batching(self, evaluator, batching):
+        usual, other = (score_chunk(chunk_of(mixed()), evaluator, batching=b).metrics for b in (Batching(), batching))
+        assert other.drop_columns(COLUMNS) == usual.drop_columns(COLUMNS)
+        for column in COLUMNS:
+            np.testing.assert_allclose(other[column], usual[column], rtol=1e-5)
+
+    def test_the_same_chunk_again_is_the_same_bit_for_bit(self, evaluator):
+        first, second = (score_chunk(chunk_of(mixed()), evaluator).metrics for _ in range(2))
+        assert first.equals(second, check_metadata=True)
+
+    def test_precision_is_kept_with_the_table(self, evaluator):
+        metadata = score_chunk(chunk_of(mixed(1)), evaluator).metrics.schema.metadata
+        assert metadata == {PRECISION_KEY: b"float32"}
+
+    @pytest.mark.parametrize(
+        ("dtype", "values"),
+        [
+            (pa.string(), ["b", None, "ünï[red]"]),
+            (pa.bool_(), [True, None, False]),
+            (pa.int8(), [-128, None, 127]),
+            (pa.uint64(), [2**64 - 1, None, 0]),
+            (pa.float16(), [np.float16(0.5), None, np.float16("inf")]),
+            (pa.float32(), [0.5, None, -1.0]),
+            (pa.float64(), [0.1, None, float("inf")]),
+            (pa.date32(), [datetime.date(2024, 2, 29), None, datetime.date(1, 1, 1)]),
+            (pa.timestamp("us", "UTC"), [datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), None, None]),
+            (pa.timestamp("ns"), [1, None, 2**62]),
+        ],
+        ids=str,
+    )
+    def test_kept_fields_are_copied(self, evaluator, dtype, values):
+        keep = (pa.field("kept", dtype),)
+        rows = [pair(number, 20, 20, kept=value) for number, value in enumerate(values)]
+        # Its row goes, and takes its kept value along.
+        rows[1]["generated"] = b"no image"
+        scored = score_chunk(chunk_of(rows, keep), evaluator)
+        assert scored.metrics.schema.equals(metrics_schema(PLAN.columns, keep))
+        assert scored.metrics["kept"].combine_chunks().equals(pa.array([values[0], values[2]], dtype))
+
+    def test_notes_of_both_images(self, evaluator):
+        row = pair(0, 20, 20)
+        row["target"] = encode(np.zeros((20, 20), np.uint8))
+        scored = score_chunk(chunk_of([row]), evaluator)
+        assert scored.metrics["notes"].to_pylist() == [["target:gray", "target:constant"]]
+
+    def test_slices_and_several_arrow_chunks(self, evaluator):
+        """Tables as Parquet readers make them: not of one piece, and not from the beginning."""
+        whole = chunk_of(mixed(7))
+        pieces = pa.concat_tables([whole.pairs.slice(2, 2), whole.pairs.slice(4, 3)])
+        scored = score_chunk(replace(whole, chunk=replace(whole.chunk, start=2), pairs=pieces), evaluator)
+        assert ids(scored) == [f"pair-{number}" for number in range(2, 7)]
+
+
+class TestUndefined:
+    """Pictures too small for a loss: null, never NaN, and a note."""
+
+    @pytest.mark.parametrize(
+        ("size", "undefined"),
+        [((11, 40), ()), ((40, 10), ("ssim",)), ((2, 2), ("ssim",)), ((1, 40), ("sobel_l1", "ssim"))],
+    )
+    def test_columns(self, evaluator, size, undefined):
+        scored = score_chunk(chunk_of([pair(0, *size), pair(1, 24, 24)]), evaluator)
+        assert scored.failures == ()
+        for column in COLUMNS:
+            assert scored.metrics[column].is_null().to_pylist() == [column in undefined, False]
+        assert scored.metrics["notes"].to_pylist() == [[f"too_small:{column}" for column in undefined], []]
+
+    def test_objective_and_its_gradient_go_with_their_losses(self):
+        plan = Plan(("mae",), parse_objective("mae + ssim"), pixel_gradient=True)
+        scored = score_chunk(chunk_of([pair(0, 10, 10), pair(1, 24, 24)]), load_evaluator(plan))
+        small, large = scored.metrics.to_pylist()
+        undefined = ("objective", "pixel_grad_l2", "pixel_grad_linf")
+        assert small["mae"] > 0
+        assert [small[column] for column in undefined] == [None] * 3
+        assert small["notes"] == [f"too_small:{column}" for column in undefined]
+        assert all(np.isfinite(large[column]) for column in undefined)
+
+    def test_infinity_is_a_value(self):
+        row = pair(0, 8, 8)
+        row["generated"] = row["target"]
+        scored = score_chunk(chunk_of([row]), load_evaluator(Plan(("psnr",))))
+        assert scored.metrics["psnr"].to_pylist() == [float("inf")]
+
+
+BAD_IMAGES = {
+    "null_image": None,
+    "empty_bytes": b"",
+    "unknown_format": b"no image at all",
+    "truncated": encode(noise(0, 24, 24))[:-100],
+    "too_many_pixels": encode(np.zeros((200, 201, 3), np.uint8)),
+    "too_many_bytes": encode(noise(0, 100, 100)),
+}
+STRICT = DecodePolicy(max_image_pixels=200 * 200, max_image_bytes=20_000)
+
+
+class TestFailures:
+    @pytest.mark.parametrize("image", IMAGES)
+    @pytest.mark.parametrize("reason", BAD_IMAGES)
+    @pytest.mark.parametrize("position", [0, 2, 4], ids=["first", "middle", "last"])
+    def test_one_bad_image_costs_one_pair(self, evaluator, image, reason, position):
+        rows, data = mixed(5), BAD_IMAGES[reason]
+        rows[position][image] = data
+        scored = score_chunk(chunk_of(rows), evaluator, STRICT)
+        (failure,) = scored.failures
+        assert ids(scored) == [f"pair-{number}" for number in range(5) if number != position]
+        assert (failure.id, failure.source) == (rows[position]["id"], rows[position]["source"])
+        assert (failure.stage, failure.reason, failure.scope) == ("decode", reason, "pair")
+        assert failure.message
+        assert failure.bytes == len(data or b"")
+        assert failure.sha256 == ("" if data is None else hashlib.sha256(data).hexdigest())
+
+    def test_two_sizes(self, evaluator):
+        row = pair(0, 24, 24) | {"target": encode(smooth(24, 30))}
+        (failure,) = score_chunk(chunk_of([row]), evaluator).failures
+        assert (failure.reason, failure.sha256, failure.bytes) == ("size_mismatch", "", 0)
+        scored = score_chunk(chunk_of([row]), evaluator, DecodePolicy(size_mismatch="crop"))
+        assert scored.metrics.select(["height", "width"]).to_pylist() == [{"height": 24, "width": 24}]
+
+    def test_earlier_failures_come_first(self, evaluator):
+        earlier = [pair_failure(f"r{n}", f"in.parquet#{n + 3}", "read", "missing_field", "no target") for n in range(2)]
+        rows = [row | {"generated": b"x"} for row in mixed(2)] + [pair(2, 20, 20)]
+        scored = score_chunk(chunk_of(rows, failures=earlier), evaluator)
+        assert [failure.id for failure in scored.failures] == ["r0", "r1", "pair-0", "pair-1"]
+        assert len(scored.metrics) + len(scored.failures) == scored.chunk.pairs
+
+    @pytest.mark.parametrize("rows", [[], [row | {"target": None} for row in mixed(3)]], ids=["empty", "all bad"])
+    def test_nothing_to_score(self, evaluator, rows):
+        keep = (pa.field("label", pa.int64()),)
+        scored = score_chunk(chunk_of(rows, keep), evaluator)
+        assert len(scored.metrics) == 0
+        assert scored.metrics.schema.equals(metrics_schema(PLAN.columns, keep))
+        assert len(scored.failures) == len(rows)
+
+
+@dataclass
+class Fussy:
+    """Computes the mean of the generated image; fails as real networks do.
+
+    Attributes:
+        most: pairs that fit into memory.
+        hated: value of a pair's first generated pixel that makes any batch fail.
+        batches: sizes of the batches computed.
+    """
+
+    most: int = 1000
+    hated: int = -1
+    batches: list[int] = field(default_factory=list)
+    plan: Plan = MEAN
+    precision: str = "float32"
+
+    def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        if len(generated) > self.most:
+            raise EvaluationError("out of memory")
+        if (generated[:, 0, 0, 0] == self.hated).any():
+            raise EvaluationError("a value\nI hate " + "x" * 2000)
+        self.batches.append(len(generated))
+        return {"mae": generated.mean(axis=(1, 2, 3), dtype=np.float32)}
+
+
+def plain(values: list[int]) -> EncodedChunk:
+    """Pairs of a single colour each."""
+    return chunk_of(
+        [pair(n, 4, 4) | {"generated": encode(np.full((4, 4, 3), value, np.uint8))} for n, value in enumerate(values)]
+    )
+
+
+class TestEvaluationErrors:
+    @pytest.mark.parametrize("count", [1, 2, 3, 7, 16])
+    def test_only_the_pair_to_blame_fails(self, count):
+        for guilty in range(count):
+            values = [200 if number == guilty else number for number in range(count)]
+            scored = score_chunk(plain(values), Fussy(hated=200))
+            assert [failure.id for failure in scored.failures] == [f"pair-{guilty}"]
+            assert ids(scored) == [f"pair-{number}" for number in range(count) if number != guilty]
+            assert scored.metrics["mae"].to_pylist() == [number for number in range(count) if number != guilty]
+
+    def test_its_failure(self):
+        (failure,) = score_chunk(plain([200]), Fussy(hated=200)).failures
+        assert (failure.stage, failure.reason, failure.sha256) == ("score", "evaluation_failed", "")
+        assert failure.reason in SCORE_REASONS
+        assert failure.message.startswith("a value I hate xxx")
+        assert len(failure.message) <= 500
+
+    @pytest.mark.parametrize("most", [1, 2, 3])
+    def test_batches_are_halved_until_they_fit(self, most):
+        evaluator = Fussy(most)
+        scored = score_chunk(plain(list(range(13))), evaluator)
+        assert scored.failures == ()
+        assert scored.metrics["mae"].to_pylist() == list(range(13))
+        assert max(evaluator.batches) <= most
+
+    def test_failures_of_all_kinds_come_in_file_order(self):
+        chunk = plain([1, 200, 3, 200])
+        bad = chunk.pairs.set_column(2, "generated", pa.array([None, *chunk.pairs["generated"].to_pylist()[1:]]))
+        bad = bad.set_column(3, "target", pa.array([*bad["target"].to_pylist()[:2], b"x", bad["target"][3].as_py()]))
+        scored = score_chunk(replace(chunk, pairs=bad), Fussy(hated=200))
+        reasons = ["null_image", "evaluation_failed", "unknown_format", "evaluation_failed"]
+        assert [failure.reason for failure in scored.failures] == reasons
+        assert [failure.id for failure in scored.failures] == [f"pair-{number}" for number in range(4)]
+
+    def test_not_even_one_pair_fits(self):
+        scored = score_chunk(plain(list(range(5))), Fussy(most=0))
+        assert [failure.id for failure in scored.failures] == [f"pair-{number}" for number in range(5)]
+        assert len(scored.metrics) == 0
+
+    def test_a_defect_is_not_swallowed(self):
+        class Broken(Fussy):
+            def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+                raise TypeError("a defect")
+
+        with pytest.raises(TypeError, match="a defect"):
+            score_chunk(plain([1]), Broken())
+
+    def test_nan_is_a_value_and_null_is_none(self):
+        class Odd(Fussy):
+            def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+                return {"mae": np.full(len(generated), np.nan, np.float32)}
+
+        column = score_chunk(plain([1]), Odd()).metrics["mae"]
+        assert column.null_count == 0
+        assert np.isnan(column[0].as_py())
+
+
+class TestProgress:
+    @pytest.mark.parametrize("batching", [Batching(), Batching(pairs=2)], ids=["one batch", "small batches"])
+    def test_told_of_every_pair(self, batching):
+        chunk = plain([1, 2, 200, 4, 5])
+        bad = chunk.pairs.set_column(2, "generated", pa.array([b"x", *chunk.pairs["generated"].to_pylist()[1:]]))
+        earlier = (pair_failure("r", "in.parquet#5", "read", "missing_field", ""),)
+        told: list[int] = []
+        score_chunk(
+            EncodedChunk(replace(chunk.chunk, stop=6), bad, earlier),
+            Fussy(hated=200),
+            batching=batching,
+            on_done=told.append,
+        )
+        assert sum(told) == 6
+
+    def test_a_chunk_that_cannot_be_read_is_done_too(self):
+        unreadable = replace(pair_failure("f", "f", "read", "unreadable_file", ""), scope="file")
+        chunk = EncodedChunk(Chunk("f-0", "f", "parquet", 0, 256), encoded_schema().empty_table(), (unreadable,))
+        told: list[int] = []
+        scored = score_chunk(chunk, Fussy(), on_done=told.append)
+        assert sum(told) == 256
+        assert scored.failures == (unreadable,)
+
+
+@pytest.mark.parametrize(
+    ("batching", "ahead", "batch"),
+    [
+        pytest.param(Batching(pairs=4), 8, 4, id="two batches"),
+        pytest.param(Batching(pairs=1), 2, 1, id="two pairs"),
+        # A pair has 96 bytes.
+        pytest.param(Batching(pairs=20, pending_bytes=4 * 96), 4, 5, id="few bytes"),
+    ],
+)
+def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahead, batch):
+    """Memory holds the pairs of a few batches, not those of a chunk."""
+    from transforms.scoring import score
+
+    decoded, evaluated, most = 0, 0, 0
+    lock, real = threading.Lock(), score.decode_pair
+
+    def counting(*args):
+        nonlocal decoded, most
+        with lock:
+            decoded += 1
+            most = max(most, decoded - evaluated)
+        return real(*args)
+
+    class Slow(Fussy):
+        def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+            nonlocal evaluated
+            columns = super().__call__(generated, target)
+            with lock:
+                evaluated += len(generated)
+            return columns
+
+    monkeypatch.setattr(score, "decode_pair", counting)
+    scored = score_chunk(plain(list(range(60))), Slow(), batching=batching)
+    assert len(scored.metrics) == 60
+    # Those ahead, the one that is waited for, and the batch that fills.
+    assert most <= ahead + 1 + batch
+
+
+def test_beam_step_equals_the_function(evaluator):
+    chunks = [chunk_of(mixed(4)), chunk_of([row | {"target": b""} for row in mixed(2)])]
+    expected = [score_chunk(chunk, evaluator) for chunk in chunks]
+
+    def check(found):
+        found = sorted(found, key=lambda chunk: -len(chunk.metrics))
+        assert [one.failures for one in found] == [one.failures for one in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert one.metrics.equals(other.metrics, check_metadata=True)
+
+    with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
+        assert_that(pipeline | beam.Create(chunks) | ScorePairs(PLAN), check)

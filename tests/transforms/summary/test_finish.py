@@ -1,0 +1,131 @@
+"""The end of a run: nothing is lost unnoticed, and the mark of success comes last."""
+
+import datetime
+import json
+import math
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from support.scored import columns_named
+
+from transforms.storage.run_files import RunFiles
+from transforms.summary.distribution import Distribution
+from transforms.summary.finish import SUMMARY_VERSION, FinishRun, LostPairsError, finish_run, to_json
+from transforms.summary.scored_pairs import ScoredPairs
+from transforms.summary.summary import Summary
+
+(MAE,) = columns_named("mae")
+PAIRS = ScoredPairs(2, columns={"mae": Distribution(MAE, zero=2, minimum=0.0, maximum=0.0)})
+FINISHED = Summary(listed=9, failed=3, unread=4, failures=Counter(corrupt=3), precisions={"float32"}, pairs=PAIRS)
+EMPTY = Summary.empty([MAE])
+NOTHING = replace(EMPTY, listed=3, failed=3, failures=Counter(corrupt=3))
+
+
+@pytest.fixture
+def record():
+    return {
+        "status": "running",
+        "fingerprint": "f",
+        "identity": {"losses": ["mae"], "input": ["a.parquet"]},
+        "started": time.time() - 2,
+    }
+
+
+@pytest.fixture(params=["run", "run[1]* x"])
+def output(request, tmp_path):
+    directory = tmp_path / request.param
+    (directory / "_temporary").mkdir(parents=True)
+    (directory / "_temporary" / "left by a killed worker").touch()
+    return directory
+
+
+def names(output: Path) -> list[str]:
+    return sorted(path.name for path in output.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("summary", "status", "mark"),
+    [
+        (FINISHED, "finished", ["_SUCCESS"]),
+        (NOTHING, "nothing_scored", []),
+        (EMPTY, "nothing_scored", []),
+    ],
+    ids=["finished", "nothing scored", "nothing read"],
+)
+def test_status(output, record, summary, status, mark):
+    finish_run(summary, RunFiles(str(output)), record)
+    assert names(output) == [*mark, "run.json", "summary.json"]
+    run = json.loads((output / "run.json").read_text())
+    assert run["status"] == status
+    assert run["counts"] == summary.counts()
+    assert run["precision"] == sorted(summary.precisions)
+    assert 2 <= run["seconds"] < 60
+    assert {name: run[name] for name in ("fingerprint", "identity")} == {
+        name: record[name] for name in ("fingerprint", "identity")
+    }
+    written = json.loads((output / "summary.json").read_text())
+    assert (written.pop("version"), written.pop("computed")) == (SUMMARY_VERSION, {"losses": ["mae"]})
+    assert written == summary.to_json()
+
+
+def test_lost_pairs_are_an_error(output, record):
+    lost = replace(FINISHED, listed=10)
+    with pytest.raises(LostPairsError, match="of 6 pairs read, 2 were scored and 3 failed"):
+        finish_run(lost, RunFiles(str(output)), record)
+    assert names(output) == ["_temporary"]
+
+
+def test_success_comes_last(output, record, monkeypatch):
+    """A run that breaks off anywhere before has no mark."""
+    files, real = RunFiles(str(output)), FileSystems.create
+    created = []
+
+    def watch(path, *args, **options):
+        created.append(path)
+        if path == files.success:
+            assert names(output) == ["run.json", "summary.json"]
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(FileSystems, "create", watch)
+    finish_run(FINISHED, files, record)
+    assert created[-1] == files.success
+
+
+def test_again(output, record):
+    """An engine may run the step twice."""
+    for _ in range(2):
+        finish_run(FINISHED, RunFiles(str(output)), record)
+    assert names(output) == ["_SUCCESS", "run.json", "summary.json"]
+
+
+def test_beam_step(output, record):
+    (output / "run.json").write_bytes(to_json(record))
+    with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
+        _ = pipeline | beam.Create([FINISHED]) | FinishRun(str(output), record)
+    assert names(output) == ["_SUCCESS", "run.json", "summary.json"]
+
+
+def test_a_job_whose_directory_was_taken_does_not_end_the_other_run(output, record):
+    (output / "run.json").write_bytes(to_json({**record, "fingerprint": "another"}))
+    with (
+        pytest.raises(Exception, match="another run, with other settings or inputs, has taken"),
+        beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline,
+    ):
+        _ = pipeline | beam.Create([FINISHED]) | FinishRun(str(output), record)
+    assert names(output) == ["_temporary", "run.json"]
+
+
+def test_json():
+    assert to_json({"a": 1, "day": datetime.date(2024, 2, 29)}) == b'{\n "a": 1,\n "day": "2024-02-29"\n}\n'
+    lists = {"a": [1, -2], "b": [], "c": ["[\n1,\n2]", 3], "d": [0.5]}
+    assert b'"a": [1,-2],\n' in to_json(lists)
+    assert json.loads(to_json(lists)) == lists
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json({"a": math.inf})

@@ -1,0 +1,55 @@
+"""Optimized images as files: what is in them, and that no id can choose where they go."""
+
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.pictures import encode, noise
+from tensorflow.core.example.example_pb2 import Example
+
+from transforms.reading.tfrecord_container import PlainSource, find_spans, read_data
+from transforms.schema import OPTIMIZED_SCHEMA, Chunk
+from transforms.writing.optimized_images import optimized_files, png_name
+
+CHUNK = Chunk("in-0123abcd-000000000-000000002", "in.parquet", "parquet", 0, 2)
+ROWS = [{"id": f"pair/{n}", "source": f"in.parquet#{n}", "image": encode(noise(n, 5, 4))} for n in range(2)]
+IMAGES = pa.Table.from_pylist(ROWS, schema=OPTIMIZED_SCHEMA)
+
+
+def test_parquet():
+    ((path, content),) = optimized_files(IMAGES, CHUNK, "run/optimized", "parquet").items()
+    assert path == f"run/optimized/{CHUNK.name}.parquet"
+    assert pq.read_table(BytesIO(content)).to_pylist() == ROWS
+
+
+def test_tfrecord():
+    ((path, content),) = optimized_files(IMAGES, CHUNK, "run/optimized", "tfrecord").items()
+    assert path == f"run/optimized/{CHUNK.name}.tfrecord"
+    source = PlainSource(BytesIO(content))
+    records = [read_data(source, span) for span in find_spans(source)]
+    assert all(intact for _, intact in records)
+    features = [Example.FromString(data).features.feature for data, _ in records]
+    read = [{name: one[name].bytes_list.value[0] for name in OPTIMIZED_SCHEMA.names} for one in features]
+    assert read == [{k: v if k == "image" else v.encode() for k, v in row.items()} for row in ROWS]
+
+
+def test_png():
+    files = optimized_files(IMAGES, CHUNK, "gs://bucket/optimized", "png")
+    assert list(files.values()) == [row["image"] for row in ROWS]
+    assert all(path.startswith("gs://bucket/optimized/pair_") and path.endswith(".png") for path in files)
+
+
+@pytest.mark.parametrize(
+    "id", ["a", "../../etc/passwd", "/root", "a\\b", "", ".", "..", "x" * 5000, "日本", "a\0b", "con\n", "-rf", "*?[]"]
+)
+def test_png_names_are_safe(id):
+    name = png_name(id, "in.parquet#0")
+    assert len(name) < 120
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert name[0] not in ".-_"
+
+
+def test_png_names_tell_pairs_apart():
+    names = {png_name(id, source) for id in ("a", "A", "a/b", "a_b", "a b") for source in ("in#0", "in#1")}
+    assert len(names) == 10

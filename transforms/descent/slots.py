@@ -1,0 +1,245 @@
+"""Optimize the generated images of many pairs, a few at a time: a pair that is done makes room for the next.
+
+A batch has slots. Its pairs need different numbers of steps, ten-fold and more, so a batch that waits for its slowest
+pair mostly waits. Here the first pair to stop leaves, and the next one enters; when none is left, the batch shrinks.
+Every evaluation is of pairs that still run.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from transforms.descent import loop
+from transforms.descent.methods import State
+from transforms.descent.settings import Descent
+from transforms.losses.objective_function import IMAGES, ObjectiveFunction, References
+from transforms.losses.plan import EvaluationError
+
+
+@dataclass(frozen=True)
+class Start:
+    """A pair to optimize.
+
+    Attributes:
+        key: handed on to the result.
+        generated: uint8 or uint16 [H, W, 3], RGB, full range. What is optimized, and what the budget of change is
+            around, is this image at 8 bits, for only so can the result be held against it.
+        target: uint8 or uint16 [H, W, 3]; 16 bits are kept.
+    """
+
+    key: Hashable
+    generated: np.ndarray
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """A pair at the end of its descent.
+
+    Attributes:
+        key: of the start.
+        image: uint8 [H, W, 3]: of the best image and the last one, rounded, and the start, the one of lowest objective.
+        objective_initial: of the start at 8 bits.
+        objective_final: the lowest of the descent, before rounding.
+        objective_of_saved: of `image` as it is; never above `objective_initial`.
+        steps: number made; one evaluation each, after that of the start.
+        stop_reason: a key of `STOP_REASONS`.
+        trace: (step, objective) of every so many steps and the last.
+    """
+
+    key: Hashable
+    image: np.ndarray
+    objective_initial: float
+    objective_final: float
+    objective_of_saved: float
+    steps: int
+    stop_reason: str
+    trace: tuple[tuple[int, float], ...] = ()
+
+
+def optimize_pairs(
+    starts: Iterable[Start], objective: ObjectiveFunction, descent: Descent, slots: int
+) -> Iterator[Optimized]:
+    """Optimize pairs of one shape, and yield each when it is done.
+
+    A pair's result depends on no other pair. Starts are taken as slots get free, never more than are optimized.
+
+    Args:
+        starts: pairs of one size, not smaller than the objective's `smallest_side`.
+        objective: to minimize.
+        descent: how, and until when.
+        slots: most pairs at a time. A slot takes the memory of a pass through the network and back, and of its
+            target's features.
+
+    Raises:
+        ValueError: `slots` is below 1.
+        EvaluationError: TensorFlow could not do it, mostly for lack of memory.
+    """
+    if slots < 1:
+        raise ValueError(f"slots is {slots}; it must be 1 or more")
+    engine = _engine(objective, descent)
+    queue = iter(starts)
+    running: list[_Running] = []
+    rows: _Rows | None = None
+    while True:
+        entering = [_Running.of(start) for start in islice(queue, slots - len(running))]
+        running += entering
+        if not running:
+            return
+        with _evaluation_errors(), objective.device.scope():
+            rows = engine.advance(engine.enter(rows, entering), running)
+            stopped = np.flatnonzero(rows.progress.stop != loop.RUNNING)
+            if not len(stopped):
+                continue
+            done = engine.finish(_take(rows._replace(state={}), stopped), [running[row] for row in stopped])
+            left = np.setdiff1d(np.arange(len(running)), stopped)
+            rows = _take(rows, left) if len(left) else None
+        running = [running[row] for row in left]
+        yield from done
+
+
+class _Rows(NamedTuple):
+    """All tensors of the pairs in the batch; the first axis of each is the pair."""
+
+    progress: loop.Progress
+    state: State
+    references: References
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A pair in the batch, without its tensors.
+
+    Attributes:
+        key: of the start.
+        original: the generated image at 8 bits.
+        target: as given.
+        curve: (step, objective) of every evaluation so far.
+    """
+
+    key: Hashable
+    original: np.ndarray
+    target: np.ndarray
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, start: Start) -> "_Running":
+        original = start.generated
+        if original.dtype == np.uint16:
+            original = np.rint(original / 257).astype(np.uint8)
+        return cls(start.key, original, start.target)
+
+
+class _Engine:
+    """The graphs of an objective and a way to descend: one trace each, for every number and size of images."""
+
+    def __init__(self, objective: ObjectiveFunction, descent: Descent):
+        self.objective = objective
+        self.descent = descent
+        compiled = partial(tf.function, autograph=False)
+        self._begin = compiled(partial(loop.begin, descent=descent), input_signature=[IMAGES])
+        self._references = compiled(objective.references, input_signature=[IMAGES])
+        rows = [
+            tf.nest.map_structure(_spec, function.get_concrete_function().structured_outputs)
+            for function in (self._begin, self._references)
+        ]
+        (progress, state), references = rows
+        # XLA fuses what is element by element, but compiles anew for every shape: worth it on a GPU, where it is
+        # quick, and not on a CPU, where it loses the fast convolutions.
+        self._advance = compiled(
+            partial(loop.advance, objective=objective, descent=descent),
+            input_signature=[progress, state, references],
+            jit_compile=objective.device.on_gpu,
+        )
+        self._value = compiled(objective.value, input_signature=[IMAGES, references])
+
+    def enter(self, rows: _Rows | None, entering: Sequence[_Running]) -> _Rows:
+        """The rows, and behind them those of the pairs that enter. There is one at least of either."""
+        if rows and not entering:
+            return rows
+        _check_size(entering, self.objective.smallest_side)
+        progress, state = self._begin(_as_floats([pair.original for pair in entering]))
+        new = _Rows(progress, state, self._references(_as_floats([pair.target for pair in entering])))
+        if rows is None:
+            return new
+        return tf.nest.map_structure(lambda old, added: tf.concat([old, added], 0), rows, new)
+
+    def advance(self, rows: _Rows, running: Sequence[_Running]) -> _Rows:
+        """The rows some steps later; one of them has stopped, or there was a limit of steps."""
+        first = rows.progress.steps.numpy()
+        progress, state, values = self._advance(*rows)
+        if self.descent.trace_every:
+            stop = progress.steps.numpy() + (progress.stop.numpy() != loop.RUNNING)
+            curves = values.numpy().T.tolist()
+            for row, pair in enumerate(running):
+                pair.curve.extend(zip(range(first[row], stop[row]), curves[row], strict=False))
+        return _Rows(progress, state, rows.references)
+
+    def finish(self, rows: _Rows, pairs: Sequence[_Running]) -> list[Optimized]:
+        """The results of pairs that have stopped."""
+        progress = loop.Progress(*(tensor.numpy() for tensor in rows.progress))
+        images = [pair.original for pair in pairs]
+        values = progress.initial.copy()
+        for candidates in (progress.best_image, progress.image):
+            rounded = np.rint(candidates * np.float32(255)).astype(np.uint8)
+            others = np.flatnonzero([not np.array_equal(*both) for both in zip(images, rounded, strict=True)])
+            if len(others):
+                found = self._value(_as_floats(rounded[others]), _take(rows, others).references).numpy()
+                for row, value in zip(others, found, strict=True):
+                    if value < values[row]:
+                        images[row], values[row] = rounded[row], value
+        return [
+            Optimized(
+                pair.key,
+                images[row],
+                float(progress.initial[row]),
+                float(progress.best[row]),
+                float(values[row]),
+                int(progress.steps[row]),
+                loop.REASONS[int(progress.stop[row])],
+                _every(pair.curve, self.descent.trace_every),
+            )
+            for row, pair in enumerate(pairs)
+        ]
+
+
+# Tracing takes seconds, and a worker meets the same objective and descent for every size of image.
+_engine = lru_cache(maxsize=2)(_Engine)
+
+
+def _every(curve: Sequence[tuple[int, float]], steps: int) -> tuple[tuple[int, float], ...]:
+    """The points of every so many steps, and the last."""
+    return tuple(point for point in curve if point[0] % steps == 0 or point is curve[-1])
+
+
+def _take(rows: _Rows, indices: np.ndarray) -> _Rows:
+    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, indices), rows)
+
+
+def _as_floats(images: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 [B, H, W, 3] in [0, 1]. Divided here: TensorFlow would multiply by the rounded reciprocal instead."""
+    return np.stack([levels.astype(np.float32) / np.float32(np.iinfo(levels.dtype).max) for levels in images])
+
+
+def _spec(tensor: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+
+def _check_size(pairs: Sequence[_Running], smallest_side: int) -> None:
+    for pair in pairs:
+        assert pair.original.shape == pair.target.shape, "the two images of a pair have one size"
+        assert min(pair.original.shape[:2]) >= smallest_side, "the caller leaves out what the objective cannot see"
+
+
+@contextmanager
+def _evaluation_errors() -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.OpError, MemoryError) as error:
+        raise EvaluationError(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,236 @@
+"""Encoded images to pixels: untrusted bytes in, RGB arrays and notes out, or one `DecodeError` with its reason.
+
+Pillow decodes everything, because its pixels are the ones every peer sees.
+"""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from transforms.images.image_files import DecodeError, load_image, sniff
+from transforms.images.rgb import to_rgb
+
+__all__ = [
+    "NOTES",
+    "REASONS",
+    "SIZE_POLICIES",
+    "DecodeError",
+    "DecodePolicy",
+    "DecodedImage",
+    "DecodedPair",
+    "decode_image",
+    "decode_pair",
+]
+
+REASONS = {
+    "null_image": "the record holds no image",
+    "empty_bytes": "the image has no bytes",
+    "too_many_bytes": "more encoded bytes than `max_image_bytes`",
+    "unknown_format": "the first bytes belong to no known image format",
+    "unsupported_format": "a known format that is not decoded here; the message names it",
+    "zero_size": "the header gives no width, no height or no pixel type",
+    "too_many_pixels": "the header claims more pixels than `max_image_pixels`",
+    "unsupported_mode": "pixels without an agreed white (float, signed, 12 or 32 bit, LAB), or a rare layout",
+    "truncated": "the data ends before the pixels do, or a forged header claims more pixels than there are",
+    "corrupt": "the data breaks the rules of its format",
+    "out_of_memory": "decoding asked for more memory than there is",
+    "size_mismatch": "the two images of the pair differ in size and the policy is `fail`",
+}
+NOTES = {
+    "animated": "several frames or pages; the first was taken",
+    "exif_rotated": "the EXIF orientation was applied",
+    "exif_unreadable": "damaged EXIF; no orientation was applied",
+    "icc_profile": "an ICC profile that does not call itself sRGB was NOT applied",
+    "palette": "palette indices were looked up",
+    "gray": "one gray channel was copied to three",
+    "cmyk": "CMYK was converted by Pillow's plain formula, without a profile",
+    "alpha": "transparency was composited on white (an opaque alpha channel goes without a note)",
+    "16bit": "16 bits per channel, kept",
+    "16bit_reduced": "16 bits per channel, of which Pillow keeps the upper 8",
+    "constant": "every pixel is the same",
+    "resized_from_WxH": "resized to the target's size (policy `resize`)",
+    "cropped_from_WxH": "cropped to the centre, to the common size (policy `crop`)",
+}
+SIZE_POLICIES = ("fail", "resize", "crop")
+
+# What Pillow says, and what it means; everything else is `corrupt`.
+_MEANINGS = {
+    "not identified by this driver": "zero_size",
+    "unknown pixel mode": "unsupported_mode",
+    "unknown data organization": "unsupported_mode",
+    "cannot handle": "unsupported_mode",
+    "unsupported bmp": "unsupported_mode",
+    "truncat": "truncated",
+    "not enough image data": "truncated",
+}
+
+
+@dataclass(frozen=True)
+class DecodePolicy:
+    """What is decoded, and what happens to pairs of two sizes.
+
+    Attributes:
+        max_image_pixels: largest width * height, checked in the header. TIFF and GIF never go beyond Pillow's own
+            limit (179 million).
+        max_image_bytes: most encoded bytes.
+        size_mismatch: `fail`, `resize` (generated to target, bicubic) or `crop` (both, to the common centre).
+
+    Raises:
+        ValueError: for a limit below 1 or an unknown policy.
+    """
+
+    max_image_pixels: int = 2**23
+    max_image_bytes: int = 64 * 2**20
+    size_mismatch: str = "fail"
+
+    def __post_init__(self) -> None:
+        for limit in (self.max_image_pixels, self.max_image_bytes):
+            if limit < 1:
+                raise ValueError(f"image limits must be at least 1, not {limit}")
+        if self.size_mismatch not in SIZE_POLICIES:
+            allowed = ", ".join(SIZE_POLICIES)
+            raise ValueError(f"size_mismatch must be one of {allowed}, not {self.size_mismatch!r}")
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One image.
+
+    Attributes:
+        pixels: [H, W, 3] RGB, uint8 in [0, 255] or uint16 in [0, 65535], C-contiguous, perhaps read-only.
+        notes: keys of `NOTES`.
+    """
+
+    pixels: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DecodedPair:
+    """Two images of one shape and one dtype.
+
+    Attributes:
+        generated: as `DecodedImage.pixels`.
+        target: as `DecodedImage.pixels`.
+        notes: keys of `NOTES` behind the image's name: `generated:gray`.
+    """
+
+    generated: np.ndarray
+    target: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePolicy) -> DecodedPair:
+    """Decodes both images of a pair and brings them to one dtype and one size.
+
+    Next to a uint16 image a uint8 one is multiplied by 257, which keeps its values in [0, 1] as they are.
+
+    Raises:
+        DecodeError: with `image` saying which image is to blame.
+    """
+    first = _decode_member("generated", generated, policy)
+    second = _decode_member("target", target, policy)
+    notes = tuple(f"generated:{note}" for note in first.notes) + tuple(f"target:{note}" for note in second.notes)
+    a, b = first.pixels, second.pixels
+    if a.dtype != b.dtype:
+        a, b = _widened(a), _widened(b)
+    if a.shape != b.shape:
+        a, b, fit_notes = _fitted(a, b, policy.size_mismatch)
+        notes += fit_notes
+    return DecodedPair(a, b, notes)
+
+
+def decode_image(data: bytes | None, policy: DecodePolicy) -> DecodedImage:
+    """Decodes one image. Safe to call from many threads.
+
+    Raises:
+        DecodeError: for everything that is not an image within the limits; nothing else is raised.
+    """
+    if data is None:
+        raise DecodeError("null_image", "The record holds no image.")
+    if not data:
+        raise DecodeError("empty_bytes", "The image has no bytes.")
+    if len(data) > policy.max_image_bytes:
+        limit = policy.max_image_bytes
+        raise DecodeError("too_many_bytes", f"{len(data)} bytes; max_image_bytes is {limit}.")
+    name = sniff(data)
+    try:
+        pixels, notes = to_rgb(load_image(name, data, policy.max_image_pixels))
+    except DecodeError:
+        raise
+    except Exception as error:
+        # Pillow raises nearly anything on hostile bytes, and one bad record must not end a run.
+        raise DecodeError(_meaning(error), f"{name}: {type(error).__name__}: {error}") from error
+    return DecodedImage(pixels, notes)
+
+
+def _decode_member(member: str, data: bytes | None, policy: DecodePolicy) -> DecodedImage:
+    try:
+        return decode_image(data, policy)
+    except DecodeError as error:
+        raise DecodeError(error.reason, error.message, member) from error
+
+
+def _meaning(error: Exception) -> str:
+    """Reason of an exception out of Pillow, which wraps what its parsers raise in SyntaxError."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "too_many_pixels"
+    if isinstance(error, MemoryError):
+        return "out_of_memory"
+    message = str(error).lower()
+    for words, reason in _MEANINGS.items():
+        if words in message:
+            return reason
+    ran_out = isinstance(error.__cause__ or error, EOFError | IndexError | struct.error)
+    return "truncated" if ran_out else "corrupt"
+
+
+# ---- Two images, one size ----
+
+
+def _widened(pixels: np.ndarray) -> np.ndarray:
+    """The pixels as uint16; 255 becomes 65535."""
+    return pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * np.uint16(257)
+
+
+def _fitted(generated: np.ndarray, target: np.ndarray, policy: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Both arrays at one size, and a note for each that changed.
+
+    Raises:
+        DecodeError: for the policy `fail`.
+    """
+    sizes = {"generated": _size(generated), "target": _size(target)}
+    if policy == "fail":
+        message = f"generated is {sizes['generated']}, target is {sizes['target']}; see size_mismatch."
+        raise DecodeError("size_mismatch", message, "pair")
+    if policy == "resize":
+        height, width = target.shape[:2]
+        return _resized(generated, width, height), target, (f"generated:resized_from_{sizes['generated']}",)
+    height, width = np.minimum(generated.shape, target.shape)[:2]
+    common = f"{width}x{height}"
+    notes = tuple(f"{name}:cropped_from_{size}" for name, size in sizes.items() if size != common)
+    return _cropped(generated, width, height), _cropped(target, width, height), notes
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+
+
+def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Pillow's bicubic, with antialiasing. It resizes no 16-bit RGB, so uint16 goes by channels of floats."""
+
+    def bicubic(array: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BICUBIC))
+
+    if pixels.dtype == np.uint8:
+        return bicubic(pixels)
+    channels = [bicubic(pixels[:, :, c].astype(np.float32)) for c in range(3)]
+    return np.stack(channels, axis=2).round().clip(0, 65535).astype(np.uint16)
+
+
+def _cropped(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The centre of the pixels; of an odd rest the larger half is cut below and on the right."""
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return np.ascontiguousarray(pixels[top : top + height, left : left + width])

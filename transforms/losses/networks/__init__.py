@@ -1,0 +1,1 @@
+"""The networks whose features losses compare, and their weights."""

@@ -1,0 +1,1 @@
+"""From input patterns to tables of encoded pairs: find files, cut them into chunks, read the chunks."""

@@ -1,0 +1,171 @@
+"""Parquet: row ranges inside row groups, and the pairs in them. Plain functions over opened files."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from transforms.reading.fields import id_field, is_bytes, is_text
+from transforms.schema import Chunk, EncodedChunk, Fields, encoded_schema
+
+# Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
+READ_BUFFER_BYTES = 1 << 20
+MAX_SERIES_PER_ROW_GROUP = 16
+
+
+@dataclass(frozen=True)
+class RowRange:
+    """Rows `start` to `stop` of a row group; `first` is the number of row `start` in the file."""
+
+    row_group: int
+    start: int
+    stop: int
+    first: int
+
+
+def read_schema(file: BinaryIO) -> pa.Schema:
+    """The Arrow schema of an opened Parquet file. Raises pa.ArrowException or OSError on a damaged footer."""
+    return _open(file).schema_arrow
+
+
+def list_rows(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[tuple[RowRange, ...]]:
+    """Cut every row group into ranges of at most `chunk_pairs` rows and about `chunk_bytes` needed bytes.
+
+    The bytes of a row are the mean over its row group, of the needed columns, uncompressed. To read a range
+    means to skip the rows of its row group before it: the ranges of one row group come as at most
+    `MAX_SERIES_PER_ROW_GROUP` groups, each to be read in one go, so that a row is skipped that many times at
+    most.
+
+    Raises:
+        pa.ArrowException, OSError: the footer is damaged.
+    """
+    parquet = _open(file)
+    leaves = _leaves(parquet.schema_arrow, fields)
+    first = 0
+    for index in range(parquet.num_row_groups):
+        group = parquet.metadata.row_group(index)
+        if group.num_rows == 0:
+            continue
+        most = min(chunk_pairs, max(1, chunk_bytes * group.num_rows // _needed_bytes(group, leaves)))
+        # Ranges of one size, rather than full ones and a short one at the end.
+        rows = ceil(group.num_rows / ceil(group.num_rows / most))
+        ranges = [
+            RowRange(index, start, min(start + rows, group.num_rows), first + start)
+            for start in range(0, group.num_rows, rows)
+        ]
+        size = ceil(len(ranges) / MAX_SERIES_PER_ROW_GROUP)
+        yield from (tuple(ranges[i : i + size]) for i in range(0, len(ranges), size))
+        first += group.num_rows
+
+
+def read_rows(
+    file: BinaryIO, series: Sequence[Chunk], fields: Fields, keep: Sequence[pa.Field]
+) -> Iterator[EncodedChunk]:
+    """Read chunks of one row group, in ascending order, one chunk at a time.
+
+    Raises:
+        pa.ArrowException, OSError: a page is damaged, the file has changed since it was listed, or a kept field
+            does not fit the type in `keep`. Chunks that were yielded before are good. Later ones may be read
+            by themselves, if they do not lie behind the damage.
+    """
+    parquet = _open(file)
+    schema = parquet.schema_arrow
+    group = series[0].row_group
+    leaves = _leaves(schema, fields)
+    if (
+        group >= parquet.num_row_groups
+        or series[-1].span[1] > parquet.metadata.row_group(group).num_rows
+        or not set(_names(schema, fields)) <= set(schema.names)
+    ):
+        raise OSError("the file has changed since it was listed")
+    # Chunks start at a multiple of their size: a batch of that size is one chunk. Threads would read the columns
+    # in turns, which makes an object store fetch its large blocks again and again.
+    batches = parquet.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
+    for chunk, rows in zip(series, _cut(batches, [chunk.span for chunk in series]), strict=True):
+        yield EncodedChunk(chunk, _encode(rows, chunk, id_field(schema, fields), fields, keep))
+
+
+def _open(file: BinaryIO) -> pq.ParquetFile:
+    return pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+
+
+def _names(schema: pa.Schema, fields: Fields) -> list[str]:
+    """The fields to read, without repetition."""
+    names = (fields.generated, fields.target, id_field(schema, fields), *fields.keep)
+    return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def _leaves(schema: pa.Schema, fields: Fields) -> list[str]:
+    """The columns to read; of a struct only its `bytes`: a `path` is never followed."""
+    structs = {field.name for field in schema if pa.types.is_struct(field.type)}
+    return [f"{name}.bytes" if name in structs else name for name in _names(schema, fields)]
+
+
+def _needed_bytes(group: pq.RowGroupMetaData, leaves: Sequence[str]) -> int:
+    columns = (group.column(i) for i in range(group.num_columns))
+    return max(1, sum(c.total_uncompressed_size for c in columns if c.path_in_schema in leaves))
+
+
+def _cut(batches: Iterator[pa.RecordBatch], spans: Iterable[tuple[int, int]]) -> Iterator[pa.Table]:
+    """The rows of each span, from batches that start at row 0; holds one batch beside the span."""
+    stop = 0
+    batch: pa.RecordBatch | None = None
+    for first, last in spans:
+        parts = []
+        position = first
+        while position < last:
+            while batch is None or stop <= position:
+                batch = next(batches, None)
+                if batch is None:
+                    raise OSError(f"the row group ends at row {stop}, row {last} was expected")
+                stop += batch.num_rows
+            offset = position - (stop - batch.num_rows)
+            parts.append(batch.slice(offset, last - position))
+            position += parts[-1].num_rows
+        yield pa.Table.from_batches(parts)
+
+
+def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, keep: Sequence[pa.Field]) -> pa.Table:
+    ids = _texts(rows[id_name]) if id_name is not None else [None] * chunk.pairs
+    numbers = range(chunk.start, chunk.stop)
+    base = chunk.path.rpartition("/")[2]
+    columns = [
+        [f"{base}#{n}" if text is None else text for n, text in zip(numbers, ids, strict=True)],
+        [f"{chunk.path}#{n}" for n in numbers],
+        _images(rows[fields.generated]),
+        _images(rows[fields.target]),
+        *(_kept(rows[field.name], field) for field in keep),
+    ]
+    return pa.table(columns, schema=encoded_schema(keep))
+
+
+def _images(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The bytes of an image column as `binary`; null where the image or its struct's bytes are null."""
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
+    return column.cast(pa.binary())
+
+
+def _kept(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    try:
+        if pa.types.is_string(field.type):
+            return pa.array(_texts(column), pa.string())
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise pa.ArrowInvalid(
+            f"field {field.name!r} is {column.type} here and does not fit {field.type}: {error}"
+        ) from error
+
+
+def _texts(column: pa.ChunkedArray) -> list[str | None]:
+    """A scalar column as strings. Text that is not UTF-8, which Arrow does not check, comes escaped."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (is_bytes(column.type) or is_text(column.type)):
+        return column.cast(pa.string()).to_pylist()
+    raw = column.cast(pa.binary()).to_pylist()
+    return [None if value is None else value.decode("utf-8", "backslashreplace") for value in raw]

@@ -1,0 +1,1 @@
+"""Score and optimize the pairs of a chunk: decode, batch by shape, evaluate."""

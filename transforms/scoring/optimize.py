@@ -1,0 +1,243 @@
+"""Optimize the generated images of chunks towards their targets, and score them before and after."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from transforms.descent.settings import Descent
+from transforms.images.decode import DecodePolicy, decode_pair
+from transforms.losses.plan import EvaluationError, Plan
+from transforms.schema import OPTIMIZED_SCHEMA, EncodedChunk, ScoredChunk, optimization_fields
+from transforms.scoring.batch import Batching, batching_for
+from transforms.scoring.model_cache import hold
+from transforms.scoring.score import Evaluate, score_chunk
+from transforms.worker.counters import count
+from transforms.worker.tensorflow_import import import_tensorflow
+
+if TYPE_CHECKING:
+    from transforms.descent.slots import Optimized, Start
+    from transforms.losses.devices import Device
+    from transforms.losses.evaluate import Evaluator
+    from transforms.losses.objective_function import ObjectiveFunction
+
+# Note of a pair that was scored but not optimized. One that is too small for the objective has `too_small:objective`.
+NOT_OPTIMIZED = "optimization_failed"
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What a worker holds: the networks of one plan, to score and to differentiate."""
+
+    evaluator: "Evaluator"
+    objective: "ObjectiveFunction"
+
+
+@dataclass(eq=False)
+class OptimizePairs(beam.PTransform):
+    """EncodedChunk -> ScoredChunk, with optimized images and what became of each pair.
+
+    Attributes:
+        plan: what to compute; its objective is what descends.
+        descent: how to descend, and when to stop.
+        policy: what to admit and how to convert it.
+        batching: size of the batches, and of the descent's slots; None: what suits the worker's device.
+    """
+
+    plan: Plan
+    descent: Descent
+    policy: DecodePolicy = DecodePolicy()
+    batching: Batching | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        return chunks | "Optimize" >> beam.ParDo(_Optimize(self.plan, self.descent, self.policy, self.batching))
+
+
+@dataclass(eq=False)
+class _Optimize(beam.DoFn):
+    plan: Plan
+    descent: Descent
+    policy: DecodePolicy
+    batching: Batching | None
+    optimizer: Optimizer | None = field(default=None, init=False)
+
+    def setup(self) -> None:
+        self.optimizer = hold(load_optimizer, self.plan)
+
+    def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
+        assert self.optimizer, "setup comes first"
+        batching = self.batching or batching_for(self.optimizer.objective.device.memory_bytes)
+        yield optimize_chunk(chunk, self.optimizer, self.descent, self.policy, batching, partial(count, "pairs_done"))
+
+
+def load_optimizer(plan: Plan, device: "Device | None" = None) -> Optimizer:
+    """An optimizer with its networks loaded on the device, by default the first."""
+    import_tensorflow()
+    from transforms.losses.evaluate import Evaluator
+    from transforms.losses.networks.loaded import Networks
+    from transforms.losses.objective_function import ObjectiveFunction
+
+    networks = Networks(plan, device, descends=True)
+    return Optimizer(Evaluator(plan, networks), ObjectiveFunction(plan, networks))
+
+
+def optimize_chunk(
+    encoded: EncodedChunk,
+    optimizer: Optimizer,
+    descent: Descent,
+    policy: DecodePolicy = DecodePolicy(),
+    batching: Batching = Batching(),
+    on_done: Callable[[int], object] | None = None,
+) -> ScoredChunk:
+    """Score the pairs of a chunk, optimize their generated images, and score the optimized ones.
+
+    Args:
+        encoded: the chunk's records.
+        optimizer: holds the networks.
+        descent: how to descend, and when to stop.
+        policy: what to admit and how to convert it.
+        batching: size of the batches.
+        on_done: is told the number of pairs each time some are optimized or have failed.
+
+    Returns:
+        as `score_chunk`, with the fields of `optimization_fields` in the metrics, and the table of
+        `OPTIMIZED_SCHEMA`. A pair that could not be optimized keeps its metrics, and has nulls and a note.
+    """
+    done = on_done or (lambda _: None)
+    plan = optimizer.evaluator.plan
+    before = score_chunk(encoded, optimizer.evaluator, policy, batching)
+    done(encoded.chunk.pairs - len(before.metrics))
+    # The records that were scored, row by row as in the metrics.
+    position = {source: index for index, source in enumerate(encoded.pairs["source"].to_pylist())}
+    records = _take(encoded.pairs, [position[source] for source in before.metrics["source"].to_pylist()])
+    results: dict[int, Optimized] = {}
+    failed: set[int] = set()
+    for rows, slots in _groups(before.metrics, plan, batching):
+        for row, result in _optimize_rows(records, rows, slots, optimizer.objective, descent, policy):
+            if result is None:
+                failed.add(row)
+            else:
+                results[row] = result
+            done(1)
+    done(len(before.metrics) - len(results) - len(failed))
+    images = {row: _png(result.image) for row, result in results.items()}
+    after = _score_again(encoded, records, images, optimizer.evaluator, policy, batching)
+    metrics = _with_outcome(before.metrics, results, failed, after, plan, descent)
+    kept = _take(records.select(["id", "source"]), sorted(images))
+    optimized = kept.append_column(
+        OPTIMIZED_SCHEMA.field("image"), pa.array(map(images.get, sorted(images)), pa.binary())
+    )
+    return replace(before, metrics=metrics, optimized=optimized.cast(OPTIMIZED_SCHEMA))
+
+
+def _groups(metrics: pa.Table, plan: Plan, batching: Batching) -> Iterator[tuple[list[int], int]]:
+    """Rows of one size, and the slots for that size; sizes that are too small for the objective are left out."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for row, size in enumerate(zip(metrics["height"].to_pylist(), metrics["width"].to_pylist(), strict=True)):
+        sizes.setdefault(size, []).append(row)
+    for (height, width), rows in sizes.items():
+        if set(plan.objective_losses) <= set(plan.computed(height, width)):
+            yield rows, min(batching.pairs, max(1, batching.pixels // (height * width)))
+
+
+def _optimize_rows(
+    records: pa.Table,
+    rows: Sequence[int],
+    slots: int,
+    objective: "ObjectiveFunction",
+    descent: Descent,
+    policy: DecodePolicy,
+) -> "Iterator[tuple[int, Optimized | None]]":
+    """Optimize records of one size; with half the slots where memory is short. A pair that fails alone gives None."""
+    from transforms.descent.slots import optimize_pairs
+
+    left = dict.fromkeys(rows)
+    while left:
+        try:
+            for result in optimize_pairs(_starts(records, tuple(left), policy), objective, descent, slots):
+                row = cast(int, result.key)
+                del left[row]
+                yield row, result
+        except EvaluationError:
+            if slots == 1:
+                (failed,) = islice(left, 1)
+                del left[failed]
+                yield failed, None
+            slots = max(1, slots // 2)
+
+
+def _starts(records: pa.Table, rows: Sequence[int], policy: DecodePolicy) -> "Iterator[Start]":
+    from transforms.descent.slots import Start
+
+    for row in rows:
+        pair = decode_pair(records["generated"][row].as_py(), records["target"][row].as_py(), policy)
+        yield Start(row, pair.generated, pair.target)
+
+
+def _score_again(
+    encoded: EncodedChunk,
+    records: pa.Table,
+    images: dict[int, bytes],
+    evaluator: Evaluate,
+    policy: DecodePolicy,
+    batching: Batching,
+) -> dict[str, dict[str, object]]:
+    """Metrics by source of the optimized images, decoded from the bytes that are saved."""
+    rows = sorted(images)
+    saved = _take(records, rows)
+    index = saved.schema.get_field_index("generated")
+    saved = saved.set_column(index, saved.schema.field(index), pa.array(map(images.get, rows), pa.binary()))
+    scored = score_chunk(replace(encoded, pairs=saved, failures=()), evaluator, policy, batching)
+    return {row["source"]: row for row in scored.metrics.to_pylist()}
+
+
+def _with_outcome(
+    metrics: pa.Table,
+    results: "dict[int, Optimized]",
+    failed: set[int],
+    after: dict[str, dict[str, object]],
+    plan: Plan,
+    descent: Descent,
+) -> pa.Table:
+    """The metrics with the fields of `optimization_fields`, before the notes."""
+    sources = metrics["source"].to_pylist()
+    outcomes = [results.get(row) for row in range(len(sources))]
+    notes_at = metrics.schema.get_field_index("notes")
+    notes = [
+        [*found, NOT_OPTIMIZED] if row in failed else found for row, found in enumerate(metrics["notes"].to_pylist())
+    ]
+    table = metrics.set_column(notes_at, metrics.schema.field(notes_at), pa.array(notes, pa.list_(pa.string())))
+    before = {column.loss: column.name for column in plan.columns}
+    again = {column.name: before[column.loss] for column in plan.optimization_columns if column.loss}
+    for added in optimization_fields(plan.optimization_columns, bool(descent.trace_every)):
+        name = added.name
+        values: list[Any]
+        if name == "trace":
+            values = [r and [{"step": step, "objective": value} for step, value in r.trace] for r in outcomes]
+        elif name in again:
+            values = [after.get(source, {}).get(again[name]) for source in sources]
+        else:
+            values = [r and getattr(r, name) for r in outcomes]
+        table = table.add_column(table.schema.get_field_index("notes"), added, pa.array(values, added.type))
+    return table
+
+
+def _take(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    return table.take(pa.array(rows, pa.int64()))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    # The fastest compression: an image of a descent is noise in its lowest bits, which no effort makes smaller.
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,240 @@
+"""Score chunks: decode ahead in threads, batch by shape, evaluate the losses with the networks the worker holds."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
+from transforms.losses.plan import EvaluationError, Plan
+from transforms.schema import EncodedChunk, Failure, ScoredChunk, encoded_schema, metrics_schema, pair_failure
+from transforms.scoring.batch import Batching, batch_by_shape, batching_for
+from transforms.scoring.model_cache import hold
+from transforms.worker.counters import count
+from transforms.worker.tensorflow_import import import_tensorflow
+from transforms.worker.threads import thread_count
+
+if TYPE_CHECKING:
+    from transforms.losses.devices import Device
+    from transforms.losses.evaluate import Evaluator
+
+# Key of the metrics' schema metadata under which the precision is kept that the networks had.
+PRECISION_KEY = b"pairloss.precision"
+
+# Decoded pairs that wait for the network: two batches keep it busy, and more would only take memory.
+_BATCHES_AHEAD = 2
+
+# Reasons a pair fails with once it is decoded.
+SCORE_REASONS = {"evaluation_failed": "the losses of this pair alone could not be computed; the message says why"}
+
+
+class Evaluate(Protocol):
+    """What scoring needs of an `Evaluator`."""
+
+    plan: Plan
+    precision: str
+
+    def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]: ...
+
+
+@dataclass(eq=False)
+class ScorePairs(beam.PTransform):
+    """EncodedChunk -> ScoredChunk.
+
+    Attributes:
+        plan: what to compute.
+        policy: what to admit and how to convert it.
+        batching: size of the batches; None: what suits the worker's device.
+    """
+
+    plan: Plan
+    policy: DecodePolicy = DecodePolicy()
+    batching: Batching | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching))
+
+
+@dataclass(eq=False)
+class _Score(beam.DoFn):
+    plan: Plan
+    policy: DecodePolicy
+    batching: Batching | None
+    evaluator: "Evaluator | None" = field(default=None, init=False)
+
+    def setup(self) -> None:
+        self.evaluator = hold(load_evaluator, self.plan)
+
+    def process(self, chunk: EncodedChunk) -> Iterable[ScoredChunk]:
+        assert self.evaluator, "setup comes first"
+        batching = self.batching or batching_for(self.evaluator.device.memory_bytes)
+        yield score_chunk(chunk, self.evaluator, self.policy, batching, partial(count, "pairs_done"))
+
+
+def load_evaluator(plan: Plan, device: "Device | None" = None) -> "Evaluator":
+    """An evaluator with its networks loaded on the device, by default the first.
+
+    TensorFlow is imported here: a launcher of remote workers needs none.
+    """
+    import_tensorflow()
+    from transforms.losses.evaluate import Evaluator
+    from transforms.losses.networks.loaded import Networks
+
+    return Evaluator(plan, Networks(plan, device))
+
+
+def score_chunk(
+    encoded: EncodedChunk,
+    evaluator: Evaluate,
+    policy: DecodePolicy = DecodePolicy(),
+    batching: Batching = Batching(),
+    on_done: Callable[[int], object] | None = None,
+) -> ScoredChunk:
+    """Score the pairs of a chunk.
+
+    Args:
+        encoded: the chunk's records.
+        evaluator: computes the losses.
+        policy: what to admit and how to convert it.
+        batching: size of the batches.
+        on_done: is told the number of pairs each time some are scored or have failed.
+
+    Returns:
+        metrics in file order, and a failure for each pair that has none.
+    """
+    pairs = encoded.pairs
+    result = _Rows(len(pairs), evaluator.plan)
+    failed: dict[int, Failure] = {}
+
+    def fail(position: int, stage: str, reason: str, message: str, data: bytes | None = None) -> None:
+        id, source = (pairs[name][position].as_py() for name in ("id", "source"))
+        failed[position] = pair_failure(id, source, stage, reason, message, data)
+        done(1)
+
+    def done(number: int) -> None:
+        if on_done:
+            on_done(number)
+
+    def good_pairs(decoded: Iterable[DecodedPair | DecodeError]) -> Iterator[_Positioned]:
+        for position, outcome in enumerate(decoded):
+            if isinstance(outcome, DecodedPair):
+                yield _Positioned(position, outcome)
+            else:
+                data = None if outcome.image == "pair" else pairs[outcome.image][position].as_py()
+                fail(position, "decode", outcome.reason, outcome.message, data)
+
+    # Not the number of failures: one may stand for the whole chunk.
+    done(encoded.chunk.pairs - len(pairs))
+    with ThreadPoolExecutor(thread_count(), "decode") as executor:
+        decoded = _decode_ahead(pairs, policy, executor, batching)
+        for group in batch_by_shape(good_pairs(decoded), batching):
+            for part, columns in _evaluate(evaluator, group):
+                if isinstance(columns, EvaluationError):
+                    fail(part[0].position, "score", "evaluation_failed", str(columns))
+                else:
+                    result.put(part, columns)
+                    done(len(part))
+    failures = (*encoded.failures, *(failed[position] for position in sorted(failed)))
+    return ScoredChunk(encoded.chunk, result.table(pairs, evaluator.precision), failures)
+
+
+@dataclass(frozen=True)
+class _Positioned:
+    """A decoded pair and its row in the chunk."""
+
+    position: int
+    pair: DecodedPair
+
+    @property
+    def generated(self) -> np.ndarray:
+        return self.pair.generated
+
+    @property
+    def target(self) -> np.ndarray:
+        return self.pair.target
+
+
+def _decode_ahead(
+    pairs: pa.Table, policy: DecodePolicy, executor: Executor, batching: Batching
+) -> Iterator[DecodedPair | DecodeError]:
+    pending: deque[Future[DecodedPair | DecodeError]] = deque()
+    ahead = _BATCHES_AHEAD * batching.pairs
+    # Until one has come out, pairs are taken to be as large as they may be; after that, as large as the largest so far.
+    largest = 0
+    for generated, target in zip(pairs["generated"], pairs["target"], strict=True):
+        pending.append(executor.submit(_decode, generated, target, policy))
+        while len(pending) > min(ahead, batching.pending_bytes // (largest or 6 * policy.max_image_pixels)):
+            outcome = pending.popleft().result()
+            if isinstance(outcome, DecodedPair):
+                largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
+            yield outcome
+    while pending:
+        yield pending.popleft().result()
+
+
+def _decode(generated: pa.BinaryScalar, target: pa.BinaryScalar, policy: DecodePolicy) -> DecodedPair | DecodeError:
+    try:
+        return decode_pair(generated.as_py(), target.as_py(), policy)
+    except DecodeError as error:
+        return error
+
+
+def _evaluate(
+    evaluator: Evaluate, group: Sequence[_Positioned]
+) -> Iterator[tuple[Sequence[_Positioned], dict[str, np.ndarray] | EvaluationError]]:
+    """Evaluate a group; where that fails, each half by itself, so that one pair or too much memory costs one pair."""
+    try:
+        columns = evaluator(np.stack([pair.generated for pair in group]), np.stack([pair.target for pair in group]))
+    except EvaluationError as error:
+        if len(group) == 1:
+            yield group, error
+            return
+    else:
+        yield group, columns
+        return
+    # Not inside `except`: the error holds the batch's arrays, and memory may be what is short.
+    half = len(group) // 2
+    yield from _evaluate(evaluator, group[:half])
+    yield from _evaluate(evaluator, group[half:])
+
+
+class _Rows:
+    """The metrics of a chunk, filled in any order."""
+
+    def __init__(self, length: int, plan: Plan):
+        self.plan = plan
+        self.scored = np.zeros(length, bool)
+        self.size = np.zeros((length, 2), np.int32)
+        self.values = {column.name: np.zeros(length, np.float32) for column in plan.columns}
+        self.defined = {column: np.zeros(length, bool) for column in self.values}
+        self.notes: list[tuple[str, ...]] = [()] * length
+
+    def put(self, group: Sequence[_Positioned], columns: dict[str, np.ndarray]) -> None:
+        positions = [pair.position for pair in group]
+        height, width = group[0].generated.shape[:2]
+        self.scored[positions] = True
+        self.size[positions] = height, width
+        for column, values in columns.items():
+            self.values[column][positions] = values
+            self.defined[column][positions] = True
+        too_small = tuple(f"too_small:{column}" for column in self.values if column not in columns)
+        for pair in group:
+            self.notes[pair.position] = (*pair.pair.notes, *too_small)
+
+    def table(self, pairs: pa.Table, precision: str) -> pa.Table:
+        keep = [column for column in pairs.schema if column.name not in encoded_schema().names]
+        schema = metrics_schema(self.plan.columns, keep).with_metadata({PRECISION_KEY: precision})
+        arrays = {name: pairs[name] for name in ("id", "source", *(column.name for column in keep))}
+        arrays |= {"height": pa.array(self.size[:, 0]), "width": pa.array(self.size[:, 1])}
+        arrays |= {name: pa.array(self.values[name], mask=~self.defined[name]) for name in self.values}
+        arrays["notes"] = pa.array(self.notes, pa.list_(pa.string()))
+        return pa.table([arrays[name] for name in schema.names], schema=schema).filter(pa.array(self.scored))

@@ -1,0 +1,1 @@
+"""The worker process: its threads, its counters, its import of TensorFlow."""

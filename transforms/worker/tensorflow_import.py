@@ -1,0 +1,45 @@
+"""Import TensorFlow without its chatter, and give it its threads."""
+
+import os
+import sys
+from threading import Lock
+
+from transforms.worker.threads import thread_count
+
+# Workers of several threads come here at once.
+_lock = Lock()
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow, give it `thread_count` threads, and let it look for GPUs; the first import takes seconds.
+
+    TensorFlow 2.21 logs on its way in, before it reads TF_CPP_MIN_LOG_LEVEL. Where that variable asks for less than
+    everything, standard error is closed to C++ code meanwhile; Python's exceptions come through all the same.
+    """
+    with _lock:
+        if "tensorflow" not in sys.modules:
+            _import_quietly()
+
+
+def _import_quietly() -> None:
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
+        _import()
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        _import()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _import() -> None:
+    import tensorflow
+
+    # TensorFlow itself counts CPUs, and knows nothing of a container's quota.
+    tensorflow.config.threading.set_intra_op_parallelism_threads(thread_count())
+    tensorflow.config.threading.set_inter_op_parallelism_threads(thread_count())
+    tensorflow.config.list_physical_devices()

@@ -1,0 +1,1 @@
+"""A chunk's output files: metrics, failures, optimized images."""
