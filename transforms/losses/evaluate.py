@@ -41,7 +41,7 @@ class Evaluator:
         """Compute the columns that are defined for images of this size.
 
         Args:
-            generated: [B, H, W, 3] RGB, uint8 or uint16, full range.
+            generated: [B, H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1], which no kernel takes.
             target: the same shape and type.
 
         Returns:
@@ -66,8 +66,9 @@ class Evaluator:
     def _evaluate(self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         whole_objective = self.plan.objective is not None and set(self.plan.objective_losses) <= set(losses)
         with_gradient = whole_objective and self.plan.pixel_gradient
-        # The gradient and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
-        fusible = () if with_gradient or self.device.on_gpu else tuple(name for name in losses if name in fused.KERNELS)
+        # The gradient, a GPU and floats need TensorFlow's form; on a CPU the kernels run while the network does.
+        in_tensorflow = with_gradient or self.device.on_gpu or generated.dtype == np.float32
+        fusible = () if in_tensorflow else tuple(name for name in losses if name in fused.KERNELS)
         fused_values = self._executor.map(partial(_apply_kernels, fusible), generated, target)
         in_graph = tuple(name for name in losses if name not in fusible)
         columns = self._run_graph(in_graph, with_gradient, generated, target) if in_graph else {}
@@ -98,7 +99,7 @@ class Evaluator:
         signature = [tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))] * 2
         # Made outside the graph, or Grappler would see a constant and multiply by its rounded reciprocal instead: then
         # half the levels come out one bit off, 8 bits differ from the same 16 bits, and GMSD's luma is not MATLAB's.
-        full_range = tf.constant(np.iinfo(dtype).max, tf.float32)
+        full_range = tf.constant(1 if dtype == np.float32 else np.iinfo(dtype).max, tf.float32)
 
         @tf.function(input_signature=signature, autograph=False)
         def graph(generated: tf.Tensor, target: tf.Tensor) -> tuple[Values, Values]:

@@ -1,6 +1,6 @@
 """Optimize the generated images of chunks towards their targets, and score them before and after."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
@@ -123,7 +123,8 @@ def optimize_chunk(
     results: dict[int, Optimized] = {}
     failed: set[int] = set()
     for rows, slots in _groups(before.metrics, plan, batching):
-        for row, result in _optimize_rows(records, rows, slots, optimizer.objective, descent, policy):
+        starts = partial(_starts, records, policy=policy)
+        for row, result in optimize_rows(starts, rows, slots, optimizer.objective, descent):
             if result is None:
                 failed.add(row)
             else:
@@ -150,21 +151,28 @@ def _groups(metrics: pa.Table, plan: Plan, batching: Batching) -> Iterator[tuple
             yield rows, min(batching.pairs, max(1, batching.pixels // (height * width)))
 
 
-def _optimize_rows(
-    records: pa.Table,
+def optimize_rows(
+    starts: "Callable[[Sequence[int]], Iterable[Start]]",
     rows: Sequence[int],
     slots: int,
     objective: "ObjectiveFunction",
     descent: Descent,
-    policy: DecodePolicy,
 ) -> "Iterator[tuple[int, Optimized | None]]":
-    """Optimize records of one size; with half the slots where memory is short. A pair that fails alone gives None."""
+    """Optimize pairs of one size; with half the slots where memory is short. A pair that fails alone gives None.
+
+    Args:
+        starts: the pairs of some of the rows, by their number.
+        rows: numbers of the pairs.
+        slots: most pairs at a time.
+        objective: to minimize.
+        descent: how to descend, and when to stop.
+    """
     from transforms.descent.slots import optimize_pairs
 
     left = dict.fromkeys(rows)
     while left:
         try:
-            for result in optimize_pairs(_starts(records, tuple(left), policy), objective, descent, slots):
+            for result in optimize_pairs(starts(tuple(left)), objective, descent, slots):
                 row = cast(int, result.key)
                 del left[row]
                 yield row, result

@@ -14,7 +14,7 @@ import pyarrow as pa
 from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import EncodedChunk, Failure, ScoredChunk, encoded_schema, metrics_schema, pair_failure
-from transforms.scoring.batch import Batching, batch_by_shape, batching_for
+from transforms.scoring.batch import Batching, P, batch_by_shape, batching_for
 from transforms.scoring.model_cache import hold
 from transforms.worker.counters import count
 from transforms.worker.tensorflow_import import import_tensorflow
@@ -137,7 +137,7 @@ def score_chunk(
     with ThreadPoolExecutor(thread_count(), "decode") as executor:
         decoded = _decode_ahead(pairs, policy, executor, batching)
         for group in batch_by_shape(good_pairs(decoded), batching):
-            for part, columns in _evaluate(evaluator, group):
+            for part, columns in evaluate_group(evaluator, group):
                 if isinstance(columns, EvaluationError):
                     fail(part[0].position, "score", "evaluation_failed", str(columns))
                 else:
@@ -188,9 +188,9 @@ def _decode(generated: pa.BinaryScalar, target: pa.BinaryScalar, policy: DecodeP
         return error
 
 
-def _evaluate(
-    evaluator: Evaluate, group: Sequence[_Positioned]
-) -> Iterator[tuple[Sequence[_Positioned], dict[str, np.ndarray] | EvaluationError]]:
+def evaluate_group(
+    evaluator: Evaluate, group: Sequence[P]
+) -> Iterator[tuple[Sequence[P], dict[str, np.ndarray] | EvaluationError]]:
     """Evaluate a group; where that fails, each half by itself, so that one pair or too much memory costs one pair."""
     try:
         columns = evaluator(np.stack([pair.generated for pair in group]), np.stack([pair.target for pair in group]))
@@ -203,8 +203,8 @@ def _evaluate(
         return
     # Not inside `except`: the error holds the batch's arrays, and memory may be what is short.
     half = len(group) // 2
-    yield from _evaluate(evaluator, group[:half])
-    yield from _evaluate(evaluator, group[half:])
+    yield from evaluate_group(evaluator, group[:half])
+    yield from evaluate_group(evaluator, group[half:])
 
 
 class _Rows:
