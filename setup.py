@@ -17,8 +17,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["pipeline*", "transforms*"]),
-    package_data={"pipeline.audit.judging": ["rules.schema.json"], "pipeline.audit.pages": ["templates/*"]},
+    packages=find_packages(include=["pairloss*", "pipeline*", "transforms*"]),
+    package_data={
+        "": ["py.typed"],
+        "pipeline.audit.judging": ["rules.schema.json"],
+        "pipeline.audit.pages": ["templates/*"],
+    },
     entry_points={"console_scripts": ["pairloss = pipeline.cli:main"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -136,7 +136,7 @@ class TestImage:
 
     def test_the_package_is_whole(self, image):
         (site,) = image.python_image.glob("lib/python*/site-packages")
-        for package in ("pipeline", "transforms"):
+        for package in ("pairloss", "pipeline", "transforms"):
             wanted, found = (self.contents(top / package) for top in (REPOSITORY, site))
             assert found == wanted
 

@@ -189,7 +189,7 @@ class TestSetupPackaging:
         # A copy, for setuptools leaves its work beside setup.py.
         for name in ("setup.py", "pyproject.toml", "README.md"):
             shutil.copy(REPOSITORY / name, tmp_path)
-        for package in ("pipeline", "transforms"):
+        for package in ("pairloss", "pipeline", "transforms"):
             shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
         launched = launch(
             gcs,
@@ -205,7 +205,7 @@ class TestSetupPackaging:
             packed = {name.partition("/")[2] for name in tar.getnames()}
         whole = {
             str(path.relative_to(tmp_path))
-            for package in ("pipeline", "transforms")
+            for package in ("pairloss", "pipeline", "transforms")
             for path in (tmp_path / package).rglob("*")
             if path.is_file()
         }

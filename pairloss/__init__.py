@@ -1,0 +1,69 @@
+"""PairLoss for notebooks and training scripts: score pairs of images, optimize them, and train with the same losses.
+
+Importing this package imports none of Beam, TensorFlow and pyarrow: each name below loads what it needs at first use.
+The command `pairloss` (or `python -m pairloss`) scores whole datasets.
+
+Example:
+    >>> import numpy as np
+    >>> import pairloss
+    >>> target = np.zeros((32, 32, 3), np.uint8)
+    >>> pairloss.score(target + np.uint8(51), target, losses=["mae"])
+    {'mae': array([0.2], dtype=float32)}
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pipeline import __version__
+
+if TYPE_CHECKING:
+    from pairloss.keras_loss import PairLoss
+    from pairloss.optimizing import optimize
+    from pairloss.scoring import score
+    from pipeline.weights import with_weights
+    from transforms.descent.settings import Descent
+    from transforms.images.decode import DecodePolicy, decode_image
+    from transforms.losses.catalog import LOSSES
+    from transforms.losses.objective import parse_objective
+    from transforms.losses.plan import Plan
+    from transforms.scoring.score import load_evaluator
+
+__all__ = [
+    "LOSSES",
+    "DecodePolicy",
+    "Descent",
+    "PairLoss",
+    "Plan",
+    "__version__",
+    "decode_image",
+    "load_evaluator",
+    "optimize",
+    "parse_objective",
+    "score",
+    "with_weights",
+]
+
+_MODULES = {
+    "LOSSES": "transforms.losses.catalog",
+    "DecodePolicy": "transforms.images.decode",
+    "Descent": "transforms.descent.settings",
+    "PairLoss": "pairloss.keras_loss",
+    "Plan": "transforms.losses.plan",
+    "decode_image": "transforms.images.decode",
+    "load_evaluator": "transforms.scoring.score",
+    "optimize": "pairloss.optimizing",
+    "parse_objective": "transforms.losses.objective",
+    "score": "pairloss.scoring",
+    "with_weights": "pipeline.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'pairloss' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

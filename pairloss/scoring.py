@@ -1,0 +1,87 @@
+"""Score images held in memory or in files: the numbers of a run without the run."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pairloss.images import Images, read_pairs
+from pipeline.weights import with_weights
+from transforms.images.decode import DecodePolicy
+from transforms.losses.catalog import get_losses
+from transforms.losses.objective import parse_objective
+from transforms.losses.plan import PRECISIONS, EvaluationError, Plan
+from transforms.scoring.batch import batch_by_shape, batching_for
+from transforms.scoring.score import evaluate_group, load_evaluator
+
+if TYPE_CHECKING:
+    from transforms.losses.evaluate import Evaluator
+
+
+def score(
+    generated: Images,
+    target: Images,
+    losses: str | Sequence[str] = ("lpips_vgg", "ssim"),
+    *,
+    objective: str = "",
+    precision: str = "float32",
+    policy: DecodePolicy = DecodePolicy(),
+) -> dict[str, np.ndarray]:
+    """Compute losses of pairs of images.
+
+    8-bit and 16-bit images, in arrays or files, score as in a run of the pipeline, bit for bit on one machine. Floats
+    are scored as they are, by TensorFlow's definitions of the losses: never rounded to levels, but as float32.
+    A call keeps the networks it loaded for the next one with the same losses, objective and precision.
+
+    Args:
+        generated: one image or many: an array [H, W, 3] or [B, H, W, 3], a path, or a list of arrays [H, W, 3] and
+            paths, of any sizes. RGB: uint8 or uint16 of full range, or floats in [0, 1].
+        target: the image that each generated one should look like; its shape and dtype are the same.
+        losses: names from `LOSSES`.
+        objective: weighted sum of losses, for a column `objective`, such as "lpips_vgg + 0.1*fd_l1".
+        precision: of the networks: "float32", "bfloat16", "float16" or "auto".
+        policy: what to decode from files, and what to do where the two files of a pair differ in size.
+
+    Returns:
+        float32 [B] by the name of the loss, B = 1 for one pair. NaN: the loss is not defined for an image so small
+        (`LOSSES[name].min_side`).
+
+    Raises:
+        ValueError: a loss is unknown, the images do not match or are no images, or a file cannot be decoded.
+        OSError: a file cannot be read.
+        WeightsError: the weights of a network cannot be fetched.
+        EvaluationError: the losses of a pair could not be computed, mostly for lack of memory.
+
+    Example:
+        >>> import numpy as np
+        >>> from pairloss import score
+        >>> target = np.linspace(0, 1, 2 * 32 * 32 * 3).reshape(2, 32, 32, 3)
+        >>> columns = score(target**1.1, target, losses=["lpips_vgg", "ssim", "mae"])
+        >>> {name: values.shape for name, values in columns.items()}
+        {'lpips_vgg': (2,), 'ssim': (2,), 'mae': (2,)}
+        >>> score(target[0, :8, :8], target[0, :8, :8], losses=["mae", "ssim"])
+        {'mae': array([0.], dtype=float32), 'ssim': array([nan], dtype=float32)}
+    """
+    names = (losses,) if isinstance(losses, str) else tuple(losses)
+    evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision)
+    count, pairs = read_pairs(generated, target, policy)
+    columns = {name: np.full(count, np.nan, np.float32) for name in evaluator.plan.columns}
+    for group in batch_by_shape(pairs, batching_for(evaluator.device.memory_bytes)):
+        for part, values in evaluate_group(evaluator, group):
+            if isinstance(values, EvaluationError):
+                raise values
+            for name, column in values.items():
+                columns[name][[pair.row for pair in part]] = column
+    return columns
+
+
+# Loading the networks takes a second, tracing their graphs several.
+@lru_cache(maxsize=4)
+def _evaluator(losses: tuple[str, ...], objective: str, precision: str) -> "Evaluator":
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
+    plan = Plan(losses, parse_objective(objective) if objective else None, precision=precision)
+    if not plan.columns:
+        raise ValueError("losses names no loss; give one of LOSSES, or an objective")
+    return load_evaluator(with_weights(plan))

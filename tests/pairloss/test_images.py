@@ -1,0 +1,55 @@
+"""Wrong images, as every function of the package refuses them."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.pictures import encode, noise
+
+from pairloss import score
+
+IMAGE = np.zeros((4, 6, 3), np.uint8)
+FLOATS = IMAGE.astype(np.float32)
+WRONG = {
+    "gray": (IMAGE[..., 0], IMAGE[..., 0], "generated has shape [4, 6]; give RGB images [H, W, 3] or [B, H, W, 3]"),
+    "alpha": (np.zeros((4, 6, 4)), IMAGE, "generated has shape [4, 6, 4]"),
+    "channels first": (IMAGE, np.zeros((3, 4, 6)), "target has shape [3, 4, 6]; give RGB images"),
+    "no pixels": (IMAGE[:0], IMAGE[:0], "generated has shape [0, 6, 3]"),
+    "batch in a list": (
+        [IMAGE[np.newaxis]],
+        [IMAGE],
+        "generated[0] has shape [1, 4, 6, 3]; give RGB images [H, W, 3],",
+    ),
+    "integers": (IMAGE.astype(int), IMAGE, "generated has dtype int64; give uint8, uint16 (both of full range) or"),
+    "booleans": (IMAGE, IMAGE > 0, "target has dtype bool"),
+    "levels as floats": (FLOATS + 255, FLOATS, "generated has values from 255 to 255; scale or clip floats to [0, 1]"),
+    "negative": ([FLOATS, FLOATS - 1], [FLOATS] * 2, "generated[1] has values from -1 to -1"),
+    "not a number": (FLOATS, FLOATS * np.nan, "target has values from nan to nan"),
+    "counts": ([IMAGE] * 2, IMAGE, "there are 2 generated images and 1 target images"),
+    "sizes": ([IMAGE, IMAGE], [IMAGE, IMAGE[1:]], "pair 1: generated and target differ: uint8[4, 6, 3] and uint8[3, 6"),
+    "types": (IMAGE, FLOATS, "pair 0: generated and target differ: uint8[4, 6, 3] and float32[4, 6, 3]; give two"),
+}
+
+
+@pytest.mark.parametrize(("generated", "target", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_arrays(generated, target, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        score(generated, target, "mae")
+
+
+def test_wrong_files(tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(encode(IMAGE))
+    bad.write_bytes(encode(noise(0, 40, 40))[:300])
+    with pytest.raises(ValueError, match=rf"pair 1 \({bad} and {good}\): generated truncated: "):
+        score([good, bad], [good, good], "mae")
+    with pytest.raises(ValueError, match=rf"pair 0 \({bad}\): truncated: "):
+        score(IMAGE, bad, "mae")
+    with pytest.raises(FileNotFoundError, match=r"absent\.png"):
+        score(str(tmp_path / "absent.png"), good, "mae")
+
+
+def test_what_behaves_as_an_array():
+    image = Image.fromarray(noise(1, 4, 6))
+    assert score(image, IMAGE, "mae") == score(np.asarray(image), IMAGE, "mae")
