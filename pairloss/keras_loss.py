@@ -41,7 +41,8 @@ class PairLoss(keras.losses.Loss):
 
     The loss itself is computed in float32 whatever the model's dtype policy is; only the network's features follow
     `precision`. Under `mixed_float16` or `mixed_bfloat16`, give the model's last layer `dtype="float32"`, because
-    half precision leaves a picture about 8 bits. TensorFlow's settings, such as TensorFloat-32, stay as you made them.
+    half precision leaves a picture about 8 bits. TensorFlow's settings stay as you made them. With TensorFloat-32, the
+    default on recent GPUs, features have 10 bits, so the numbers differ more from those of `score`, which turns it off.
 
     Args:
         objective: weighted sum of differentiable losses.
@@ -106,7 +107,7 @@ class PairLoss(keras.losses.Loss):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes an equal loss of."""
+        """The arguments of an equal loss, for `from_config`."""
         return super().get_config() | {"objective": str(self.objective), "precision": self.precision}
 
     def _check(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:

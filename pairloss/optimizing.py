@@ -1,8 +1,8 @@
 """Optimize images held in memory or in files: the descent of a run without the run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,12 +73,8 @@ def optimize(
         groups.setdefault(pair.generated.shape[:2], {})[pair.row] = pair
     results: dict[int, Optimized] = {}
     for (height, width), group in groups.items():
-
-        def starts(rows: Sequence[int], group: dict[int, ImagePair] = group) -> "Iterator[Start]":
-            return (_start(group[row]) for row in rows)
-
         slots = min(batching.pairs, max(1, batching.pixels // (height * width)))
-        for row, result in optimize_rows(starts, tuple(group), slots, function, descent):
+        for row, result in optimize_rows(partial(_starts, group), tuple(group), slots, function, descent):
             if result is None:
                 raise EvaluationError(f"pair {row} could not be optimized; there may be too little memory for its size")
             results[row] = result
@@ -105,7 +101,7 @@ def _check(pair: ImagePair, smallest_side: int) -> None:
         )
 
 
-def _start(pair: ImagePair) -> "Start":
+def _starts(group: Mapping[int, ImagePair], rows: Sequence[int]) -> "Iterator[Start]":
     from transforms.descent.slots import Start
 
-    return Start(pair.row, pair.generated, pair.target)
+    return (Start(row, group[row].generated, group[row].target) for row in rows)

@@ -32,7 +32,8 @@ def score(
 
     8-bit and 16-bit images, in arrays or files, score as in a run of the pipeline, bit for bit on one machine. Floats
     are scored as they are, by TensorFlow's definitions of the losses: never rounded to levels, but as float32.
-    A call keeps the networks it loaded for the next one with the same losses, objective and precision.
+    The networks stay loaded for further calls with the same losses, objective and precision. TensorFlow computes
+    float32 as float32 from the first call on: TensorFloat-32 is off for the whole process.
 
     Args:
         generated: one image or many: an array [H, W, 3] or [B, H, W, 3], a path, or a list of arrays [H, W, 3] and

@@ -56,6 +56,10 @@ def with_weights(plan: "Plan", lpips: str = "", keras: str = "") -> "Plan":
 
     Raises:
         WeightsError: weights are missing, damaged or not the ones asked for.
+
+    Example:
+        >>> from pairloss import Plan, load_evaluator, with_weights
+        >>> evaluator = load_evaluator(with_weights(Plan(("lpips_vgg",))))
     """
     if "lpips" in plan.networks:
         weights = WeightsFile(lpips or str(ensure_weights()), LPIPS_SHA256)

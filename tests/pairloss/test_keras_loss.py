@@ -111,7 +111,7 @@ def test_mixed_precision(policy):
     finally:
         keras.config.set_dtype_policy("float32")
     expected = PairLoss(PIXELS)(TARGET, whole.predict(GENERATED, verbose=0)).numpy()
-    # The model's output has few bits, the loss of it all of them.
+    # Only the model's output is rounded to half precision, not the loss.
     assert half.evaluate(GENERATED, TARGET, verbose=0) == pytest.approx(expected, rel=1e-2)
     assert whole.evaluate(GENERATED, TARGET, verbose=0) == pytest.approx(expected, rel=1e-5)
     assert np.isfinite(half.train_on_batch(GENERATED, TARGET))

@@ -20,7 +20,7 @@ def test_images_and_columns():
     assert (columns["objective_final"] < 0.7 * columns["objective_initial"]).all()
     assert columns["steps"].tolist() == [8, 8, 8]
     assert set(columns["stop_reason"]) == {"max_steps"}
-    # What a pair becomes depends on no other pair.
+    # A pair's result does not depend on the others.
     (alone,), _ = optimize(GENERATED[2], TARGETS[2], OBJECTIVE, descent=DESCENT)
     np.testing.assert_array_equal(alone, images[2])
     for start, images_scored in (("objective_initial", GENERATED), ("objective_saved", images)):

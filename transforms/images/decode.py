@@ -147,6 +147,15 @@ def decode_image(data: bytes | None, policy: DecodePolicy) -> DecodedImage:
 
     Raises:
         DecodeError: for everything that is not an image within the limits; nothing else is raised.
+
+    Example:
+        >>> from io import BytesIO
+        >>> from PIL import Image
+        >>> file = BytesIO()
+        >>> Image.new("L", (3, 2)).save(file, "PNG")
+        >>> image = decode_image(file.getvalue(), DecodePolicy())
+        >>> image.pixels.shape, image.notes
+        ((2, 3, 3), ('gray', 'constant'))
     """
     if data is None:
         raise DecodeError("null_image", "The record holds no image.")

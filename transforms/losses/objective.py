@@ -54,6 +54,10 @@ def parse_objective(text: str) -> Objective:
     Raises:
         ValueError: the text is empty, too long, malformed or not linear in the losses, names an unknown loss
             or none, or has a weight that is not finite. The message quotes it and says what is allowed.
+
+    Example:
+        >>> parse_objective("2*(1 - ssim) + mae").terms
+        ((1.0, 'mae'), (-2.0, 'ssim'))
     """
     quoted = repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
     if len(text) > MAX_CHARACTERS:

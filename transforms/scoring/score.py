@@ -84,6 +84,13 @@ def load_evaluator(plan: Plan, device: "Device | None" = None) -> "Evaluator":
     """An evaluator with its networks loaded on the device, by default the first.
 
     TensorFlow is imported here: a launcher of remote workers needs none.
+
+    Example:
+        >>> import numpy as np
+        >>> evaluator = load_evaluator(Plan(("mae", "psnr")))
+        >>> images = np.zeros((1, 8, 8, 3), np.uint8)
+        >>> evaluator(images + np.uint8(51), images)["mae"]
+        array([0.2], dtype=float32)
     """
     import_tensorflow()
     from transforms.losses.evaluate import Evaluator
