@@ -67,7 +67,7 @@ def score(
     names = (losses,) if isinstance(losses, str) else tuple(losses)
     evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision)
     count, pairs = read_pairs(generated, target, policy)
-    columns = {name: np.full(count, np.nan, np.float32) for name in evaluator.plan.columns}
+    columns = {column.name: np.full(count, np.nan, np.float32) for column in evaluator.plan.columns}
     for group in batch_by_shape(pairs, batching_for(evaluator.device.memory_bytes)):
         for part, values in evaluate_group(evaluator, group):
             if isinstance(values, EvaluationError):

@@ -23,7 +23,7 @@ def test_images_and_columns():
     # A pair's result does not depend on the others.
     (alone,), _ = optimize(GENERATED[2], TARGETS[2], OBJECTIVE, descent=DESCENT)
     np.testing.assert_array_equal(alone, images[2])
-    for start, images_scored in (("objective_initial", GENERATED), ("objective_saved", images)):
+    for start, images_scored in (("objective_initial", GENERATED), ("objective_of_saved", images)):
         found = score(images_scored, TARGETS, (), objective=OBJECTIVE)["objective"]
         np.testing.assert_allclose(columns[start], found, rtol=1e-5)
 
