@@ -13,10 +13,10 @@ from rich.table import Table
 
 from transforms.columns import Column
 from transforms.losses.plan import Plan
-from transforms.schema import Chunk, ScoredChunk, metrics_schema
-from transforms.scoring.score import PRECISION_KEY
+from transforms.schema import PRECISION_KEY, Chunk, ScoredChunk, metrics_schema
+from transforms.steps import SummarizeChunks
 from transforms.summary.distribution import QUANTILES, distributions
-from transforms.summary.summary import SummarizeChunks, Summary
+from transforms.summary.summary import Summary
 
 CHUNKS = 10_000
 CHUNK_PAIRS = 256

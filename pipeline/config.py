@@ -15,7 +15,7 @@ from transforms.losses.catalog import get_losses
 from transforms.losses.networks.layers import LAYERS
 from transforms.losses.objective import check_differentiable, parse_objective
 from transforms.losses.plan import Plan
-from transforms.schema import OPTIMIZED_FORMATS, Fields, encoded_schema, metrics_schema, optimization_fields
+from transforms.schema import Fields, encoded_schema, metrics_schema, optimization_fields
 from transforms.scoring.batch import PIXELS_PER_PAIR, Batching
 
 
@@ -25,7 +25,7 @@ class Config:
 
     Attributes:
         input: file patterns.
-        input_format: a name from `schema.FORMATS`, or `auto`.
+        input_format: a key of `reading.format.FORMATS`, or `auto`.
         fields: which record fields to read.
         policy: which images to admit, and how to convert them.
         plan: what to compute.
@@ -100,7 +100,7 @@ def parse(argv: Sequence[str]) -> Config:
         weights=given.weights,
         keras_weights=given.keras_weights,
         descent=_descent(given),
-        optimized_format=given.optimized_format or OPTIMIZED_FORMATS[0],
+        optimized_format=given.optimized_format or "parquet",
         batching=Batching(given.batch_size, given.batch_size * PIXELS_PER_PAIR) if given.batch_size else None,
         chunk_pairs=given.chunk_pairs,
         resource_hints={name: hint for name in ("accelerator", "min_ram") if (hint := getattr(given, name))},

@@ -12,10 +12,11 @@ from transforms.images.decode import SIZE_POLICIES, DecodePolicy
 from transforms.losses.catalog import describe_losses
 from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS
 from transforms.losses.plan import NETWORKS, PRECISIONS
-from transforms.schema import FORMATS, METRICS_FORMATS, OPTIMIZED_FORMATS, Fields
+from transforms.reading.format import AUTO, FORMATS
+from transforms.schema import Fields
 from transforms.scoring.batch import Batching
-
-AUTO = "auto"
+from transforms.writing.metrics_text import METRICS_FORMATS
+from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
 
 @dataclass(frozen=True)

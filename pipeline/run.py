@@ -70,7 +70,8 @@ def _tell(config: Config) -> int:
 
     from pipeline.audit.gate import gate
     from pipeline.console.tables import print_run
-    from transforms.storage.run_files import RunFiles, read_json
+    from transforms.storage.json_files import read_json
+    from transforms.storage.run_files import RunFiles
 
     files = RunFiles(config.output)
     status = read_json(files.config)["status"]

@@ -6,8 +6,6 @@ from typing import Literal
 
 import pyarrow as pa
 
-from transforms.losses.catalog import Loss
-
 # In the metadata of a field.
 COLUMN_KEY = b"column"
 
@@ -32,11 +30,6 @@ class Column:
     when: Literal["before", "after", ""]
     direction: Literal["lower", "higher", "none"]
     formula: str = ""
-
-    @classmethod
-    def of_loss(cls, loss: Loss, name: str, when: Literal["before", "after"]) -> "Column":
-        """The column of this name that holds the loss's values."""
-        return cls(name, loss.name, when, loss.direction, loss.formula)
 
     @property
     def higher_is_better(self) -> bool:

@@ -1,16 +1,16 @@
-"""What travels between the steps: chunk references, tables of encoded pairs, tables of metrics, failures."""
+"""The values that travel between steps: chunk references, tables of encoded pairs, tables of metrics, failures."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from transforms.columns import Column
 
-FORMATS = ("parquet", "tfrecord")
-OPTIMIZED_FORMATS = ("parquet", "tfrecord", "png")
-METRICS_FORMATS = ("parquet", "csv", "jsonl")
+# Key of the metrics' schema metadata that holds the precision in which the networks computed.
+PRECISION_KEY = b"pairloss.precision"
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Fields:
     Attributes:
         generated: field of the encoded generated image.
         target: field of the encoded target image.
-        id: field of the pair's id. None: use a field `id` where there is one, else `<file name>#<record number>`.
+        id: field of the pair's id. None: a field `id` if there is one, otherwise `<file name>#<record number>`.
         keep: scalar fields copied into the metrics.
     """
 
@@ -30,6 +30,18 @@ class Fields:
     keep: tuple[str, ...] = ()
 
 
+class Part(NamedTuple):
+    """Records of an input file that become a chunk.
+
+    Attributes:
+        pairs: number of records.
+        place: where they lie in the file: a frozen dataclass of the file's format.
+    """
+
+    pairs: int
+    place: Any
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A contiguous range of records of one input file: the unit of work, of retry, of resuming and of output.
@@ -37,11 +49,10 @@ class Chunk:
     Attributes:
         name: stem of the chunk's output files, unique within a run.
         path: the input file.
-        format: `parquet` or `tfrecord`; empty where the file does not tell.
+        format: a key of `reading.format.FORMATS`; empty if the file's format is unknown.
         start: number of the first record in the file.
         stop: number after the last record in the file.
-        row_group: the Parquet row group the chunk lies in; -1 for TFRecord.
-        span: where in the container: rows of the row group (Parquet), bytes of the uncompressed file (TFRecord).
+        place: where the records lie in the file, as `Part.place`.
         error: why the file could not be listed; such a chunk has no records.
     """
 
@@ -50,8 +61,7 @@ class Chunk:
     format: str
     start: int
     stop: int
-    row_group: int = -1
-    span: tuple[int, int] = (0, 0)
+    place: Any = None
     error: str = ""
 
     @property
@@ -59,7 +69,7 @@ class Chunk:
         return self.stop - self.start
 
 
-# Chunks of one file that are cheapest to read one after the other, by one worker.
+# Chunks of one file, in order, that one worker reads one after the other from the file opened once.
 ChunkSeries = tuple[Chunk, ...]
 
 
@@ -73,7 +83,7 @@ class Failure:
         stage: `list`, `read`, `decode` or `score`.
         reason: stable machine-readable code, e.g. `truncated`.
         message: one line for people.
-        sha256: of the offending bytes, hex; empty where there are none.
+        sha256: of the offending bytes, hex; empty if there are none.
         bytes: number of the offending bytes.
         scope: `pair`, or `file` for a file (or a chunk's part of one) that could not be read at all.
     """
@@ -92,7 +102,7 @@ MAX_MESSAGE = 500
 
 
 def pair_failure(id: str, source: str, stage: str, reason: str, message: str, data: bytes | None = None) -> Failure:
-    """A failure of one pair, with the hash and size of the bytes to blame; the message is cut to one short line."""
+    """Make the failure of one pair, with the hash and size of the offending bytes and the message cut to one line."""
     line = " ".join(message.split())[:MAX_MESSAGE]
     digest = hashlib.sha256(data).hexdigest() if data is not None else ""
     return Failure(id, source, stage, reason, line, digest, len(data or b""))
@@ -103,7 +113,7 @@ class EncodedChunk:
     """The records of a chunk as they lie in the file.
 
     Attributes:
-        chunk: where they come from.
+        chunk: the chunk they belong to.
         pairs: table of `encoded_schema`, in file order.
         failures: the records that could not be read, or the one file failure.
     """
@@ -118,10 +128,10 @@ class ScoredChunk:
     """The result of a chunk.
 
     Attributes:
-        chunk: where the pairs come from.
+        chunk: the chunk the pairs belong to.
         metrics: table of `metrics_schema`, in file order.
         failures: every record that has no row in `metrics`.
-        optimized: table of the optimized images, where there are any.
+        optimized: table of `OPTIMIZED_SCHEMA` if the run optimizes.
     """
 
     chunk: Chunk
@@ -131,7 +141,7 @@ class ScoredChunk:
 
 
 def encoded_schema(keep: Sequence[pa.Field] = ()) -> pa.Schema:
-    """Schema of a table of encoded pairs. A null image is a failure later on, not here."""
+    """Schema of a table of encoded pairs. Images may be null: decoding reports them."""
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -144,7 +154,7 @@ def encoded_schema(keep: Sequence[pa.Field] = ()) -> pa.Schema:
 
 
 def metrics_schema(columns: Sequence[Column], keep: Sequence[pa.Field] = ()) -> pa.Schema:
-    """Schema of a table of metrics: one float32 column per loss (null: not defined for this pair, see `notes`)."""
+    """Schema of a table of metrics: one float32 column per loss, null if undefined for the pair (see `notes`)."""
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -172,7 +182,7 @@ def optimization_fields(columns: Sequence[Column], trace: bool) -> tuple[pa.Fiel
 
     Args:
         columns: `Plan.optimization_columns`.
-        trace: whether the objective's course is kept.
+        trace: whether the objective of every n-th step is kept.
     """
     fields = {column: column.field(pa.int32() if column.name == "steps" else pa.float32()) for column in columns}
     curve = pa.list_(pa.struct([("step", pa.int32()), ("objective", pa.float32())]))

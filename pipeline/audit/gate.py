@@ -16,8 +16,8 @@ from pipeline.audit.judging.rules import read_rules
 from pipeline.audit.judging.verdict import Outcome, Result, Verdict, judge
 from pipeline.audit.runs.summaries import read_run, read_summary, write_file
 from pipeline.console.tables import as_text, printable
+from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
-from transforms.summary.finish import to_json
 
 PASSED, FAILED = 0, 3
 

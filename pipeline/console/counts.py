@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from transforms.reading.list_chunks import pairs_of_file
+from transforms.reading.format import pairs_of_file
 from transforms.storage.errors import READ_ERRORS
-from transforms.storage.run_files import RunFiles, list_files, read_json
+from transforms.storage.json_files import read_json
+from transforms.storage.run_files import RunFiles, list_files
 from transforms.worker.counters import counted_in_process, reset_in_process
 
 _LEAST_PAUSE_SECONDS = 1.0

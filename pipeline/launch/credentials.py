@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from pipeline.errors import UsageError
-from transforms.storage.errors import NOT_PUBLIC, READ_ERRORS, SIGN_IN, tell
+from transforms.storage.errors import NOT_PUBLIC, READ_ERRORS, SIGN_IN, one_line
 
 _GS_PATH = re.compile(r"gs://[^,]+")
 _KEY_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
@@ -35,7 +35,7 @@ def check_credentials(arguments: Iterable[str]) -> None:
         try:
             _ask_anonymously(path)
         except (*READ_ERRORS, ValueError) as error:
-            reason = "it is not public" if isinstance(error, NOT_PUBLIC) else f"without any there is {tell(error)}"
+            reason = "it is not public" if isinstance(error, NOT_PUBLIC) else f"without any there is {one_line(error)}"
             raise UsageError(
                 f"cannot use {path}: there are no Google credentials on this machine, and {reason}; sign in: {SIGN_IN}"
             ) from error
@@ -50,7 +50,7 @@ def _has_credentials() -> bool:
         google.auth.default()
     except DefaultCredentialsError as error:
         if key := os.environ.get(_KEY_VARIABLE):
-            raise UsageError(f"cannot use {_KEY_VARIABLE}={key}: {tell(error)}; sign in: {SIGN_IN}") from error
+            raise UsageError(f"cannot use {_KEY_VARIABLE}={key}: {one_line(error)}; sign in: {SIGN_IN}") from error
         return False
     return True
 

@@ -18,7 +18,9 @@ from pipeline.launch.credentials import check_credentials
 from pipeline.launch.run_directory import fingerprint
 from pipeline.weights import with_weights
 from transforms.losses.networks.weights_file import WeightsError
-from transforms.reading.list_chunks import READ_ERRORS, InputFile, check_fields, detect_format, match_files
+from transforms.reading.input_files import InputFile, match_files
+from transforms.reading.list_chunks import check_fields, detect_format
+from transforms.storage.errors import READ_ERRORS
 
 _LIBRARIES = ("apache-beam", "tensorflow", "numpy", "pillow", "pyarrow")
 

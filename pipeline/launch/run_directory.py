@@ -9,8 +9,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.errors import UsageError
 from transforms.storage.errors import READ_ERRORS, describe
-from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files, read_json
-from transforms.summary.finish import to_json
+from transforms.storage.json_files import read_json, to_json
+from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
+from transforms.writing.chunk_files import chunk_directories
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -94,5 +95,5 @@ def _delete_results(files: RunFiles) -> None:
     # The mark of success first, and not run.json, which will be replaced: cut short, the rest is still known as a run.
     for path in (files.success, files.summary, files.verdict, files.report):
         delete_file(path)
-    for directory in (*files.chunk_directories, files.temporary):
+    for directory in (*chunk_directories(files), files.temporary):
         delete_directory(directory)

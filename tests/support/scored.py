@@ -9,10 +9,10 @@ from transforms.columns import Column
 from transforms.losses.catalog import LOSSES
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
-from transforms.schema import Chunk, Failure, ScoredChunk, metrics_schema
-from transforms.scoring.score import PRECISION_KEY
+from transforms.schema import PRECISION_KEY, Chunk, Failure, ScoredChunk, metrics_schema
+from transforms.steps import SummarizeChunks
 from transforms.summary.distribution import Distribution, distributions
-from transforms.summary.summary import SummarizeChunks, Summary
+from transforms.summary.summary import Summary
 
 Values = list[float | None]
 INF, NAN = math.inf, math.nan

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tensorflow.core.example.example_pb2 import Example
 
-from transforms.reading.list_chunks import InputFile
+from transforms.reading.input_files import InputFile
 from transforms.reading.tfrecord_container import masked_crc
 
 

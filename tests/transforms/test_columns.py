@@ -19,7 +19,7 @@ from pipeline.flags import PRESETS
 from transforms.columns import Column, columns_of
 from transforms.losses.catalog import LOSSES
 from transforms.schema import metrics_schema, optimization_fields
-from transforms.summary.finish import to_json
+from transforms.storage.json_files import to_json
 from transforms.summary.summary import Summary
 
 # Columns that are not the values of one loss.

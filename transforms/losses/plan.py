@@ -55,7 +55,10 @@ class Plan:
         """The metrics' columns, in order."""
         objective = ("objective",) if self.objective else ()
         gradient = PIXEL_GRADIENT_COLUMNS if self.pixel_gradient else ()
-        losses = (Column.of_loss(loss, self._column_name(loss.name), "before") for loss in get_losses(self.losses))
+        losses = (
+            Column(self._column_name(loss.name), loss.name, "before", loss.direction, loss.formula)
+            for loss in get_losses(self.losses)
+        )
         return (*losses, *(Column(name, "", "before", "lower") for name in (*objective, *gradient)))
 
     @property
@@ -67,7 +70,10 @@ class Plan:
             Column("objective_final", "", "after", "lower"),
             Column("objective_of_saved", "", "after", "lower"),
             Column("steps", "", "", "none"),
-            *(Column.of_loss(loss, f"{self._column_name(loss.name)}_optimized", "after") for loss in losses),
+            *(
+                Column(f"{self._column_name(loss.name)}_optimized", loss.name, "after", loss.direction, loss.formula)
+                for loss in losses
+            ),
         )
 
     def _column_name(self, loss: str) -> str:

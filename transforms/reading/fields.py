@@ -1,4 +1,4 @@
-"""Which fields of a file play which part: the checks that the launcher and every reader share."""
+"""The fields of a file that hold images, ids and kept values, and the checks that every format shares."""
 
 from collections import Counter
 
@@ -10,17 +10,17 @@ RESERVED = frozenset((*encoded_schema().names, *metrics_schema(()).names))
 
 
 def is_bytes(dtype: pa.DataType) -> bool:
-    """Whether values of this Arrow type are byte strings of any length."""
+    """Tell whether values of this Arrow type are byte strings of any length."""
     return pa.types.is_binary(dtype) or pa.types.is_large_binary(dtype) or pa.types.is_binary_view(dtype)
 
 
 def is_text(dtype: pa.DataType) -> bool:
-    """Whether values of this Arrow type are character strings."""
+    """Tell whether values of this Arrow type are character strings."""
     return pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
 
 
 def is_image(dtype: pa.DataType) -> bool:
-    """Whether a field can hold encoded images: bytes, or Hugging Face's struct{bytes, path}."""
+    """Tell whether a field can hold encoded images: bytes, or Hugging Face's struct{bytes, path}."""
     if not pa.types.is_struct(dtype):
         return is_bytes(dtype)
     index = dtype.get_field_index("bytes")
@@ -28,7 +28,7 @@ def is_image(dtype: pa.DataType) -> bool:
 
 
 def kept_type(dtype: pa.DataType) -> pa.DataType | None:
-    """The type a kept field has in the metrics, however it is encoded; None: not a scalar we keep."""
+    """The type of a kept field in the metrics, however it is encoded; None if it is not a scalar that can be kept."""
     if pa.types.is_dictionary(dtype):
         return kept_type(dtype.value_type)
     if is_text(dtype):
@@ -44,12 +44,12 @@ def kept_type(dtype: pa.DataType) -> pa.DataType | None:
 
 
 def is_id(dtype: pa.DataType) -> bool:
-    """Whether a field can name pairs: any scalar we keep, or bytes."""
+    """Tell whether a field can name pairs: any scalar that can be kept, or bytes."""
     return is_bytes(dtype) or kept_type(dtype) is not None
 
 
 def id_field(schema: pa.Schema, fields: Fields) -> str | None:
-    """The field that names the pairs; None: they are named after the file and the record number."""
+    """The field that names the pairs; None if they are named after the file and the record number."""
     if fields.id is not None:
         return fields.id
     return "id" if schema.names.count("id") == 1 and is_id(schema.field("id").type) else None

@@ -1,5 +1,6 @@
-"""Parquet: row ranges inside row groups, and the pairs in them. Plain functions over opened files."""
+"""Parquet: the row groups of a file cut into ranges of rows, and the pairs in these."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -9,57 +10,61 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transforms.reading.fields import id_field, is_bytes, is_text
-from transforms.schema import Chunk, EncodedChunk, Fields, encoded_schema
+from transforms.reading.fields import check_schema, id_field, is_bytes, is_text
+from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
 
 # Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
 READ_BUFFER_BYTES = 1 << 20
 MAX_SERIES_PER_ROW_GROUP = 16
 
+_MAGIC = b"PAR1"
+_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class RowRange:
-    """Rows `start` to `stop` of a row group; `first` is the number of row `start` in the file."""
+    """The place of a Parquet chunk: rows `start` to `stop` of a row group."""
 
     row_group: int
     start: int
     stop: int
-    first: int
 
 
-def read_schema(file: BinaryIO) -> pa.Schema:
+def claims(path: str, head: bytes) -> bool:
+    """Recognize a Parquet file by its name or its first bytes."""
+    return _NAME.search(path) is not None or head.startswith(_MAGIC)
+
+
+def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema:
     """The Arrow schema of an opened Parquet file. Raises pa.ArrowException or OSError on a damaged footer."""
     return _open(file).schema_arrow
 
 
-def list_rows(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[tuple[RowRange, ...]]:
+def list_rows(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
     """Cut every row group into ranges of at most `chunk_pairs` rows and about `chunk_bytes` needed bytes.
 
-    The bytes of a row are the mean over its row group, of the needed columns, uncompressed. To read a range
-    means to skip the rows of its row group before it: the ranges of one row group come as at most
-    `MAX_SERIES_PER_ROW_GROUP` groups, each to be read in one go, so that a row is skipped that many times at
-    most.
+    A row counts with its row group's mean size: the needed columns, uncompressed. Reading a range means skipping the
+    rows before it in its row group. So the ranges of a row group form at most `MAX_SERIES_PER_ROW_GROUP` series, each
+    read in one go, and no row is skipped more often than that.
 
     Raises:
+        ValueError: a field is missing or unusable.
         pa.ArrowException, OSError: the footer is damaged.
     """
     parquet = _open(file)
+    check_schema(parquet.schema_arrow, fields)
     leaves = _leaves(parquet.schema_arrow, fields)
-    first = 0
     for index in range(parquet.num_row_groups):
         group = parquet.metadata.row_group(index)
         if group.num_rows == 0:
             continue
         most = min(chunk_pairs, max(1, chunk_bytes * group.num_rows // _needed_bytes(group, leaves)))
-        # Ranges of one size, rather than full ones and a short one at the end.
+        # Ranges of equal size, rather than full ones and a short one at the end.
         rows = ceil(group.num_rows / ceil(group.num_rows / most))
-        ranges = [
-            RowRange(index, start, min(start + rows, group.num_rows), first + start)
-            for start in range(0, group.num_rows, rows)
-        ]
-        size = ceil(len(ranges) / MAX_SERIES_PER_ROW_GROUP)
-        yield from (tuple(ranges[i : i + size]) for i in range(0, len(ranges), size))
-        first += group.num_rows
+        bounds = [(start, min(start + rows, group.num_rows)) for start in range(0, group.num_rows, rows)]
+        parts = [Part(stop - start, RowRange(index, start, stop)) for start, stop in bounds]
+        size = ceil(len(parts) / MAX_SERIES_PER_ROW_GROUP)
+        yield from (parts[i : i + size] for i in range(0, len(parts), size))
 
 
 def read_rows(
@@ -68,24 +73,25 @@ def read_rows(
     """Read chunks of one row group, in ascending order, one chunk at a time.
 
     Raises:
-        pa.ArrowException, OSError: a page is damaged, the file has changed since it was listed, or a kept field
-            does not fit the type in `keep`. Chunks that were yielded before are good. Later ones may be read
-            by themselves, if they do not lie behind the damage.
+        pa.ArrowException, OSError: a page is damaged, the file has changed since it was listed, or a kept field does
+            not fit the type in `keep`. The chunks yielded before are good; later ones can still be read if they do not
+            lie behind the damage.
     """
     parquet = _open(file)
     schema = parquet.schema_arrow
-    group = series[0].row_group
+    ranges: list[RowRange] = [chunk.place for chunk in series]
+    group = ranges[0].row_group
     leaves = _leaves(schema, fields)
     if (
         group >= parquet.num_row_groups
-        or series[-1].span[1] > parquet.metadata.row_group(group).num_rows
+        or ranges[-1].stop > parquet.metadata.row_group(group).num_rows
         or not set(_names(schema, fields)) <= set(schema.names)
     ):
         raise OSError("the file has changed since it was listed")
-    # Chunks start at a multiple of their size: a batch of that size is one chunk. Threads would read the columns
-    # in turns, which makes an object store fetch its large blocks again and again.
+    # Chunks start at a multiple of their size, so that a batch of that size is one chunk. Threads would read the
+    # columns by turns, and an object store would fetch its large blocks again and again.
     batches = parquet.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
-    for chunk, rows in zip(series, _cut(batches, [chunk.span for chunk in series]), strict=True):
+    for chunk, rows in zip(series, _cut(batches, ranges), strict=True):
         yield EncodedChunk(chunk, _encode(rows, chunk, id_field(schema, fields), fields, keep))
 
 
@@ -100,7 +106,7 @@ def _names(schema: pa.Schema, fields: Fields) -> list[str]:
 
 
 def _leaves(schema: pa.Schema, fields: Fields) -> list[str]:
-    """The columns to read; of a struct only its `bytes`: a `path` is never followed."""
+    """The columns to read. A struct contributes only its `bytes`: a `path` is never followed."""
     structs = {field.name for field in schema if pa.types.is_struct(field.type)}
     return [f"{name}.bytes" if name in structs else name for name in _names(schema, fields)]
 
@@ -110,21 +116,21 @@ def _needed_bytes(group: pq.RowGroupMetaData, leaves: Sequence[str]) -> int:
     return max(1, sum(c.total_uncompressed_size for c in columns if c.path_in_schema in leaves))
 
 
-def _cut(batches: Iterator[pa.RecordBatch], spans: Iterable[tuple[int, int]]) -> Iterator[pa.Table]:
-    """The rows of each span, from batches that start at row 0; holds one batch beside the span."""
+def _cut(batches: Iterator[pa.RecordBatch], ranges: Iterable[RowRange]) -> Iterator[pa.Table]:
+    """The rows of each range, from batches that start at row 0; holds one batch beside the range."""
     stop = 0
     batch: pa.RecordBatch | None = None
-    for first, last in spans:
+    for wanted in ranges:
         parts = []
-        position = first
-        while position < last:
+        position = wanted.start
+        while position < wanted.stop:
             while batch is None or stop <= position:
                 batch = next(batches, None)
                 if batch is None:
-                    raise OSError(f"the row group ends at row {stop}, row {last} was expected")
+                    raise OSError(f"the row group ends at row {stop}, row {wanted.stop} was expected")
                 stop += batch.num_rows
             offset = position - (stop - batch.num_rows)
-            parts.append(batch.slice(offset, last - position))
+            parts.append(batch.slice(offset, wanted.stop - position))
             position += parts[-1].num_rows
         yield pa.Table.from_batches(parts)
 
@@ -162,7 +168,7 @@ def _kept(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray | pa.Arra
 
 
 def _texts(column: pa.ChunkedArray) -> list[str | None]:
-    """A scalar column as strings. Text that is not UTF-8, which Arrow does not check, comes escaped."""
+    """A scalar column as strings. Arrow does not check that text is UTF-8; bytes that are not come out escaped."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (is_bytes(column.type) or is_text(column.type)):

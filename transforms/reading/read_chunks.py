@@ -1,26 +1,20 @@
-"""From chunks to tables of encoded pairs. Plain generators; the Beam step around them is at the end."""
+"""Read chunks: from references to Arrow tables of encoded pairs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import apache_beam as beam
 import pyarrow as pa
 
-from transforms.reading.list_chunks import READ_ERRORS, describe, open_input
-from transforms.reading.parquet import read_rows
-from transforms.reading.tfrecord import read_records
+from transforms.reading.format import FORMATS
+from transforms.reading.input_files import open_input
 from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, encoded_schema, pair_failure
-from transforms.worker.counters import count
+from transforms.storage.errors import READ_ERRORS, describe
 
-# What goes wrong with a record or a file before there are images to decode. A null image is not among them: it
-# travels as a null, and decoding reports it.
+# The reasons for which a record or a file cannot be read, before there are images to decode. A null image is not among
+# them: it travels as a null, and decoding reports it.
 READ_REASONS = {
     "unreadable_file": "the file, or this chunk of it, could not be listed or read at all; the message says why",
-    "damaged_header": "TFRecord: no record begins where one must; all up to the next good one counts as one",
-    "damaged_data": "TFRecord: the checksum of the record's data is wrong",
-    "truncated_record": "TFRecord: the file ends inside the record",
-    "damaged_stream": "gzipped TFRecord: it breaks off; all after the last whole record counts as one",
-    "not_an_example": "the record is not a tf.train.Example",
+    **{reason: meaning for format in FORMATS.values() for reason, meaning in format.reasons.items()},
     "missing_field": "the record has no field for the generated or the target image",
     "wrong_type": "a field of the record holds several values, or a value of another type",
 }
@@ -29,11 +23,11 @@ READ_REASONS = {
 def read_series(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = ()) -> Iterator[EncodedChunk]:
     """Read a series of chunks, one after the other: one result per chunk, in order.
 
-    Of every chunk `len(pairs) + len(failures) == chunk.pairs`, unless it could not be read: then its table is
-    empty and its one failure has the scope `file`. The next chunk is tried all the same.
+    `len(pairs) + len(failures) == chunk.pairs` holds for every chunk that can be read. One that cannot be read has an
+    empty table and one failure of scope `file`; the next chunk is tried all the same.
 
     Args:
-        series: as `list_chunks` made it; chunks may have been taken out.
+        series: as `list_chunks` made it; some chunks may have been removed.
         fields: the fields to read.
         keep: the kept fields with the types of the result, as `check_fields` gave them.
     """
@@ -54,9 +48,8 @@ def read_series(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = 
 
 def _read_on(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field]) -> Iterator[EncodedChunk]:
     """Read to the end of the series. Raises one of `READ_ERRORS` at the first chunk that cannot be read."""
-    read = read_rows if series[0].format == "parquet" else read_records
     with open_input(series[0].path) as file:
-        yield from read(file, series, fields, keep)
+        yield from FORMATS[series[0].format].read(file, series, fields, keep)
 
 
 def _without_records(chunk: Chunk, keep: Sequence[pa.Field]) -> EncodedChunk:
@@ -70,38 +63,3 @@ def _unreadable(chunk: Chunk, stage: str, problem: str, keep: Sequence[pa.Field]
     message = f"{chunk.path}, {lost}: {problem}"
     failure = pair_failure(chunk.path, chunk.path, stage, "unreadable_file", message)
     return EncodedChunk(chunk, encoded_schema(keep).empty_table(), (replace(failure, scope="file"),))
-
-
-@dataclass(eq=False)
-class ReadPairs(beam.PTransform):
-    """ChunkSeries -> EncodedChunk, by `read_series`.
-
-    Attributes:
-        fields: the fields to read.
-        keep: the kept fields with the types of the result.
-    """
-
-    fields: Fields
-    keep: tuple[pa.Field, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def expand(self, series: beam.PCollection[ChunkSeries]) -> beam.PCollection[EncodedChunk]:
-        return series | beam.ParDo(_Read(self.fields, self.keep)).with_output_types(EncodedChunk)
-
-
-@dataclass(eq=False)
-class _Read(beam.DoFn):
-    fields: Fields
-    keep: tuple[pa.Field, ...]
-
-    def process(self, series: ChunkSeries) -> Iterator[EncodedChunk]:
-        for encoded in read_series(series, self.fields, self.keep):
-            lost = [failure for failure in encoded.failures if failure.scope == "file"]
-            failed = len(encoded.failures) - len(lost)
-            count("chunks_read")
-            count("chunks_unreadable", len(lost))
-            count("pairs_read", encoded.pairs.num_rows + failed)
-            count("bytes_read", encoded.pairs.nbytes)
-            yield encoded

@@ -1,25 +1,45 @@
-"""tf.train.Example records of a TFRecord file: the fields they hold, and the pairs in them.
+"""TFRecord files of tf.train.Example: their records cut into ranges of bytes, the fields and the pairs in these.
 
-TensorFlow is imported when the first record is parsed: it takes seconds, and may never be needed.
+TensorFlow is imported when the first record is parsed: the import takes seconds and may never be needed.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading.tfrecord_container import Source, Span, find_spans, open_source, read_data
-from transforms.schema import Chunk, EncodedChunk, Failure, Fields, encoded_schema, pair_failure
+from transforms.reading.tfrecord_container import Source, Span, find_spans, is_gzip, is_tfrecord, open_source, read_data
+from transforms.schema import Chunk, EncodedChunk, Failure, Fields, Part, encoded_schema, pair_failure
 from transforms.worker.tensorflow_import import import_tensorflow
 
 PEEKED_RECORDS = 32
 
+REASONS = {
+    "damaged_header": "TFRecord: no record begins where one must; all up to the next good one counts as one",
+    "damaged_data": "TFRecord: the checksum of the record's data is wrong",
+    "truncated_record": "TFRecord: the file ends inside the record",
+    "damaged_stream": "gzipped TFRecord: it breaks off; all after the last whole record counts as one",
+    "not_an_example": "the record is not a tf.train.Example",
+}
+
+_NAME = re.compile(r"\.(tfrecords?|tfrec|tfr)(-\d+-of-\d+)?(\.gz)?$", re.IGNORECASE)
 _ARROW_TYPES = {"bytes_list": pa.binary(), "int64_list": pa.int64(), "float_list": pa.float32()}
 
 
+@dataclass(frozen=True)
+class ByteRange:
+    """The place of a TFRecord chunk: bytes `start` to `stop` of the uncompressed file."""
+
+    start: int
+    stop: int
+
+
 class RecordError(ValueError):
-    """Why a record cannot be used: a stable reason code, a line for people, and the bytes to blame."""
+    """A record that cannot be used: a stable reason code, a line for people, and the offending bytes."""
 
     def __init__(self, reason: str, message: str, data: bytes | None = None) -> None:
         super().__init__(message)
@@ -27,8 +47,13 @@ class RecordError(ValueError):
         self.data = data
 
 
+def claims(path: str, head: bytes) -> bool:
+    """Recognize a TFRecord file, gzipped or not, by its name or its first bytes."""
+    return _NAME.search(path) is not None or is_tfrecord(BytesIO(head))
+
+
 def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
-    """The features of the first good records of an opened TFRecord file; None: there is no good record.
+    """The features of the first good records of an opened TFRecord file; None if there is no good record.
 
     A feature that holds several values is a list. Bytes are text in the fields that are read as text.
     """
@@ -51,6 +76,20 @@ def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
     return pa.schema(found.items()) if good else None
 
 
+def list_records(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
+    """Cut an opened TFRecord file into ranges of at most `chunk_pairs` records and about `chunk_bytes` bytes.
+
+    Fields differ between records, so they are checked when the records are read. A gzipped file is one series, for it
+    can only be read from its beginning.
+    """
+    gzipped = is_gzip(file)
+    parts = _cut(find_spans(open_source(file)), chunk_pairs, chunk_bytes)
+    if not gzipped:
+        yield from ([part] for part in parts)
+    elif series := list(parts):
+        yield series
+
+
 def read_records(
     file: BinaryIO, series: Sequence[Chunk], fields: Fields, keep: Sequence[pa.Field]
 ) -> Iterator[EncodedChunk]:
@@ -61,15 +100,28 @@ def read_records(
     """
     source = open_source(file)
     for chunk in series:
-        source.release(chunk.span[0])
-        yield _read_chunk(source, chunk, fields, keep)
+        source.release(chunk.place.start)
+        yield _read_chunk(source, chunk, chunk.place, fields, keep)
 
 
-def _read_chunk(source: Source, chunk: Chunk, fields: Fields, keep: Sequence[pa.Field]) -> EncodedChunk:
+def _cut(spans: Iterator[Span], chunk_pairs: int, chunk_bytes: int) -> Iterator[Part]:
+    pairs = begin = end = 0
+    for span in spans:
+        if pairs and (pairs == chunk_pairs or span.stop - begin > chunk_bytes):
+            yield Part(pairs, ByteRange(begin, end))
+            pairs, begin = 0, end
+        pairs, end = pairs + 1, span.stop
+    if pairs:
+        yield Part(pairs, ByteRange(begin, end))
+
+
+def _read_chunk(
+    source: Source, chunk: Chunk, place: ByteRange, fields: Fields, keep: Sequence[pa.Field]
+) -> EncodedChunk:
     rows: list[tuple[Any, ...]] = []
     failures: list[Failure] = []
-    stop = chunk.span[0]
-    # The range comes first: at its end zip must not have looked beyond the chunk.
+    stop = place.start
+    # The range comes first, so that zip stops without looking beyond the chunk.
     for number, span in zip(range(chunk.start, chunk.stop), find_spans(source, stop), strict=False):
         stop = span.stop
         pair_id, origin = f"{chunk.path.rpartition('/')[2]}#{number}", f"{chunk.path}#{number}"
@@ -80,7 +132,7 @@ def _read_chunk(source: Source, chunk: Chunk, fields: Fields, keep: Sequence[pa.
         except RecordError as error:
             message = f"{chunk.path}, record at offset {span.start}: {error}"
             failures.append(pair_failure(pair_id, origin, "read", error.reason, message, error.data))
-    if len(rows) + len(failures) != chunk.pairs or stop != chunk.span[1]:
+    if len(rows) + len(failures) != chunk.pairs or stop != place.stop:
         raise OSError("the file has changed since it was listed")
     schema = encoded_schema(keep)
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
@@ -117,7 +169,7 @@ def _id(example: Any, fields: Fields) -> str | None:
 
 
 def _image(example: Any, name: str) -> bytes | None:
-    """The bytes of a feature; None where it has no value. Raises RecordError where it is not there."""
+    """The bytes of a feature; None if it has no value. Raises RecordError if the record lacks it."""
     if name not in example.features.feature:
         found = ", ".join(sorted(example.features.feature)) or "none"
         raise RecordError("missing_field", f"no field {name!r}; fields found: {found}")
@@ -138,8 +190,8 @@ def _kept(example: Any, field: pa.Field) -> pa.Scalar | None:
 
 
 def _value(example: Any, name: str) -> bytes | int | float | None:
-    """The value of a feature; None where it is not there or has none. Raises RecordError for several."""
-    # Indexing a protobuf map adds what is missing.
+    """The value of a feature; None if it is missing or has no value. Raises RecordError if it has several."""
+    # Indexing a protobuf map would add the missing key.
     feature = example.features.feature.get(name)
     kind = feature.WhichOneof("kind") if feature is not None else None
     values = getattr(feature, kind).value if kind else ()

@@ -1,11 +1,10 @@
-"""The TFRecord container: where its records lie, past damage too. Plain functions, without TensorFlow.
+"""The TFRecord container: find its records, even past damage, without TensorFlow.
 
 A record is: length (8 bytes, little endian), masked CRC32C of the length (4), data, masked CRC32C of the data
 (4) (tensorflow.org/tutorials/load_data/tfrecord). Offsets are those of the uncompressed stream.
 
-One function, `find_spans`, decides what a record is, for listing and for reading: so both count alike,
-whatever the damage. It trusts lengths, not data: a record with damaged data is still one record, found
-damaged when it is read.
+Listing and reading both use `find_spans` to decide what a record is, so they count alike whatever the damage. It checks
+lengths, not data: a record with damaged data is still one record and is found damaged when it is read.
 """
 
 import gzip
@@ -22,12 +21,12 @@ _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _LENGTH.size + _CRC.size
 FRAME_BYTES = HEADER_BYTES + _CRC.size
-# No Example is larger: protobuf's own limit.
+# Protobuf's limit, which no Example exceeds.
 MAX_DATA_BYTES = 2**31 - 1
 GZIP_MAGIC = b"\x1f\x8b\x08"
 
 _WINDOW_BYTES = 4 << 20
-# How much is unpacked at a time: also how much before a broken spot can be lost with it.
+# How much is unpacked at a time, and so how much before a broken spot can be lost with it.
 _BLOCK_BYTES = 64 << 10
 
 
@@ -39,7 +38,7 @@ class Span:
         start: offset of its first byte.
         stop: offset after its last byte.
         reason: empty for a record, else `damaged_header`, `truncated_record` or `damaged_stream`.
-        message: what is wrong.
+        message: what is wrong with the stretch.
     """
 
     start: int
@@ -52,21 +51,21 @@ class Source(Protocol):
     """Uncompressed bytes that are read by offset, roughly forwards.
 
     Attributes:
-        error: why the stream breaks off where it ends; empty where it ends well, or has not ended yet.
+        error: why the stream breaks off; empty if it ended well or has not ended yet.
     """
 
     error: str
 
     def reaches(self, end: int) -> bool:
-        """Whether there are at least `end` bytes."""
+        """Tell whether there are at least `end` bytes."""
         ...
 
     def at(self, offset: int, size: int) -> bytes:
-        """The bytes from `offset` on: `size`, or fewer at the end; never from before the last `release`."""
+        """Get `size` bytes from `offset` on, or fewer at the end; never from before the last `release`."""
         ...
 
     def release(self, offset: int) -> None:
-        """Promise not to ask for anything before `offset` again."""
+        """Promise never again to ask for bytes before `offset`."""
         ...
 
 
@@ -91,33 +90,33 @@ class PlainSource:
         return data
 
     def release(self, offset: int) -> None:
-        """Nothing is held."""
+        """Do nothing: no bytes are kept."""
 
 
 class GzipSource:
-    """A gzip file, read once from its beginning; holds what was unpacked and not released."""
+    """A gzip file, read once from its beginning; keeps the bytes that were unpacked and not yet released."""
 
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
         self._stream = gzip.GzipFile(fileobj=file, mode="rb")
-        self._held = bytearray()
+        self._unpacked = bytearray()
         self._start = 0
         self._ended = False
         self.error = ""
 
     def reaches(self, end: int) -> bool:
-        while self._start + len(self._held) < end and not self._ended:
+        while self._start + len(self._unpacked) < end and not self._ended:
             self._unpack()
-        return self._start + len(self._held) >= end
+        return self._start + len(self._unpacked) >= end
 
     def at(self, offset: int, size: int) -> bytes:
         self.reaches(offset + size)
-        return bytes(self._held[offset - self._start : offset - self._start + size])
+        return bytes(self._unpacked[offset - self._start : offset - self._start + size])
 
     def release(self, offset: int) -> None:
         while self._start < offset:
-            dropped = min(offset - self._start, len(self._held))
-            del self._held[:dropped]
+            dropped = min(offset - self._start, len(self._unpacked))
+            del self._unpacked[:dropped]
             self._start += dropped
             if self._start < offset and not self.reaches(self._start + 1):
                 return
@@ -125,28 +124,28 @@ class GzipSource:
     def _unpack(self) -> None:
         block = b""
         try:
-            # read1, because read loses what it had unpacked when it meets the damage.
+            # read1, because read loses what it has unpacked when it meets damage.
             block = self._stream.read1(_BLOCK_BYTES)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self.error = f"the gzip stream is broken: {error}"
-        self._held += block
+        self._unpacked += block
         self._ended = not block
 
 
 def open_source(file: BinaryIO) -> PlainSource | GzipSource:
-    """The uncompressed bytes of an opened file, found gzipped by its content, not by its name."""
+    """The uncompressed bytes of an opened file. Its content, not its name, tells whether it is gzipped."""
     return GzipSource(file) if is_gzip(file) else PlainSource(file)
 
 
 def is_gzip(file: BinaryIO) -> bool:
-    """Whether an opened file is gzipped. A plain record of one certain length begins with the same bytes."""
+    """Tell whether an opened file is gzipped. A plain record of one certain length begins with the same bytes."""
     file.seek(0)
     head = file.read(HEADER_BYTES)
     return head.startswith(GZIP_MAGIC) and data_length(head) is None
 
 
 def is_tfrecord(file: BinaryIO) -> bool:
-    """Whether the content of an opened file, gzipped or not, begins with a record's header."""
+    """Tell whether the content of an opened file, gzipped or not, begins with a record's header."""
     return data_length(open_source(file).at(0, HEADER_BYTES)) is not None
 
 
@@ -188,11 +187,17 @@ def find_spans(source: Source, offset: int = 0) -> Iterator[Span]:
 
 
 def read_data(source: Source, span: Span) -> tuple[bytes, bool]:
-    """The data of a good span, and whether its checksum is right."""
+    """The data of a good span, and True if its checksum is right."""
     frame = source.at(span.start, span.stop - span.start)
     data = frame[HEADER_BYTES : -_CRC.size]
     (crc,) = _CRC.unpack_from(frame, len(frame) - _CRC.size)
     return data, crc == masked_crc(data)
+
+
+def frame(data: bytes) -> bytes:
+    """The record that holds the data."""
+    length = _LENGTH.pack(len(data))
+    return length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(masked_crc(data))
 
 
 def _damaged_span(source: Source, offset: int, length: int | None) -> Span:
@@ -207,7 +212,7 @@ def _damaged_span(source: Source, offset: int, length: int | None) -> Span:
 
 
 def _resynchronise(source: Source, offset: int) -> tuple[int, bool]:
-    """The first offset, from `offset` on, of a whole good record; else the end of the stream and False."""
+    """Find the first whole good record from `offset` on: its offset and True, or the end of the stream and False."""
     while True:
         source.release(offset)
         window = source.at(offset, _WINDOW_BYTES)
@@ -227,10 +232,10 @@ def _is_whole_record(source: Source, offset: int) -> bool:
 
 
 def _find_headers(window: bytes) -> list[int]:
-    """Offsets in `window` of twelve bytes that are a valid header, ascending.
+    """The offsets in `window` at which twelve bytes are a valid header, ascending.
 
-    The upper half of a length is zero, which leaves few offsets to look at; checksums are computed once per
-    distinct length, so that a stretch of zeros is no worse.
+    The upper half of a length is zero, which leaves few offsets to look at. Checksums are computed once per distinct
+    length, so that a stretch of zeros costs no more.
     """
     data = np.frombuffer(window, np.uint8)
     count = max(0, len(data) - HEADER_BYTES + 1)

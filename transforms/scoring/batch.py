@@ -35,17 +35,17 @@ class Batching:
     pending_bytes: int = 256 * 2**20
 
 
-# What a pass through VGG16 and back takes, per pixel of a pair, features of the target included.
+# Memory that a pass through VGG16 and back takes per pixel of a pair, features of the target included.
 _BYTES_PER_PIXEL = 4096
-# Of the pairs that a batch's size counts; larger ones come in smaller batches, for memory goes by pixels.
+# The size of pair that a batch size is meant for. Larger pairs come in smaller batches, since memory grows with pixels.
 PIXELS_PER_PAIR = Batching.pixels // Batching.pairs
 
 
 def batching_for(gpu_bytes: int) -> Batching:
-    """Batches that suit a GPU with so much memory, or a CPU, where that is 0.
+    """Choose batches that suit a GPU with that much memory; 0 stands for a CPU.
 
-    A GPU gets as many pixels as half of its memory holds, up to 64 pairs of 256x256, which keep the fastest one busy,
-    in powers of two, so that a little memory more or less changes no batch; and more pairs where they are small.
+    A GPU gets as many pixels as fit into half of its memory, up to 64 pairs of 256x256, which keep the fastest busy.
+    Powers of two keep the batches the same when memory differs slightly. Small pairs come in larger batches.
     """
     if not gpu_bytes:
         return Batching()
@@ -57,8 +57,8 @@ def batching_for(gpu_bytes: int) -> Batching:
 def batch_by_shape(pairs: Iterable[P], batching: Batching) -> Iterator[list[P]]:
     """Yield batches of pairs that share height, width and dtype; in each, the pairs keep their order.
 
-    A group is yielded when it is full, the one that holds most bytes when too many are pending, and what is left at
-    the end. Which pairs share a batch depends on the pairs and on `batching` alone.
+    A group is yielded when it is full; if too many bytes are pending, the largest group is; and the rest at the end.
+    Which pairs share a batch depends only on the pairs and on `batching`.
     """
     groups: dict[tuple[tuple[int, ...], np.dtype], list[P]] = {}
     pending = 0

@@ -1,4 +1,4 @@
-"""What a worker process holds: one set of networks per device, for all its threads and for the next run in it."""
+"""The models a worker process has loaded: one set per device, shared by all its threads and by later runs in it."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# By what is held and by device. A Shared keeps its last object alive: networks are large, and tracing takes seconds.
-_held: defaultdict[tuple[str, str], Shared] = defaultdict(Shared)
+# By loading function and device. A Shared keeps its last object alive: networks are large, and tracing takes seconds.
+_loaded: defaultdict[tuple[str, str], Shared] = defaultdict(Shared)
 _lock = Lock()
 
 
-def hold(load: "Callable[[Plan, Device], T]", plan: Plan) -> T:
-    """What `load` makes of the plan on a device, loaded once; callers get the devices of this process in turn."""
+def load_once(load: "Callable[[Plan, Device], T]", plan: Plan) -> T:
+    """Load the plan's model on a device unless it is loaded already; calls get the devices of this process in turn."""
     import_tensorflow()
     from transforms.losses.devices import next_device
 
     device = next_device()
     with _lock:
-        shared = _held[load.__qualname__, device.name]
-    held: T = shared.acquire(partial(load, plan, device), tag=repr(plan))
-    return held
+        shared = _loaded[load.__qualname__, device.name]
+    model: T = shared.acquire(partial(load, plan, device), tag=repr(plan))
+    return model

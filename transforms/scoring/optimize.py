@@ -1,13 +1,12 @@
-"""Optimize the generated images of chunks towards their targets, and score them before and after."""
+"""Optimize the generated images of a chunk towards their targets, and score them before and after."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from PIL import Image
@@ -16,10 +15,8 @@ from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy, decode_pair
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import OPTIMIZED_SCHEMA, EncodedChunk, ScoredChunk, optimization_fields
-from transforms.scoring.batch import Batching, batching_for
-from transforms.scoring.model_cache import hold
+from transforms.scoring.batch import Batching
 from transforms.scoring.score import Evaluate, score_chunk
-from transforms.worker.counters import count
 from transforms.worker.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
@@ -28,56 +25,17 @@ if TYPE_CHECKING:
     from transforms.losses.evaluate import Evaluator
     from transforms.losses.objective_function import ObjectiveFunction
 
-# Note of a pair that was scored but not optimized. One that is too small for the objective has `too_small:objective`.
+# Note of a pair that was scored but could not be optimized. A pair too small for the objective gets
+# `too_small:objective` instead.
 NOT_OPTIMIZED = "optimization_failed"
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What a worker holds: the networks of one plan, to score and to differentiate."""
+    """The networks of one plan, loaded to score and to differentiate."""
 
     evaluator: "Evaluator"
     objective: "ObjectiveFunction"
-
-
-@dataclass(eq=False)
-class OptimizePairs(beam.PTransform):
-    """EncodedChunk -> ScoredChunk, with optimized images and what became of each pair.
-
-    Attributes:
-        plan: what to compute; its objective is what descends.
-        descent: how to descend, and when to stop.
-        policy: what to admit and how to convert it.
-        batching: size of the batches, and of the descent's slots; None: what suits the worker's device.
-    """
-
-    plan: Plan
-    descent: Descent
-    policy: DecodePolicy = DecodePolicy()
-    batching: Batching | None = None
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Optimize" >> beam.ParDo(_Optimize(self.plan, self.descent, self.policy, self.batching))
-
-
-@dataclass(eq=False)
-class _Optimize(beam.DoFn):
-    plan: Plan
-    descent: Descent
-    policy: DecodePolicy
-    batching: Batching | None
-    optimizer: Optimizer | None = field(default=None, init=False)
-
-    def setup(self) -> None:
-        self.optimizer = hold(load_optimizer, self.plan)
-
-    def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
-        assert self.optimizer, "setup comes first"
-        batching = self.batching or batching_for(self.optimizer.objective.device.memory_bytes)
-        yield optimize_chunk(chunk, self.optimizer, self.descent, self.policy, batching, partial(count, "pairs_done"))
 
 
 def load_optimizer(plan: Plan, device: "Device | None" = None) -> Optimizer:
@@ -103,21 +61,21 @@ def optimize_chunk(
 
     Args:
         encoded: the chunk's records.
-        optimizer: holds the networks.
+        optimizer: computes the losses and the objective's gradient.
         descent: how to descend, and when to stop.
-        policy: what to admit and how to convert it.
+        policy: which images to admit, and how to convert them.
         batching: size of the batches.
-        on_done: is told the number of pairs each time some are optimized or have failed.
+        on_done: called with the number of pairs whenever some are optimized or have failed.
 
     Returns:
-        as `score_chunk`, with the fields of `optimization_fields` in the metrics, and the table of
-        `OPTIMIZED_SCHEMA`. A pair that could not be optimized keeps its metrics, and has nulls and a note.
+        as `score_chunk`, with the fields of `optimization_fields` in the metrics and the table of `OPTIMIZED_SCHEMA`.
+        A pair that could not be optimized keeps its metrics and gets nulls and a note.
     """
     done = on_done or (lambda _: None)
     plan = optimizer.evaluator.plan
     before = score_chunk(encoded, optimizer.evaluator, policy, batching)
     done(encoded.chunk.pairs - len(before.metrics))
-    # The records that were scored, row by row as in the metrics.
+    # The scored records, in the order of the metrics.
     position = {source: index for index, source in enumerate(encoded.pairs["source"].to_pylist())}
     records = _take(encoded.pairs, [position[source] for source in before.metrics["source"].to_pylist()])
     results: dict[int, Optimized] = {}
@@ -142,7 +100,7 @@ def optimize_chunk(
 
 
 def _groups(metrics: pa.Table, plan: Plan, batching: Batching) -> Iterator[tuple[list[int], int]]:
-    """Rows of one size, and the slots for that size; sizes that are too small for the objective are left out."""
+    """Rows of one size, and the number of slots for that size. Sizes too small for the objective are left out."""
     sizes: dict[tuple[int, int], list[int]] = {}
     for row, size in enumerate(zip(metrics["height"].to_pylist(), metrics["width"].to_pylist(), strict=True)):
         sizes.setdefault(size, []).append(row)
@@ -158,7 +116,7 @@ def optimize_rows(
     objective: "ObjectiveFunction",
     descent: Descent,
 ) -> "Iterator[tuple[int, Optimized | None]]":
-    """Optimize pairs of one size; with half the slots where memory is short. A pair that fails alone gives None.
+    """Optimize pairs of one size, with half the slots after each failure. A pair that fails alone yields None.
 
     Args:
         starts: the pairs of some of the rows, by their number.
@@ -200,7 +158,7 @@ def _score_again(
     policy: DecodePolicy,
     batching: Batching,
 ) -> dict[str, dict[str, object]]:
-    """Metrics by source of the optimized images, decoded from the bytes that are saved."""
+    """Score the optimized images, decoded from the bytes that are saved; the rows of metrics by source."""
     rows = sorted(images)
     saved = _take(records, rows)
     index = saved.schema.get_field_index("generated")
@@ -217,7 +175,7 @@ def _with_outcome(
     plan: Plan,
     descent: Descent,
 ) -> pa.Table:
-    """The metrics with the fields of `optimization_fields`, before the notes."""
+    """Insert the fields of `optimization_fields` into the metrics, before the notes."""
     sources = metrics["source"].to_pylist()
     outcomes = [results.get(row) for row in range(len(sources))]
     notes_at = metrics.schema.get_field_index("notes")
@@ -246,6 +204,6 @@ def _take(table: pa.Table, rows: Sequence[int]) -> pa.Table:
 
 def _png(pixels: np.ndarray) -> bytes:
     buffer = BytesIO()
-    # The fastest compression: an image of a descent is noise in its lowest bits, which no effort makes smaller.
+    # The fastest compression: a descent leaves noise in the lowest bits, which no effort makes smaller.
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

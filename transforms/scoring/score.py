@@ -1,22 +1,26 @@
-"""Score chunks: decode ahead in threads, batch by shape, evaluate the losses with the networks the worker holds."""
+"""Score a chunk: decode ahead in threads, batch by shape, evaluate the losses."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
 from transforms.losses.plan import EvaluationError, Plan
-from transforms.schema import EncodedChunk, Failure, ScoredChunk, encoded_schema, metrics_schema, pair_failure
-from transforms.scoring.batch import Batching, P, batch_by_shape, batching_for
-from transforms.scoring.model_cache import hold
-from transforms.worker.counters import count
+from transforms.schema import (
+    PRECISION_KEY,
+    EncodedChunk,
+    Failure,
+    ScoredChunk,
+    encoded_schema,
+    metrics_schema,
+    pair_failure,
+)
+from transforms.scoring.batch import Batching, P, batch_by_shape
 from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
 
@@ -24,18 +28,15 @@ if TYPE_CHECKING:
     from transforms.losses.devices import Device
     from transforms.losses.evaluate import Evaluator
 
-# Key of the metrics' schema metadata under which the precision is kept that the networks had.
-PRECISION_KEY = b"pairloss.precision"
-
-# Decoded pairs that wait for the network: two batches keep it busy, and more would only take memory.
+# How many batches of decoded pairs may wait for the network: two keep it busy, and more would only take memory.
 _BATCHES_AHEAD = 2
 
-# Reasons a pair fails with once it is decoded.
+# The reasons for which a decoded pair can fail.
 SCORE_REASONS = {"evaluation_failed": "the losses of this pair alone could not be computed; the message says why"}
 
 
 class Evaluate(Protocol):
-    """What scoring needs of an `Evaluator`."""
+    """The part of an `Evaluator` that scoring uses."""
 
     plan: Plan
     precision: str
@@ -43,47 +44,10 @@ class Evaluate(Protocol):
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]: ...
 
 
-@dataclass(eq=False)
-class ScorePairs(beam.PTransform):
-    """EncodedChunk -> ScoredChunk.
-
-    Attributes:
-        plan: what to compute.
-        policy: what to admit and how to convert it.
-        batching: size of the batches; None: what suits the worker's device.
-    """
-
-    plan: Plan
-    policy: DecodePolicy = DecodePolicy()
-    batching: Batching | None = None
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching))
-
-
-@dataclass(eq=False)
-class _Score(beam.DoFn):
-    plan: Plan
-    policy: DecodePolicy
-    batching: Batching | None
-    evaluator: "Evaluator | None" = field(default=None, init=False)
-
-    def setup(self) -> None:
-        self.evaluator = hold(load_evaluator, self.plan)
-
-    def process(self, chunk: EncodedChunk) -> Iterable[ScoredChunk]:
-        assert self.evaluator, "setup comes first"
-        batching = self.batching or batching_for(self.evaluator.device.memory_bytes)
-        yield score_chunk(chunk, self.evaluator, self.policy, batching, partial(count, "pairs_done"))
-
-
 def load_evaluator(plan: Plan, device: "Device | None" = None) -> "Evaluator":
     """An evaluator with its networks loaded on the device, by default the first.
 
-    TensorFlow is imported here: a launcher of remote workers needs none.
+    TensorFlow is imported here, because the launcher of remote workers does not need it.
 
     Example:
         >>> import numpy as np
@@ -111,12 +75,12 @@ def score_chunk(
     Args:
         encoded: the chunk's records.
         evaluator: computes the losses.
-        policy: what to admit and how to convert it.
+        policy: which images to admit, and how to convert them.
         batching: size of the batches.
-        on_done: is told the number of pairs each time some are scored or have failed.
+        on_done: called with the number of pairs whenever some are scored or have failed.
 
     Returns:
-        metrics in file order, and a failure for each pair that has none.
+        metrics in file order, and a failure for each pair without metrics.
     """
     pairs = encoded.pairs
     result = _Rows(len(pairs), evaluator.plan)
@@ -131,15 +95,15 @@ def score_chunk(
         if on_done:
             on_done(number)
 
-    def good_pairs(decoded: Iterable[DecodedPair | DecodeError]) -> Iterator[_Positioned]:
+    def good_pairs(decoded: Iterable[DecodedPair | DecodeError]) -> Iterator[_ChunkPair]:
         for position, outcome in enumerate(decoded):
             if isinstance(outcome, DecodedPair):
-                yield _Positioned(position, outcome)
+                yield _ChunkPair(outcome.generated, outcome.target, outcome.notes, position)
             else:
                 data = None if outcome.image == "pair" else pairs[outcome.image][position].as_py()
                 fail(position, "decode", outcome.reason, outcome.message, data)
 
-    # Not the number of failures: one may stand for the whole chunk.
+    # Counting the failures would not do: a single one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
     with ThreadPoolExecutor(thread_count(), "decode") as executor:
         decoded = _decode_ahead(pairs, policy, executor, batching)
@@ -155,19 +119,10 @@ def score_chunk(
 
 
 @dataclass(frozen=True)
-class _Positioned:
+class _ChunkPair(DecodedPair):
     """A decoded pair and its row in the chunk."""
 
-    position: int
-    pair: DecodedPair
-
-    @property
-    def generated(self) -> np.ndarray:
-        return self.pair.generated
-
-    @property
-    def target(self) -> np.ndarray:
-        return self.pair.target
+    position: int = 0
 
 
 def _decode_ahead(
@@ -175,7 +130,7 @@ def _decode_ahead(
 ) -> Iterator[DecodedPair | DecodeError]:
     pending: deque[Future[DecodedPair | DecodeError]] = deque()
     ahead = _BATCHES_AHEAD * batching.pairs
-    # Until one has come out, pairs are taken to be as large as they may be; after that, as large as the largest so far.
+    # Assume pairs to be as large as the policy admits until one is decoded, and then as large as the largest so far.
     largest = 0
     for generated, target in zip(pairs["generated"], pairs["target"], strict=True):
         pending.append(executor.submit(_decode, generated, target, policy))
@@ -198,7 +153,7 @@ def _decode(generated: pa.BinaryScalar, target: pa.BinaryScalar, policy: DecodeP
 def evaluate_group(
     evaluator: Evaluate, group: Sequence[P]
 ) -> Iterator[tuple[Sequence[P], dict[str, np.ndarray] | EvaluationError]]:
-    """Evaluate a group; where that fails, each half by itself, so that one pair or too much memory costs one pair."""
+    """Evaluate a group. If that fails, evaluate each half, so that in the end at most single pairs fail."""
     try:
         columns = evaluator(np.stack([pair.generated for pair in group]), np.stack([pair.target for pair in group]))
     except EvaluationError as error:
@@ -208,7 +163,7 @@ def evaluate_group(
     else:
         yield group, columns
         return
-    # Not inside `except`: the error holds the batch's arrays, and memory may be what is short.
+    # Outside of `except`, because the error keeps the batch's arrays alive and memory may be short.
     half = len(group) // 2
     yield from evaluate_group(evaluator, group[:half])
     yield from evaluate_group(evaluator, group[half:])
@@ -225,7 +180,7 @@ class _Rows:
         self.defined = {column: np.zeros(length, bool) for column in self.values}
         self.notes: list[tuple[str, ...]] = [()] * length
 
-    def put(self, group: Sequence[_Positioned], columns: dict[str, np.ndarray]) -> None:
+    def put(self, group: Sequence[_ChunkPair], columns: dict[str, np.ndarray]) -> None:
         positions = [pair.position for pair in group]
         height, width = group[0].generated.shape[:2]
         self.scored[positions] = True
@@ -235,7 +190,7 @@ class _Rows:
             self.defined[column][positions] = True
         too_small = tuple(f"too_small:{column}" for column in self.values if column not in columns)
         for pair in group:
-            self.notes[pair.position] = (*pair.pair.notes, *too_small)
+            self.notes[pair.position] = (*pair.notes, *too_small)
 
     def table(self, pairs: pa.Table, precision: str) -> pa.Table:
         keep = [column for column in pairs.schema if column.name not in encoded_schema().names]

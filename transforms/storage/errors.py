@@ -1,4 +1,4 @@
-"""What reading and writing files raises, local or `gs://`, and how to say it."""
+"""The errors of reading and writing files, local or `gs://`, and how to describe them to people."""
 
 import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError
@@ -6,16 +6,16 @@ from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.auth.exceptions import GoogleAuthError, InvalidOperation
 from google.cloud.storage.exceptions import DataCorruption
 
-# What opening, reading and parsing a file raise when the file, not the program, is at fault. NotImplementedError is
-# Beam's answer to an object that is gzipped twice.
+# Raised by opening, reading and parsing when the file is at fault, not the program. Beam raises NotImplementedError for
+# an object that is gzipped twice.
 READ_ERRORS = (OSError, pa.ArrowException, GoogleAPIError, GoogleAuthError, DataCorruption, NotImplementedError)
 
-# What google-auth makes of the answer to a request without credentials that needs some.
+# google-auth raises this when a request without credentials needs some.
 NOT_PUBLIC = InvalidOperation
 
 SIGN_IN = "gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS=KEY.json of a service account"
 
-# By HTTP status, what to do about an answer of Google Cloud Storage.
+# The remedy for an error of Google Cloud Storage, by HTTP status.
 _REMEDIES = {
     401: f"sign in: {SIGN_IN}",
     403: f"give that account a role on the bucket, such as roles/storage.objectUser, or take another one: {SIGN_IN}",
@@ -24,28 +24,28 @@ _REMEDIES = {
 
 
 def describe(error: Exception) -> str:
-    """An exception as one line for people; of Google's services with what helps."""
+    """Describe an exception in one line for people, with the remedy for errors of Google's services."""
     cause = _cause(error)
     if isinstance(cause, NOT_PUBLIC):
         return f"it is not public, and there are no Google credentials on this machine; sign in: {SIGN_IN}"
     if isinstance(cause, GoogleAuthError):
-        return f"the Google credentials do not work: {tell(cause)}; renew them: {SIGN_IN}"
+        return f"the Google credentials do not work: {one_line(cause)}; renew them: {SIGN_IN}"
     remedy = _REMEDIES.get(cause.code or 0) if isinstance(cause, GoogleAPICallError) else None
-    return f"{tell(cause)}; {remedy}" if remedy else tell(cause)
+    return f"{one_line(cause)}; {remedy}" if remedy else one_line(cause)
 
 
-def tell(error: Exception) -> str:
-    """What happened, in one line."""
+def one_line(error: Exception) -> str:
+    """Say in one line what happened, without a remedy."""
     cause = _cause(error)
     text = f"{type(cause).__name__}: {cause}"
     if isinstance(cause, GoogleAPICallError) and cause.errors:
-        # Without the address that was asked.
+        # The error's own text begins with the URL of the request.
         text = f"{cause.errors[0].get('message', cause.message)} (HTTP {cause.code:d})"
     return " ".join(text.split())
 
 
 def _cause(error: Exception) -> Exception:
-    """What lies below Beam's error of an operation on many files: the error of the first."""
+    """Unwrap Beam's error of an operation on many files: the first file's error."""
     details = list((error.exception_details or {}).values()) if isinstance(error, BeamIOError) else []
     if details and isinstance(details[0], Exception):
         return _cause(details[0])

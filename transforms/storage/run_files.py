@@ -1,7 +1,6 @@
 """The files of a run, local or `gs://`: where they lie, and how they are written whole, listed and deleted."""
 
 import glob
-import json
 import os
 import shutil
 import socket
@@ -9,7 +8,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -17,15 +15,16 @@ from apache_beam.io.localfilesystem import LocalFileSystem
 from google.cloud.exceptions import from_http_response
 from google.cloud.storage.exceptions import InvalidResponse
 
-from transforms.schema import METRICS_FORMATS, Chunk
+from transforms.schema import Chunk
 from transforms.storage.errors import READ_ERRORS, describe
+from transforms.storage.json_files import read_json
 
-# How often a file is written whose temporary one another run deletes before it is renamed.
+# How often a file is written if another run keeps deleting its temporary file before it is renamed.
 _TRIES = 5
 
 
 class ForeignDirectoryError(Exception):
-    """The directory is not that of the run."""
+    """The directory belongs to another run, or to none."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +51,15 @@ class RunFiles:
 
     @property
     def listed(self) -> str:
-        """Tells how many pairs there are, while the run goes on and once all files are listed."""
+        """The file that holds the number of pairs, from when all input files are listed until the run is finished."""
         return FileSystems.join(self.temporary, "listed.json")
-
-    @property
-    def chunk_directories(self) -> tuple[str, ...]:
-        """The directories that hold the files of chunks."""
-        text = (self.metrics_text_directory(format) for format in METRICS_FORMATS[1:])
-        return self.metrics_directory, *text, self.failures_directory, self.optimized_directory
 
     @property
     def metrics_directory(self) -> str:
         return FileSystems.join(self.output, "metrics")
 
     def metrics_text_directory(self, format: str) -> str:
-        """Where the metrics lie as text, beside those in Parquet; `format` is `csv` or `jsonl`."""
+        """The directory of the metrics as text, such as `csv`, beside those in Parquet."""
         return FileSystems.join(self.output, f"metrics_{format}")
 
     @property
@@ -86,21 +79,21 @@ class RunFiles:
         return FileSystems.join(self.output, "optimized")
 
     def metrics(self, chunk: Chunk) -> str:
-        """The chunk's metrics. Written last of its files: a chunk is done when this one is there."""
+        """The chunk's metrics. They are written last: a chunk is done when this file exists."""
         return FileSystems.join(self.metrics_directory, f"{chunk.name}.parquet")
 
     def failures(self, chunk: Chunk) -> str:
-        """The chunk's failures; there is no such file where there are none."""
+        """The chunk's failures. A chunk without failures has no such file."""
         return FileSystems.join(self.failures_directory, f"{chunk.name}.jsonl")
 
     def check_owner(self, fingerprint: str) -> None:
-        """Check, on a worker, that this is the directory of its own run.
+        """Check, on a worker, that the directory belongs to this run.
 
-        Elsewhere than on the launcher a local path is another directory, and the worker would fill it with results
-        that nobody finds. And where a launcher was killed, its job may go on while another run takes the directory.
+        On another machine a local path is another directory, and the worker would fill it with results that nobody
+        finds. And a job may outlive its killed launcher while another run takes the directory.
 
         Raises:
-            ForeignDirectoryError: it is not.
+            ForeignDirectoryError: it does not.
         """
         try:
             owner = read_json(self.config)["fingerprint"]
@@ -113,22 +106,22 @@ class RunFiles:
             raise ForeignDirectoryError(f"another run, with other settings or inputs, has taken {self.output}")
 
     def write_whole(self, path: str, content: bytes) -> None:
-        """Write a file so that it is there whole or not at all, replacing an older one.
+        """Write a file so that it appears whole or not at all, replacing an older one.
 
         Raises:
-            READ_ERRORS: (of `storage.errors`) it could not be written; what was at the path before is still there.
+            READ_ERRORS: (of `storage.errors`) it could not be written; an older file is still in place.
         """
         if FileSystems.get_filesystem(path).has_dirs():
             self._write_and_rename(path, content)
         else:
-            # In an object store an object appears when its upload ends, and the upload has all of the content from
-            # its beginning. A temporary name would only add a copy and a deletion that can fail.
+            # In an object store an object appears whole when its upload ends. A temporary name would only add a copy
+            # and a deletion, which can fail.
             create_file(path, content)
 
     def delete_temporaries(self) -> None:
-        """Delete what killed workers have left. A live one, of a second run in the directory, writes again."""
+        """Delete what killed workers left. A live worker of a second run in the directory writes its file again."""
         if _is_local(self.temporary):
-            # What such a worker is just writing may stand in the way. It is no part of the run: let it stay.
+            # A file that such a worker is writing may be in the way. It does not belong to this run and may stay.
             shutil.rmtree(self.temporary, ignore_errors=True)
         else:
             delete_directory(self.temporary)
@@ -143,21 +136,14 @@ class RunFiles:
                 return
             except OSError:
                 if tries_left and not FileSystems.exists(temporary):
-                    # Another run in this directory has ended in between, and tidied up.
+                    # Another run in this directory has finished in the meantime and deleted it.
                     continue
                 delete_file(temporary)
                 raise
 
 
-def read_json(path: str) -> dict[str, Any]:
-    """The content of a JSON file, local or `gs://`."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        content: dict[str, Any] = json.loads(file.read())
-    return content
-
-
 def create_file(path: str, content: bytes) -> None:
-    """Write a file, local or `gs://`; a local one may be there in part if that fails.
+    """Write a file, local or `gs://`. On failure, part of a local file may remain.
 
     Raises:
         READ_ERRORS: (of `storage.errors`) it could not be written.
@@ -165,20 +151,20 @@ def create_file(path: str, content: bytes) -> None:
     try:
         with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             file.write(content)
-            # Here, and not on the way out: an upload whose end fails is cancelled then. Left open, the file would try
-            # again, for two minutes, when its memory is freed.
+            # Close inside the block: if finishing the upload fails, leaving the block cancels it. Otherwise the file
+            # would retry for two minutes when it is garbage-collected.
             file.close()
     except InvalidResponse as error:
-        # It tells a status alone, and is no error of the API, as which everything else that is refused comes.
+        # This error holds only a status. Every other refusal comes as an error of the API, so make it one.
         raise from_http_response(error.response) from error
 
 
-# Beam lists and deletes by pattern alone. Its patterns miss local directories whose path holds `[`, `*` or `?`, even
-# escaped; so local paths are left to Python.
+# Beam lists and deletes only by pattern, and its patterns miss local directories whose path holds `[`, `*` or `?`, even
+# escaped. So Python handles local paths.
 
 
 def list_files(directory: str, deep: bool = False) -> Iterator[str]:
-    """The files in a directory, if it is there, local or `gs://`; `deep`: and in those below it."""
+    """The files in a directory, local or `gs://`, and with `deep` in those below it; none if it does not exist."""
     if _is_local(directory):
         found = Path(directory).glob("**/*" if deep else "*")
         yield from (FileSystems.join(directory, path.relative_to(directory)) for path in found if not path.is_dir())
@@ -188,7 +174,7 @@ def list_files(directory: str, deep: bool = False) -> Iterator[str]:
 
 
 def delete_file(path: str) -> None:
-    """Delete a file, local or `gs://`, if it is there."""
+    """Delete a file, local or `gs://`, if it exists."""
     if not FileSystems.exists(path):
         return
     if _is_local(path):
@@ -198,7 +184,7 @@ def delete_file(path: str) -> None:
 
 
 def delete_directory(path: str) -> None:
-    """Delete a directory, if it is there, and what is in it, local or `gs://`, where it is but a prefix."""
+    """Delete a directory and everything in it, if it exists; at `gs://`, every object with that prefix."""
     if _is_local(path):
         if os.path.isdir(path):
             shutil.rmtree(path)
@@ -216,6 +202,6 @@ def _make_parent(path: str) -> None:
         try:
             FileSystems.mkdirs(parent)
         except OSError:
-            # Another worker made it in between, which is as good; object stores have no directories.
+            # Fine if another worker made it in the meantime. Object stores have no directories.
             if not FileSystems.exists(parent):
                 raise

@@ -1,8 +1,8 @@
 """The distribution of one column of the metrics, mergeable and exact where it can be: histogram, sums, extreme pairs.
 
-Merging gives the same as taking all values at once, to the last digit, whatever the order and the grouping, and also
-after a way through JSON: counts and histograms add up, sums are exact integers, ties between pairs are broken by their
-source and then by their row.
+Merging equals taking all values at once, to the last digit, in any order and grouping, and also after a round trip
+through JSON: counts and histograms add up, sums are exact integers, and ties between pairs are broken by their source
+and then by their row.
 """
 
 import math
@@ -32,7 +32,7 @@ class Distribution:
 
     Attributes:
         column: what the values mean.
-        null: pairs for which it is not defined.
+        null: pairs for which the column is not defined.
         nan: values that are not a number.
         positive_infinite: values that are +inf.
         negative_infinite: values that are -inf.
@@ -69,7 +69,7 @@ class Distribution:
 
     @property
     def defined(self) -> int:
-        """Number of values, finite or infinite: all pairs but those with NaN or null."""
+        """Number of finite and infinite values: all pairs except those with NaN or null."""
         return self.finite + self.positive_infinite + self.negative_infinite
 
     @property
@@ -79,13 +79,13 @@ class Distribution:
 
     @property
     def mean(self) -> float:
-        """Of the finite values; NaN if there are none."""
-        # The quotient of two integers is rounded once.
+        """Mean of the finite values; NaN if there are none."""
+        # Python rounds the quotient of two integers only once.
         return self.total / (self.finite << _UNIT_BITS) if self.finite else math.nan
 
     @property
     def variance(self) -> float:
-        """Of the finite values, divided by their number; NaN if there are none."""
+        """Population variance of the finite values; NaN if there are none."""
         count = self.finite
         return (count * self.squares - self.total**2) / (count**2 << 2 * _UNIT_BITS) if count else math.nan
 
@@ -95,7 +95,7 @@ class Distribution:
         return math.sqrt(self.variance)
 
     def merge(self, other: "Distribution") -> None:
-        """Take in the other's values."""
+        """Add the other's values to this distribution."""
         self.null += other.null
         self.nan += other.nan
         self.positive_infinite += other.positive_infinite
@@ -112,7 +112,7 @@ class Distribution:
 
     def quantile(self, fraction: float) -> float:
         """The smallest value that at least this fraction of the finite values do not exceed, to 0.5 %."""
-        # As it is written: 0.07 of 100 values are 7, and not the 8 that the nearest binary number would make of it.
+        # Take the fraction as it is written: 0.07 of 100 values are 7, but the nearest binary number would give 8.
         rank = max(1, math.ceil(Fraction(str(fraction)) * self.finite))
         for value, number in self.ascending():
             rank -= number
@@ -121,14 +121,14 @@ class Distribution:
         return math.nan
 
     def outside(self, least: float = -math.inf, most: float = math.inf) -> int:
-        """Number of values below `least` or above `most`, +inf and -inf among them, to 0.5 % of these limits.
+        """Number of values below `least` or above `most`, infinite ones included, to 0.5 % of these limits.
 
-        It is 0 exactly if no value lies outside. The limits are rounded as the values were: one of 0.1 admits the 0.1
-        of a float32, which is a little more.
+        The result is 0 exactly if no value lies outside. The limits are rounded to float32 as the values were, so a
+        limit of 0.1 admits the 0.1 of a float32, which is slightly larger.
         """
         least, most = as_stored(least), as_stored(most)
         finite = sum(number for value, number in self.ascending() if not least <= value <= most)
-        # All values of the limit's own bin count as its middle; the exact extremes know better than a sum of 0.
+        # Every value in the limit's own bin counts as the bin's middle. The exact extremes correct a wrong 0.
         finite = max(finite, self.finite and int(self.minimum < least) + int(self.maximum > most))
         if self.finite and least <= self.minimum and self.maximum <= most:
             finite = 0
@@ -145,7 +145,7 @@ class Distribution:
             yield _middle(index), self.positive[index]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values: `count` is of finite values, and the statistics are of these."""
+        """As plain values. `count` and the statistics are of the finite values."""
         finite = self.finite
         return {
             "count": finite,
@@ -168,10 +168,10 @@ class Distribution:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], column: Column) -> "Distribution":
-        """The distribution of this column that `to_json` wrote.
+        """Read back the column's distribution that `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it wrote something else.
+            KeyError, TypeError, ValueError: the data is not of that form.
         """
         histogram = data["histogram"]
         negative_infinite = data["negative_infinite"]
@@ -194,13 +194,13 @@ class Distribution:
             best=extremes_of_rows(data["best"], column.name, good, largest_first=column.higher_is_better),
         )
         if result.finite != data["count"]:
-            raise ValueError(f"the histogram of {column.name} holds {result.finite} values of {data['count']}")
+            raise ValueError(f"the histogram of {column.name} holds {result.finite} values, not {data['count']}")
         return result
 
 
 def distributions(metrics: pa.Table, columns: Iterable[Column]) -> dict[str, Distribution]:
     """The distribution of each of these columns of a table of metrics."""
-    # Adding 0 turns -0 into 0: which of two equal values is the minimum must not show.
+    # Adding 0 turns -0 into 0, so that the minimum of two equal values does not depend on their order.
     values = {column: metrics[column.name].to_numpy().astype(np.float64) + 0.0 for column in columns}
     ends = extremes(metrics, {column.name: numbers for column, numbers in values.items()})
     found = {}
@@ -213,7 +213,7 @@ def distributions(metrics: pa.Table, columns: Iterable[Column]) -> dict[str, Dis
 
 
 def as_stored(limit: float) -> float:
-    """The nearest float32, as which all values are stored."""
+    """The nearest float32, the type in which all values are stored."""
     with np.errstate(over="ignore"):
         return float(np.float32(limit))
 
@@ -232,7 +232,7 @@ def _distribution(
         positive=_bins(finite[finite > 0]),
         negative=_bins(-finite[finite < 0]),
         total=_exact_sum(finite, _UNIT_BITS),
-        # Exact as well: the square of 24 bits has 48, and its exponent is far from float64's ends.
+        # The squares are exact, too: 24 bits squared are 48, and the exponents stay within float64.
         squares=_exact_sum(finite**2, 2 * _UNIT_BITS),
         worst=worst,
         best=best,
@@ -261,7 +261,7 @@ def _bins_from_json(data: Mapping[str, list[int]]) -> Counter[int]:
 
 
 def _exact_sum(values: np.ndarray, unit_bits: int) -> int:
-    """The sum without rounding, in units of 2**-unit_bits: what `fsum` rounds off is summed in turn."""
+    """The sum without rounding, in units of 2**-unit_bits: what `fsum` rounds off is summed again."""
     total, left = 0, values.tolist()
     while part := math.fsum(left):
         numerator, denominator = part.as_integer_ratio()
@@ -273,5 +273,5 @@ def _exact_sum(values: np.ndarray, unit_bits: int) -> int:
 def _units(text: str, unit_bits: int) -> int:
     units = Fraction(text) * (1 << unit_bits)
     if units.denominator != 1:
-        raise ValueError(f"{text} is no sum of float32 values")
+        raise ValueError(f"{text} cannot be a sum of float32 values")
     return units.numerator

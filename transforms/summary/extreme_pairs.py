@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Of the worst, and as many of the best.
+# How many of the worst pairs are kept, and as many of the best.
 EXTREME_PAIRS = 10
 
 # A pair at one end of a distribution: rank (the smallest comes first), source, and the row of metrics as JSON. Tuples
-# of plain values compare without a key, and rows as text break a tie where one source stands in two runs.
+# of plain values sort without a key, and the row as text breaks a tie between two runs that scored the same source.
 Extreme = tuple[float, str, str]
 
 
@@ -24,7 +24,7 @@ def extremes(
 
     Args:
         metrics: the rows.
-        columns: the values, float64 [rows]; NaN is not a bad value but none.
+        columns: the values, float64 [rows]; NaN counts as no value.
     """
     sources = metrics["source"].to_pylist()
     ranked = {(column, sign): sign * values for column, values in columns.items() for sign in (1, -1)}
@@ -41,28 +41,28 @@ def extremes(
 
 
 def first_of(some: tuple[Extreme, ...], others: tuple[Extreme, ...]) -> tuple[Extreme, ...]:
-    """The first of both, each of which is sorted."""
-    # Nearly every merge ends here, and thousands of chunks are merged.
+    """The most extreme pairs of two sorted tuples."""
+    # Thousands of chunks are merged, and nearly every merge ends here.
     if not others or (len(some) == EXTREME_PAIRS and some[-1] <= others[0]):
         return some
     return tuple(sorted(some + others)[:EXTREME_PAIRS])
 
 
 def rows_of(extremes: Sequence[Extreme]) -> list[dict[str, Any]]:
-    """The rows, most extreme first; an infinite value is a null in them."""
+    """The rows of metrics, most extreme first; they hold null for an infinite value."""
     return [json.loads(row) for _, _, row in extremes]
 
 
 def extremes_of_rows(
     rows: Sequence[Mapping[str, Any]], column: str, infinite_first: int, largest_first: bool
 ) -> tuple[Extreme, ...]:
-    """What `rows_of` made rows of.
+    """Read back the pairs that `rows_of` turned into rows.
 
     Args:
-        rows: as it gave them.
-        column: the one they are extreme in.
-        infinite_first: how many values of the column are the infinity that comes first; a null further back is the
-            other infinity.
+        rows: its result.
+        column: the column in which the pairs are extreme.
+        infinite_first: number of the column's values that are the infinity that comes first; a null after these stands
+            for the other infinity.
         largest_first: whether the largest values come first.
     """
     found = []
@@ -85,7 +85,7 @@ def _first_positions(ranks: np.ndarray, sources: Sequence[str]) -> list[int]:
 
 
 def _row_texts(rows: pa.Table) -> list[str]:
-    # The course of an optimization is long, and found by the id in the metrics.
+    # The trace of an optimization is long, and can be looked up in the metrics.
     scalar = [name for name in rows.column_names if name == "notes" or not pa.types.is_nested(rows[name].type)]
     return [
         json.dumps({key: _jsonable(value) for key, value in row.items()})
@@ -94,7 +94,7 @@ def _row_texts(rows: pa.Table) -> list[str]:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Dates and times as text: Python's own know neither nanoseconds nor all years."""
+    """Turn dates and times into text: Python's own types lack nanoseconds and some years."""
     for index, column in enumerate(table.columns):
         if pa.types.is_temporal(column.type):
             table = table.set_column(index, table.column_names[index], time_text(column))
@@ -102,14 +102,14 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def time_text(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times as text; those with a zone in UTC, marked by a Z: not every worker has the zone's rules."""
+    """Times as text. Times with a zone are given in UTC with a Z, since not every worker knows the zone's rules."""
     if getattr(times.type, "tz", None) is None:
         return times.cast(pa.string())
     return pc.binary_join_element_wise(times.cast(pa.timestamp(times.type.unit)).cast(pa.string()), "Z", "")
 
 
 def _jsonable(value: Any) -> Any:
-    """JSON has no infinity: a null, as for a value that is not defined. What else it lacks becomes its text."""
+    """The value for JSON: null for infinity and NaN, which JSON lacks, and text for other types it lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int, list)) else str(value)

@@ -1,4 +1,4 @@
-"""What is known of scored pairs, all of a run or a slice of it: sizes, notes, and each loss's distribution."""
+"""Summarize scored pairs, all of a run or a slice of it: sizes, notes, and each loss's distribution."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ from transforms.columns import Column
 from transforms.summary.distribution import Distribution, distributions
 from transforms.summary.extreme_pairs import time_text
 
-# Memory and summary.json stay small whatever comes: the rest is counted as `OTHER`.
+# These limits keep memory and summary.json small whatever the data; the rest is counted as `OTHER`.
 MOST_SIZES = 100
 MOST_SLICES = 50
 OTHER = "other"
@@ -47,7 +47,7 @@ class ScoredPairs:
         return result
 
     def merge(self, other: "ScoredPairs") -> None:
-        """Take in the other's pairs."""
+        """Add the other's pairs to this summary."""
         self.count += other.count
         self.notes.update(other.notes)
         self.sizes.update(other.sizes)
@@ -65,10 +65,10 @@ class ScoredPairs:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], count: int, columns: Mapping[str, Column]) -> "ScoredPairs":
-        """What `to_json` wrote of so many pairs, with these columns by name.
+        """Read back what `to_json` wrote for `count` pairs, with the columns by name.
 
         Raises:
-            KeyError, TypeError, ValueError: it wrote something else.
+            KeyError, TypeError, ValueError: the data is not of that form.
         """
         found = {name: Distribution.from_json(entry, columns[name]) for name, entry in data["losses"].items()}
         for name, distribution in found.items():
@@ -82,7 +82,7 @@ class Slices:
     """The pairs by the value of a kept field.
 
     Only the first `MOST_SLICES` values in sorted order have a summary of their own. A value that is not among the first
-    of a part is not among the first of the whole either: so the outcome does not depend on the order of merging.
+    of a part cannot be among the first of the whole, so the result does not depend on the order of merging.
 
     Attributes:
         by: name of the field.
@@ -107,13 +107,13 @@ class Slices:
         return result
 
     def merge(self, other: "Slices") -> None:
-        """Take in the other's pairs.
+        """Add the other's pairs to these slices.
 
         Raises:
             ValueError: they are sliced by another field.
         """
         if other.by != self.by:
-            raise ValueError(f"slices by {self.by} and slices by {other.by} do not add up")
+            raise ValueError(f"slices by {self.by} and slices by {other.by} cannot be merged")
         for value, pairs in other.values.items():
             self.values.setdefault(value, ScoredPairs()).merge(pairs)
         self.other.merge(other.other)
@@ -130,10 +130,10 @@ class Slices:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], columns: Mapping[str, Column]) -> "Slices":
-        """What `to_json` wrote, with these columns by name.
+        """Read back what `to_json` wrote, with the columns by name.
 
         Raises:
-            KeyError, TypeError, ValueError: it wrote something else.
+            KeyError, TypeError, ValueError: the data is not of that form.
         """
         values = {entry["value"]: ScoredPairs.from_json(entry, entry["pairs"], columns) for entry in data["values"]}
         return cls(data["by"], values, ScoredPairs.from_json(data["other"], data["other"]["pairs"], columns))
@@ -153,7 +153,7 @@ def _null_first(entry: tuple[SliceValue, Any]) -> tuple[bool, str]:
 
 
 def _texts(column: pa.ChunkedArray) -> list[SliceValue]:
-    """Values as text. Equal values have equal texts, and the same ones on every machine."""
+    """Values as text, the same on every machine."""
     if pa.types.is_temporal(column.type):
         return time_text(column).to_pylist()
     if pa.types.is_string(column.type):
@@ -168,7 +168,7 @@ def _sizes(metrics: pa.Table) -> Counter[str]:
 
 
 def _notes(metrics: pa.Table) -> Counter[str]:
-    """How many notes of each kind: sizes in them are parameters, and there may be any number of these."""
+    """The number of notes of each kind. Sizes in a note are replaced, since there may be any number of sizes."""
     result: Counter[str] = Counter()
     for entry in pc.value_counts(pc.list_flatten(metrics["notes"])).to_pylist():
         result[re.sub(r"\d+x\d+", "WxH", entry["values"])] += entry["counts"]
@@ -176,11 +176,11 @@ def _notes(metrics: pa.Table) -> Counter[str]:
 
 
 def _bounded(sizes: Counter[str]) -> Counter[str]:
-    """The smallest sizes, the rest as one: like slices, the same in whatever order they are merged."""
+    """Keep the smallest sizes and count the rest as one. As for slices, the order of merging does not matter."""
     if len(sizes) <= MOST_SIZES:
         return sizes
     ordered = sorted(sizes.items(), key=_by_size)
-    # `OTHER` is the last of them.
+    # `OTHER` sorts last, so it is part of the rest.
     rest = sum(number for _, number in ordered[MOST_SIZES:])
     return Counter(dict(ordered[:MOST_SIZES]) | {OTHER: rest})
 

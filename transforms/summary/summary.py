@@ -1,7 +1,7 @@
 """Summarize a run: counts, failures by reason, and each loss's distribution and extreme pairs, merged over chunks.
 
-A summary is the same whatever the order and the grouping in which chunks are merged, and summaries read back from JSON
-merge to the same as their chunks would.
+The order and the grouping in which chunks are merged do not change a summary, and summaries read back from JSON merge
+to the same result as their chunks.
 """
 
 from collections import Counter
@@ -9,11 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import apache_beam as beam
-
 from transforms.columns import Column
-from transforms.schema import Failure, ScoredChunk
-from transforms.scoring.score import PRECISION_KEY
+from transforms.schema import PRECISION_KEY, Failure, ScoredChunk
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import ScoredPairs, Slices
 
@@ -25,7 +22,7 @@ Example = tuple[str, str, str]
 
 @dataclass
 class Summary:
-    """What is known of the chunks merged so far.
+    """The summary of the chunks merged so far.
 
     Attributes:
         listed: records found by listing.
@@ -78,13 +75,13 @@ class Summary:
         )
 
     def merge(self, other: "Summary") -> None:
-        """Take in the other's chunks.
+        """Add the other's chunks to this summary.
 
         Raises:
             ValueError: the two are sliced by different fields, or only one is.
         """
         if (self.slices is None) != (other.slices is None):
-            raise ValueError("slices and no slices do not add up")
+            raise ValueError("a summary with slices and one without cannot be merged")
         self.listed += other.listed
         self.failed += other.failed
         self.unread += other.unread
@@ -93,7 +90,7 @@ class Summary:
         for reason, examples in other.examples.items():
             self.examples[reason] = tuple(sorted(self.examples.get(reason, ()) + examples)[:FAILURE_EXAMPLES])
         for path, reason in other.failed_files.items():
-            # The smaller of two, so that the order of merging does not matter.
+            # Always the smaller reason, so that the order of merging does not matter.
             self.failed_files[path] = min(reason, self.failed_files.get(path, reason))
         self.precisions |= other.precisions
         self.pairs.merge(other.pairs)
@@ -112,7 +109,7 @@ class Summary:
 
     @property
     def read(self) -> int:
-        """Records that were read: scored + failed, or something was lost."""
+        """Records that were read: must equal scored + failed, or some were lost."""
         return self.listed - self.unread
 
     def counts(self) -> dict[str, int]:
@@ -145,10 +142,10 @@ class Summary:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Summary":
-        """What `to_json` wrote.
+        """Read back what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it wrote something else.
+            KeyError, TypeError, ValueError: the data is not of that form.
         """
         counts = data["counts"]
         examples = data["failure_examples"]
@@ -165,35 +162,6 @@ class Summary:
             pairs=ScoredPairs.from_json(data, counts["scored"], columns),
             slices=Slices.from_json(data["slices"], columns) if data["slices"] else None,
         )
-
-
-@dataclass(eq=False)
-class SummarizeChunks(beam.CombineFn):
-    """ScoredChunk... -> Summary.
-
-    Attributes:
-        columns: of the metrics, in order.
-        slice_by: a kept field; empty: no slices.
-    """
-
-    columns: tuple[Column, ...]
-    slice_by: str = ""
-
-    def create_accumulator(self) -> Summary:
-        return Summary.empty(self.columns, self.slice_by)
-
-    def add_input(self, accumulator: Summary, chunk: ScoredChunk) -> Summary:
-        accumulator.merge(Summary.of_chunk(chunk, self.columns, self.slice_by))
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[Summary]) -> Summary:
-        merged = self.create_accumulator()
-        for accumulator in accumulators:
-            merged.merge(accumulator)
-        return merged
-
-    def extract_output(self, accumulator: Summary) -> Summary:
-        return accumulator
 
 
 def _examples(failed: Iterable[Failure]) -> dict[str, tuple[Example, ...]]:

@@ -1,6 +1,6 @@
-"""Counts of what goes through the steps: Beam's counters, and the same in this process, to show progress live.
+"""Count chunks and pairs in Beam's counters and also in this process, so that progress shows live.
 
-Runners that execute in the launcher's process report Beam's metrics only when everything is over.
+Runners that execute in the launcher's process report Beam's metrics only at the end.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ def count(name: str, number: int = 1) -> None:
 
 
 def counted_in_process() -> Counter[str]:
-    """What was counted in this process since it started or since `reset_in_process`."""
+    """The counts of this process since it started or since `reset_in_process`."""
     with _lock:
         return _in_process.copy()
 

@@ -1,4 +1,4 @@
-"""Import TensorFlow without its chatter, and give it its threads."""
+"""Import TensorFlow without its log messages, and set its number of threads."""
 
 import os
 import sys
@@ -6,15 +6,15 @@ from threading import Lock
 
 from transforms.worker.threads import thread_count
 
-# Workers of several threads come here at once.
+# A worker may run several threads, which come here at the same time.
 _lock = Lock()
 
 
 def import_tensorflow() -> None:
     """Import TensorFlow, give it `thread_count` threads, and let it look for GPUs; the first import takes seconds.
 
-    TensorFlow 2.21 logs on its way in, before it reads TF_CPP_MIN_LOG_LEVEL. Where that variable asks for less than
-    everything, standard error is closed to C++ code meanwhile; Python's exceptions come through all the same.
+    TensorFlow 2.21 logs while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL. If that variable asks for fewer
+    messages, standard error is redirected during the import; Python's exceptions still come through.
     """
     with _lock:
         if "tensorflow" not in sys.modules:
@@ -39,7 +39,7 @@ def _import_quietly() -> None:
 def _import() -> None:
     import tensorflow
 
-    # TensorFlow itself counts CPUs, and knows nothing of a container's quota.
+    # By default TensorFlow uses every CPU, whatever the container's quota.
     tensorflow.config.threading.set_intra_op_parallelism_threads(thread_count())
     tensorflow.config.threading.set_inter_op_parallelism_threads(thread_count())
     tensorflow.config.list_physical_devices()

@@ -1,42 +1,29 @@
-"""Metrics as text, CSV or JSON lines, for what does not read Parquet."""
+"""Metrics as text, CSV or JSON lines, for programs that do not read Parquet.
+
+Both formats write floats as the shortest decimals that read back as the same value, and times in ISO 8601; times with a
+time zone are in UTC.
+"""
 
 import csv
 import io
 import json
 import math
-from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Spreadsheets take a cell that begins with one of these for a formula (OWASP, "CSV Injection").
+# Spreadsheets evaluate a cell that begins with one of these as a formula (OWASP, "CSV Injection").
 _FORMULA = tuple("=+-@\t\r\n")
 
 
-def metrics_text(metrics: pa.Table, format: str) -> bytes:
-    """The table as a text file in UTF-8.
+def to_csv(metrics: pa.Table) -> str:
+    """CSV as in RFC 4180, with a header.
 
-    `csv` is RFC 4180 with a header. A null is an empty cell, +inf is `inf`. Text that a spreadsheet would take for a
-    formula has an apostrophe before it; numbers never have. `notes` are joined by `;`, other nested values are JSON.
-
-    `jsonl` has one object per line. A null and a value that is not finite are null.
-
-    In both, floats are the shortest decimals that are read back as the same value, and times are ISO 8601; those with
-    a time zone are in UTC.
-
-    Args:
-        metrics: table of `metrics_schema`, perhaps with `optimization_fields`.
-        format: `csv` or `jsonl`.
-
-    Raises:
-        KeyError: it is none of them.
+    A null is an empty cell, +inf is `inf`. Text that a spreadsheet would evaluate gets a leading apostrophe; numbers
+    never do. `notes` are joined by `;`, other nested values are JSON.
     """
-    return _WRITERS[format](metrics).encode()
-
-
-def _csv(metrics: pa.Table) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(map(_guarded, metrics.column_names))
@@ -44,13 +31,17 @@ def _csv(metrics: pa.Table) -> str:
     return text.getvalue()
 
 
-def _jsonl(metrics: pa.Table) -> str:
+def to_jsonl(metrics: pa.Table) -> str:
+    """One JSON object per line. Values that are not finite become null, as nulls do."""
     columns = (_plain(column.combine_chunks()) for column in metrics.columns)
     rows = zip(*columns, strict=True)
     return "".join(json.dumps(dict(zip(metrics.column_names, row, strict=True))) + "\n" for row in rows)
 
 
-_WRITERS: dict[str, Callable[[pa.Table], str]] = {"csv": _csv, "jsonl": _jsonl}
+# Each turns a table of `metrics_schema`, perhaps with `optimization_fields`, into text. Add a row to add a format.
+TEXT_FORMATS = {"csv": to_csv, "jsonl": to_jsonl}
+# Metrics are always written as Parquet, and as text beside it if asked for.
+METRICS_FORMATS = ("parquet", *TEXT_FORMATS)
 
 
 def _cells(column: pa.Array) -> list[str | None]:
@@ -70,7 +61,7 @@ def _guarded(text: str) -> str:
 
 
 def _plain(column: pa.Array) -> list[Any]:
-    """The values as JSON has them."""
+    """The values in the types of JSON."""
     dtype = column.type
     if pa.types.is_list(dtype):
         items = iter(_plain(column.flatten()))
@@ -81,7 +72,7 @@ def _plain(column: pa.Array) -> list[Any]:
         rows = zip(*map(_plain, column.flatten()), strict=True)
         return [dict(zip(names, row, strict=True)) for row in rows]
     if pa.types.is_floating(dtype):
-        # Not as Python's floats: those of a float32 0.1 have 17 digits.
+        # By way of Arrow's text: converted directly, a float32 of 0.1 would have 17 digits in Python.
         values = _texts(column).cast(pa.float64()).to_pylist()
         return [value if value is not None and math.isfinite(value) else None for value in values]
     plain: list[Any] = (_texts(column) if pa.types.is_temporal(dtype) else column).to_pylist()
@@ -89,10 +80,10 @@ def _plain(column: pa.Array) -> list[Any]:
 
 
 def _texts(column: pa.Array) -> pa.Array:
-    """Scalars that are no strings, as strings."""
+    """Scalars other than strings, as strings."""
     dtype = column.type
     if not pa.types.is_timestamp(dtype):
         return column.cast(pa.string())
-    # Arrow would look up the time zone, which may be missing on a worker, or unknown; without one, it gives UTC.
+    # Without a zone Arrow writes UTC. With one it would look the zone up, and a worker may not know it.
     texts = pc.replace_substring(column.cast(pa.timestamp(dtype.unit)).cast(pa.string()), " ", "T", max_replacements=1)
     return texts if dtype.tz is None else pc.binary_join_element_wise(texts, "Z", "")

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from pipeline.audit.runs.summaries import nearest
 from pipeline.errors import UsageError
-from transforms.reading.list_chunks import READ_ERRORS
+from transforms.storage.errors import READ_ERRORS
 
 Level = Literal["fail", "warn"]
 

@@ -8,9 +8,11 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
-from transforms.reading.list_chunks import READ_ERRORS, InputFile, describe, list_chunks
+from transforms.reading.input_files import InputFile
+from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import EncodedChunk, Fields
+from transforms.storage.errors import READ_ERRORS, describe
 
 # Small chunks: of each, one pair is wanted and the others are read in vain.
 _CHUNK_PAIRS = 16

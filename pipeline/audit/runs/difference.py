@@ -10,7 +10,7 @@ from pipeline.audit.runs.movement import Joined, Movement, join, movement, read_
 from pipeline.audit.runs.summaries import RunSummary, read_record, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
 from pipeline.errors import UsageError
-from transforms.reading.list_chunks import READ_ERRORS
+from transforms.storage.errors import READ_ERRORS
 
 
 @dataclass(frozen=True)

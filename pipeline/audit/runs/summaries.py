@@ -12,10 +12,11 @@ from transforms.columns import RENAMED
 from transforms.losses.catalog import LOSSES
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
-from transforms.reading.list_chunks import READ_ERRORS
-from transforms.storage.run_files import RunFiles, delete_directory, read_json
-from transforms.summary.finish import SUMMARY_VERSION, summary_file
+from transforms.storage.errors import READ_ERRORS
+from transforms.storage.json_files import read_json
+from transforms.storage.run_files import RunFiles, delete_directory
 from transforms.summary.summary import Summary
+from transforms.summary.summary_file import SUMMARY_VERSION, summary_file
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class RunSummary:
 
     Attributes:
         path: as the user gave it: a run directory or a summary file.
-        computed: what decided the numbers: losses, weights, decoding (`transforms.summary.finish.COMPARABLE`).
+        computed: what decided the numbers: losses, weights, decoding (`transforms.summary.summary_file.COMPARABLE`).
         summary: the numbers.
     """
 

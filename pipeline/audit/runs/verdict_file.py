@@ -6,8 +6,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.judging.verdict import OUTCOMES
 from pipeline.errors import UsageError
-from transforms.reading.list_chunks import READ_ERRORS
-from transforms.storage.run_files import RunFiles, read_json
+from transforms.storage.errors import READ_ERRORS
+from transforms.storage.json_files import read_json
+from transforms.storage.run_files import RunFiles
 
 
 def read_verdict(run: str) -> dict[str, Any] | None:

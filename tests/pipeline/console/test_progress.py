@@ -17,7 +17,8 @@ from support import shards
 from pipeline.console import counts
 from pipeline.console import progress as module
 from pipeline.console.progress import progress
-from transforms.reading.list_chunks import list_chunks, pairs_of_file
+from transforms.reading.format import pairs_of_file
+from transforms.reading.list_chunks import list_chunks
 from transforms.schema import Chunk, Fields
 from transforms.storage.run_files import RunFiles
 from transforms.worker.counters import count, counted_in_process

@@ -9,7 +9,7 @@ from google.api_core.exceptions import Forbidden
 
 from pipeline.errors import UsageError
 from pipeline.launch.run_directory import claim, fingerprint
-from transforms.storage.run_files import read_json
+from transforms.storage.json_files import read_json
 
 
 def record_of(**identity: object) -> dict[str, object]:

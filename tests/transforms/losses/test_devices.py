@@ -87,7 +87,7 @@ def test_every_device_holds_the_networks_once(lpips_weights):
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-        from transforms.scoring.model_cache import hold
+        from transforms.scoring.model_cache import load_once
         from transforms.losses.objective import parse_objective
         from transforms.losses.plan import Plan
         from transforms.losses.networks.weights_file import WeightsFile
@@ -98,7 +98,7 @@ def test_every_device_holds_the_networks_once(lpips_weights):
         plan = Plan(("lpips_vgg", "sobel_l1"), parse_objective("lpips_vgg"), lpips_weights=weights)
         images = np.random.default_rng(0).integers(0, 256, (2, 2, 32, 40, 3), np.uint8)
 
-        threads = [hold(load_evaluator, plan) for _ in range(4)]
+        threads = [load_once(load_evaluator, plan) for _ in range(4)]
         assert [held.device.name for held in threads] == ["CPU:0", "CPU:1"] * 2
         assert threads[0] is threads[2] and threads[1] is threads[3] and threads[0] is not threads[1]
         for held in threads[:2]:
@@ -107,7 +107,7 @@ def test_every_device_holds_the_networks_once(lpips_weights):
         first, second = (held(*images) for held in threads[:2])
         assert all(np.array_equal(first[name], second[name]) for name in first) and len(first) == 3
 
-        optimizers = [hold(load_optimizer, plan).objective for _ in range(2)]
+        optimizers = [load_once(load_optimizer, plan).objective for _ in range(2)]
         assert [objective.device.name for objective in optimizers] == ["CPU:0", "CPU:1"]
         print("both")
         """

@@ -1,25 +1,14 @@
-"""Input files, their format, their fields, and their chunks."""
+"""The format of input files, their fields, and their chunks."""
 
 import os
 import re
 
-import apache_beam as beam
 import pyarrow as pa
 import pytest
-from apache_beam.metrics import MetricsFilter
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.testing.util import assert_that, equal_to
 from support import shards
 
-from transforms.reading.list_chunks import (
-    CHUNK_BYTES,
-    InputFile,
-    ListChunks,
-    check_fields,
-    detect_format,
-    list_chunks,
-    match_files,
-)
+from transforms.reading.input_files import InputFile
+from transforms.reading.list_chunks import check_fields, detect_format, list_chunks
 from transforms.schema import Fields
 
 FIELDS = Fields()
@@ -30,52 +19,6 @@ def make(path, rows=ROWS):
     if path.suffix == ".parquet":
         return shards.write_parquet(path, pa.Table.from_pylist(rows))
     return shards.write_tfrecord(path, rows)
-
-
-class TestMatchFiles:
-    @pytest.fixture
-    def tree(self, tmp_path):
-        for name in ("b.parquet", "a.parquet", "a.tfrecord", "deep/c.parquet", "deep/er/d.parquet"):
-            shards.write(tmp_path / name, name.encode())
-        (tmp_path / "empty").mkdir()
-        return tmp_path
-
-    @pytest.mark.parametrize(
-        ("patterns", "expected"),
-        [
-            (["a.parquet"], ["a.parquet"]),
-            (["*.parquet"], ["a.parquet", "b.parquet"]),
-            (["*.tfrecord", "a.*", "a.parquet"], ["a.parquet", "a.tfrecord"]),
-            (["deep/*"], ["deep/c.parquet"]),
-            (["**.parquet"], ["a.parquet", "b.parquet", "deep/c.parquet", "deep/er/d.parquet"]),
-            ([], []),
-        ],
-    )
-    def test_sorted_and_each_once(self, tree, patterns, expected):
-        files = match_files([f"{tree}/{pattern}" for pattern in patterns])
-        assert [file.path for file in files] == [f"{tree}/{name}" for name in expected]
-        assert all(file == shards.input_file(tree / name) for file, name in zip(files, expected, strict=True))
-
-    @pytest.mark.parametrize(
-        ("pattern", "message"),
-        [
-            ("missing.parquet", "matches no file"),
-            ("*.png", "matches no file"),
-            ("nowhere/*", "matches no file"),
-            ("deep", "is a directory.*deep/\\*.parquet"),
-            ("deep/", "is a directory.*deep/\\*.parquet"),
-            ("empty", "is a directory"),
-        ],
-    )
-    def test_bad_patterns(self, tree, pattern, message):
-        with pytest.raises(ValueError, match=message) as caught:
-            match_files([f"{tree}/a.parquet", f"{tree}/{pattern}"])
-        assert f"{tree}/{pattern}" in str(caught.value)
-        assert "\n" not in str(caught.value)
-
-    def test_an_unknown_file_system(self):
-        with pytest.raises(ValueError, match="nosuch://x"):
-            match_files(["nosuch://x"])
 
 
 @pytest.mark.parametrize(
@@ -170,13 +113,13 @@ class TestListChunks:
         assert all(len(one) == 1 for one in series)
         chunks = [one[0] for one in series]
         assert [chunk.start for chunk in chunks] == list(range(0, 10, chunk_pairs))
-        assert [chunk.span[0] for chunk in chunks] == [0, *(chunk.span[1] for chunk in chunks[:-1])]
-        assert chunks[-1].span[1] == os.path.getsize(tmp_path / "a.tfrecord")
+        assert [chunk.place.start for chunk in chunks] == [0, *(chunk.place.stop for chunk in chunks[:-1])]
+        assert chunks[-1].place.stop == os.path.getsize(tmp_path / "a.tfrecord")
 
     def test_gzipped_tfrecord_is_one_series(self, tmp_path):
         plain = list(list_chunks(make(tmp_path / "a.tfrecord"), "auto", FIELDS, 3))
         (series,) = list_chunks(make(tmp_path / "a.tfrecord.gz"), "auto", FIELDS, 3)
-        assert [chunk.span for chunk in series] == [chunk.span for (chunk,) in plain]
+        assert [chunk.place for chunk in series] == [chunk.place for (chunk,) in plain]
 
     def test_bytes_limit_of_tfrecord(self, tmp_path):
         file = shards.write(tmp_path / "a.tfrecord", b"".join(shards.frame(bytes(n)) for n in (84, 84, 284, 84, 4)))
@@ -200,7 +143,7 @@ class TestListChunks:
         [
             ("a.parquet", b"", "0 bytes"),
             ("a.parquet", b"PAR1 no footer PAR1", "Arrow"),
-            ("a.csv", b"id,generated", "neither Parquet nor TFRecord"),
+            ("a.csv", b"id,generated", "has neither the name nor the content of a parquet or tfrecord file"),
             ("a.parquet", None, "FileNotFoundError"),
             ("a.tfrecord", None, "FileNotFoundError"),
             ("noname", None, "FileNotFoundError"),
@@ -230,59 +173,3 @@ class TestListChunks:
         chunks += [chunk for series in listing for chunk in series]
         assert [(chunk.start, chunk.stop, bool(chunk.error)) for chunk in chunks] == [(0, 2, False), (2, 2, True)]
         assert "shorter" in chunks[-1].error
-
-
-class TestChunkNames:
-    @pytest.mark.parametrize(
-        ("name", "slug"),
-        [
-            ("pairs.parquet", "pairs"),
-            ("train-00000-of-00010.tfrecord.gz", "train-00000-of-00010"),
-            ("train.tfrecord-00000-of-00010", "train-00000-of-00010"),
-            ("_.hidden.parquet", "hidden"),
-            ("ünsafe name*?.pq", "nsafe_name_"),
-            ("日本.parquet", "file"),
-            ("x" * 200 + ".parquet", "x" * 80),
-        ],
-    )
-    def test_tell_the_file_and_are_safe(self, tmp_path, name, slug):
-        ((chunk,),) = list_chunks(InputFile(str(tmp_path / name), 0, 0.0), "auto", FIELDS)
-        assert re.fullmatch(rf"{slug}-[0-9a-f]{{8}}-000000000-000000000", chunk.name)
-
-    def test_unique_over_files_of_one_base_name(self, tmp_path):
-        files = [make(tmp_path / folder / "pairs.tfrecord") for folder in "ab"]
-        names = [chunk.name for file in files for series in list_chunks(file, "auto", FIELDS, 4) for chunk in series]
-        assert len(set(names)) == 6
-        assert [name[-20:] for name in names[:3]] == [
-            "-000000000-000000004"[-20:],
-            "-000000004-000000008"[-20:],
-            "-000000008-000000010"[-20:],
-        ]
-        again = [chunk.name for (chunk,) in list_chunks(files[0], "auto", FIELDS, 4)]
-        assert again == names[:3]
-
-
-class TestStep:
-    def test_lists_as_the_function_does(self, tmp_path):
-        files = [make(tmp_path / name) for name in ("a.parquet", "b.tfrecord", "c.tfrecord.gz")]
-        expected = [series for file in files for series in list_chunks(file, "auto", FIELDS, 4)]
-        with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-            listed = pipeline | beam.Create(files) | ListChunks(FIELDS, chunk_pairs=4)
-            assert_that(listed, equal_to(expected))
-        counters = {
-            counter.key.metric.name: counter.committed
-            for counter in pipeline.result.metrics().query(MetricsFilter().with_namespace("pairloss"))["counters"]
-        }
-        assert counters["pairs_listed"] == 30
-        assert counters["chunks_listed"] == sum(map(len, expected))
-
-    @pytest.mark.parametrize(
-        ("settings", "message"),
-        [({"input_format": "csv"}, "csv"), ({"chunk_pairs": 0}, "0"), ({"chunk_bytes": -1}, "-1")],
-    )
-    def test_refuses_bad_settings(self, settings, message):
-        with pytest.raises(ValueError, match=message):
-            ListChunks(FIELDS, **settings)
-
-    def test_default_chunk_is_within_beams_element_limit(self):
-        assert CHUNK_BYTES < 512 << 20

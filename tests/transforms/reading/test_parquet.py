@@ -157,8 +157,8 @@ def test_ranges_cover_the_file_and_stay_in_row_groups(tmp_path, chunk_pairs, row
     assert chunks[-1].stop == 23
     for chunk in chunks:
         assert 0 < chunk.pairs <= chunk_pairs
-        assert chunk.row_group == chunk.start // row_group_size
-        assert chunk.span == (chunk.start % row_group_size, chunk.start % row_group_size + chunk.pairs)
+        group, row = divmod(chunk.start, row_group_size)
+        assert chunk.place == parquet.RowRange(group, row, row + chunk.pairs)
 
 
 def test_bytes_limit_counts_only_needed_columns(tmp_path):

@@ -4,18 +4,15 @@ import gzip
 import os
 from itertools import chain
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.testing.util import assert_that, equal_to
 from support import shards
 
-from transforms.reading.list_chunks import InputFile, ListChunks, list_chunks
-from transforms.reading.read_chunks import READ_REASONS, ReadPairs, read_series
+from transforms.reading.input_files import InputFile
+from transforms.reading.list_chunks import list_chunks
+from transforms.reading.read_chunks import READ_REASONS, read_series
 from transforms.schema import EncodedChunk, Fields, encoded_schema
-from transforms.worker import counters
 
 FIELDS = Fields(keep=("label",))
 KEEP = (pa.field("label", pa.int64()),)
@@ -222,7 +219,7 @@ class TestFileFailures:
         content[end - 30 : end] = b"\xff" * 30
         path.write_bytes(content)
         encoded = read_all(file, 2)
-        assert [chunk.chunk.row_group for chunk in encoded if chunk.failures] == [group]
+        assert [chunk.chunk.place.row_group for chunk in encoded if chunk.failures] == [group]
         assert pairs_of(encoded) == expected_rows(path, [i for i in range(COUNT) if i // 2 != group])
 
     def test_a_chunk_is_tried_although_the_one_before_failed(self, tmp_path):
@@ -268,28 +265,3 @@ def test_reads_no_further_than_asked(tmp_path, name):
     del encoded
     os.truncate(file.path, 1000)
     assert next(reading).chunk == series[1]
-
-
-def test_step_reads_as_the_function_does(tmp_path):
-    bad = b"".join([*frames()[:3], b"\xff" * 40, *frames()[3:], b"tail"])
-    files = [
-        make(tmp_path / "a.parquet"),
-        make(tmp_path / "b.tfrecord.gz"),
-        shards.write(tmp_path / "c.tfrecord", bad),
-        shards.write(tmp_path / "d.parquet", b"bad"),
-    ]
-    encoded = [chunk for file in files for chunk in read_all(file, 4)]
-    expected = [(chunk.chunk.name, chunk.pairs.to_pylist(), chunk.failures) for chunk in encoded]
-    counters.reset_in_process()
-    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        read = pipeline | beam.Create(files) | ListChunks(FIELDS, chunk_pairs=4) | ReadPairs(FIELDS, KEEP)
-        assert_that(read | beam.Map(as_values), equal_to(expected))
-    counted = counters.counted_in_process()
-    assert counted["pairs_listed"] == counted["pairs_read"] == 3 * COUNT + 2
-    assert counted["chunks_listed"] == counted["chunks_read"] == len(encoded)
-    assert counted["chunks_unreadable"] == 1
-    assert counted["bytes_read"] == sum(chunk.pairs.nbytes for chunk in encoded)
-
-
-def as_values(encoded: EncodedChunk):
-    return encoded.chunk.name, encoded.pairs.to_pylist(), encoded.failures

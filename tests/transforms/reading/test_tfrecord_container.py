@@ -187,7 +187,7 @@ def test_gzip_holds_no_more_than_a_record_and_a_block():
     most = 0
     for span in find_spans(source):
         read_data(source, span)
-        most = max(most, len(source._held))
+        most = max(most, len(source._unpacked))
     assert most < len(record) + 2 * tfrecord_container._BLOCK_BYTES
 
 

@@ -5,21 +5,25 @@ import hashlib
 import threading
 from dataclasses import dataclass, field, replace
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.testing.util import assert_that
 from support.pictures import encode, noise, smooth
 
 from transforms.images.decode import DecodePolicy
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
-from transforms.schema import Chunk, EncodedChunk, ScoredChunk, encoded_schema, metrics_schema, pair_failure
+from transforms.schema import (
+    PRECISION_KEY,
+    Chunk,
+    EncodedChunk,
+    ScoredChunk,
+    encoded_schema,
+    metrics_schema,
+    pair_failure,
+)
 from transforms.scoring.batch import Batching
-from transforms.scoring.score import PRECISION_KEY, SCORE_REASONS, ScorePairs, load_evaluator, score_chunk
+from transforms.scoring.score import SCORE_REASONS, load_evaluator, score_chunk
 
 PLAN = Plan(("sobel_l1", "ssim"))
 COLUMNS = [column.name for column in PLAN.columns]
@@ -373,17 +377,3 @@ def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahe
     assert len(scored.metrics) == 60
     # Those ahead, the one that is waited for, and the batch that fills.
     assert most <= ahead + 1 + batch
-
-
-def test_beam_step_equals_the_function(evaluator):
-    chunks = [chunk_of(mixed(4)), chunk_of([row | {"target": b""} for row in mixed(2)])]
-    expected = [score_chunk(chunk, evaluator) for chunk in chunks]
-
-    def check(found):
-        found = sorted(found, key=lambda chunk: -len(chunk.metrics))
-        assert [one.failures for one in found] == [one.failures for one in expected]
-        for one, other in zip(found, expected, strict=True):
-            assert one.metrics.equals(other.metrics, check_metadata=True)
-
-    with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
-        assert_that(pipeline | beam.Create(chunks) | ScorePairs(PLAN), check)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.scored import INF, NAN, Values, columns_named, distribution_of, table
 
+from transforms.storage.json_files import to_json
 from transforms.summary.distribution import QUANTILES, distributions
 from transforms.summary.extreme_pairs import EXTREME_PAIRS
-from transforms.summary.finish import to_json
 
 
 def as_float32(values: Values) -> list[float]:

@@ -1,25 +1,21 @@
 """The end of a run: nothing is lost unnoticed, and the mark of success comes last."""
 
-import datetime
 import json
-import math
 import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import apache_beam as beam
 import pytest
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from support.scored import columns_named
 
 from transforms.storage.run_files import RunFiles
 from transforms.summary.distribution import Distribution
-from transforms.summary.finish import SUMMARY_VERSION, FinishRun, LostPairsError, finish_run, to_json
+from transforms.summary.finish import LostPairsError, finish_run
 from transforms.summary.scored_pairs import ScoredPairs
 from transforms.summary.summary import Summary
+from transforms.summary.summary_file import SUMMARY_VERSION
 
 (MAE,) = columns_named("mae")
 PAIRS = ScoredPairs(2, columns={"mae": Distribution(MAE, zero=2, minimum=0.0, maximum=0.0)})
@@ -103,29 +99,3 @@ def test_again(output, record):
     for _ in range(2):
         finish_run(FINISHED, RunFiles(str(output)), record)
     assert names(output) == ["_SUCCESS", "run.json", "summary.json"]
-
-
-def test_beam_step(output, record):
-    (output / "run.json").write_bytes(to_json(record))
-    with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
-        _ = pipeline | beam.Create([FINISHED]) | FinishRun(str(output), record)
-    assert names(output) == ["_SUCCESS", "run.json", "summary.json"]
-
-
-def test_a_job_whose_directory_was_taken_does_not_end_the_other_run(output, record):
-    (output / "run.json").write_bytes(to_json({**record, "fingerprint": "another"}))
-    with (
-        pytest.raises(Exception, match="another run, with other settings or inputs, has taken"),
-        beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline,
-    ):
-        _ = pipeline | beam.Create([FINISHED]) | FinishRun(str(output), record)
-    assert names(output) == ["_temporary", "run.json"]
-
-
-def test_json():
-    assert to_json({"a": 1, "day": datetime.date(2024, 2, 29)}) == b'{\n "a": 1,\n "day": "2024-02-29"\n}\n'
-    lists = {"a": [1, -2], "b": [], "c": ["[\n1,\n2]", 3], "d": [0.5]}
-    assert b'"a": [1,-2],\n' in to_json(lists)
-    assert json.loads(to_json(lists)) == lists
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        to_json({"a": math.inf})

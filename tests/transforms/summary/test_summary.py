@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from support.scored import INF, NAN, chunk_of, columns_named, summary_of, table
 
 from transforms.schema import ScoredChunk, pair_failure
-from transforms.summary.finish import to_json
+from transforms.steps import SummarizeChunks
+from transforms.storage.json_files import to_json
 from transforms.summary.scored_pairs import MOST_SIZES, MOST_SLICES, OTHER
-from transforms.summary.summary import FAILURE_EXAMPLES, SummarizeChunks, Summary
+from transforms.summary.summary import FAILURE_EXAMPLES, Summary
 
 FLOAT32 = st.one_of(st.none(), st.floats(width=32), st.sampled_from([0.0, -0.0, 1.0, 2.0, INF, -INF, NAN]))
 
@@ -215,7 +216,7 @@ class TestSlices:
     @pytest.mark.parametrize("fields", [("a", "b"), ("a", ""), ("", "b")])
     def test_of_different_fields_do_not_add_up(self, fields):
         one, other = (Summary.empty(columns_named("mae"), by) for by in fields)
-        with pytest.raises(ValueError, match="do not add up"):
+        with pytest.raises(ValueError, match="cannot be merged"):
             one.merge(other)
 
 

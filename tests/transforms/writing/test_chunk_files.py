@@ -5,24 +5,20 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.pvalue import TaggedOutput
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.testing.util import assert_that
 
 from transforms.losses.plan import Plan
-from transforms.schema import Chunk, Failure, ScoredChunk, metrics_schema
-from transforms.scoring.score import PRECISION_KEY
-from transforms.storage.run_files import ForeignDirectoryError, RunFiles, delete_directory, delete_file, list_files
-from transforms.writing.chunk_files import DONE, ReadDone, SplitDone, WriteChunk, read_chunk, write_chunk
+from transforms.schema import OPTIMIZED_SCHEMA, PRECISION_KEY, Chunk, Failure, ScoredChunk, metrics_schema
+from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
+from transforms.writing.chunk_files import chunk_directories, read_chunk, split_done, write_chunk
+from transforms.writing.metrics_text import TEXT_FORMATS
+from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
-CHUNK = Chunk("in-0123abcd-000000000-000000003", "in.parquet", "parquet", 0, 3, 0, (0, 3))
+CHUNK = Chunk("in-0123abcd-000000000-000000003", "in.parquet", "parquet", 0, 3)
 FAILURE = Failure("b", "in.parquet#1", "decode", "truncated", "ends\tearly, «ünï» [red]\u2028", "ab" * 32, 7)
 ODD_NAMES = ["run", "with space", "ünï-日本", "run[1]", "[ab]", "a*b", "what?", "{x}", "a#b%20c", "'quo\"ted'", "-dash"]
 
@@ -123,6 +119,44 @@ class TestRoundTrip:
         write_chunk(scored(failures=()), files)
         assert read_chunk(CHUNK, files).failures == ()
         assert everything_below(tmp_path) == [f"metrics/{CHUNK.name}.parquet"]
+
+
+class TestNewFormats:
+    """An output format is one row of its table."""
+
+    def test_of_metrics(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(TEXT_FORMATS, "ids", lambda metrics: "\n".join(metrics["id"].to_pylist()))
+        files = RunFiles(str(tmp_path))
+        write_chunk(scored(failures=()), files, "ids")
+        assert everything_below(tmp_path) == [f"metrics/{CHUNK.name}.parquet", f"metrics_ids/{CHUNK.name}.ids"]
+        assert (tmp_path / f"metrics_ids/{CHUNK.name}.ids").read_text() == "a\nc"
+        assert str(tmp_path / "metrics_ids") in chunk_directories(files)
+
+    def test_of_optimized_images(self, tmp_path, monkeypatch):
+        def as_raw(images, chunk):
+            return {f"{chunk}-{row['id']}.raw": row["image"] for row in images.to_pylist()}
+
+        monkeypatch.setitem(OPTIMIZED_FORMATS, "raw", as_raw)
+        images = pa.table({"id": ["a"], "source": ["in.parquet#0"], "image": [b"pixels"]}, schema=OPTIMIZED_SCHEMA)
+        write_chunk(replace(scored(failures=()), optimized=images), RunFiles(str(tmp_path)), optimized_format="raw")
+        assert (tmp_path / f"optimized/{CHUNK.name}-a.raw").read_bytes() == b"pixels"
+
+
+class TestSplitDone:
+    CHUNKS = tuple(replace(CHUNK, name=f"in-{n}", start=3 * n, stop=3 * n + 3) for n in range(4))
+
+    @pytest.mark.parametrize("done", [(), (0,), (1, 3), (0, 1, 2), (0, 1, 2, 3)], ids=str)
+    def test_metrics_tell(self, tmp_path, done):
+        files = RunFiles(str(tmp_path))
+        for number in done:
+            write_chunk(scored(self.CHUNKS[number]), files)
+        to_do = [chunk for number, chunk in enumerate(self.CHUNKS) if number not in done]
+        assert split_done(self.CHUNKS, files) == (to_do, [self.CHUNKS[number] for number in done])
+
+    def test_failures_alone_are_not_done(self, tmp_path):
+        files = RunFiles(str(tmp_path))
+        files.write_whole(files.failures(CHUNK), b"{}\n")
+        assert split_done((CHUNK,), files) == ([CHUNK], [])
 
 
 class TestErrors:
@@ -237,73 +271,6 @@ class TestSecondRun:
         monkeypatch.setattr(os, "rmdir", refuse)
         files.delete_temporaries()
         assert Path(files.temporary).exists()
-
-
-def claimed(directory: Path, fingerprint: str = "f") -> RunFiles:
-    """The files of a run whose directory its launcher has claimed."""
-    files = RunFiles(str(directory))
-    files.write_whole(files.config, json.dumps({"fingerprint": fingerprint}).encode())
-    return files
-
-
-class TestForeignDirectory:
-    def test_its_own(self, tmp_path):
-        claimed(tmp_path).check_owner("f")
-
-    def test_a_worker_that_does_not_see_the_launchers_directory(self, tmp_path):
-        with pytest.raises(ForeignDirectoryError, match=r"cannot read .*elsewhere/run.json.* that all workers share"):
-            SplitDone(RunFiles(str(tmp_path / "elsewhere")), "f").setup()
-
-    @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff"])
-    def test_something_else_in_its_place(self, tmp_path, content):
-        (tmp_path / "run.json").write_bytes(content)
-        with pytest.raises(ForeignDirectoryError, match="cannot read"):
-            RunFiles(str(tmp_path)).check_owner("f")
-
-    def test_a_job_whose_directory_was_taken_writes_no_more(self, tmp_path):
-        claimed(tmp_path, "another")
-        with (
-            pytest.raises(Exception, match="another run, with other settings or inputs, has taken"),
-            beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline,
-        ):
-            _ = pipeline | beam.Create([scored()]) | WriteChunk(str(tmp_path), "f")
-        assert everything_below(tmp_path) == ["run.json"]
-
-
-class TestSplitDone:
-    SERIES = tuple(replace(CHUNK, name=f"in-{n}", start=3 * n, stop=3 * n + 3) for n in range(4))
-
-    @pytest.mark.parametrize("done", [(), (0,), (1, 3), (0, 1, 2), (0, 1, 2, 3)], ids=str)
-    def test_chunks_of_a_series(self, tmp_path, done):
-        files = RunFiles(str(tmp_path))
-        for number in done:
-            write_chunk(scored(self.SERIES[number]), files)
-        out = list(SplitDone(files, "f").process(self.SERIES))
-        tagged = [one.value for one in out if isinstance(one, TaggedOutput)]
-        to_do = [one for one in out if not isinstance(one, TaggedOutput)]
-        assert {one.tag for one in out if isinstance(one, TaggedOutput)} <= {DONE}
-        assert tagged == [self.SERIES[number] for number in done]
-        assert to_do == [left] if (left := tuple(c for c in self.SERIES if c not in tagged)) else to_do == []
-
-    def test_failures_alone_are_not_done(self, tmp_path):
-        files = RunFiles(str(tmp_path))
-        files.write_whole(files.failures(CHUNK), b"{}\n")
-        assert list(SplitDone(files, "f").process((CHUNK,))) == [(CHUNK,)]
-
-
-def test_beam_steps(tmp_path):
-    chunks = [scored(replace(CHUNK, name=f"in-{n}", start=3 * n, stop=3 * n + 3)) for n in range(3)]
-
-    def check(found):
-        found = sorted(found, key=lambda chunk: chunk.chunk.start)
-        assert len(found) == 3
-        assert all(same(*both) for both in zip(found, chunks, strict=True))
-
-    claimed(tmp_path)
-    with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
-        assert_that(pipeline | beam.Create(chunks) | WriteChunk(str(tmp_path), "f"), check)
-    with beam.Pipeline(FnApiRunner(), PipelineOptions([])) as pipeline:
-        assert_that(pipeline | beam.Create([one.chunk for one in chunks]) | ReadDone(str(tmp_path)), check)
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)

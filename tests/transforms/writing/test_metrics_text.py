@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from transforms.losses.plan import Plan
-from transforms.schema import METRICS_FORMATS, metrics_schema, optimization_fields
-from transforms.writing.metrics_text import metrics_text
+from transforms.schema import metrics_schema, optimization_fields
+from transforms.writing.metrics_text import TEXT_FORMATS, to_csv, to_jsonl
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"]
 HARMLESS = ["a=1", "ünï-日本", "", " =1", "1-2", "'=1"]
@@ -33,7 +33,7 @@ def table(kept: pa.Array | None = None, rows: int = 1, **columns: object) -> pa.
 
 
 def read_csv(metrics: pa.Table) -> list[dict[str, str]]:
-    text = metrics_text(metrics, "csv").decode()
+    text = to_csv(metrics)
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
@@ -41,13 +41,13 @@ def read_jsonl(metrics: pa.Table) -> list[dict[str, object]]:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    lines = metrics_text(metrics, "jsonl").decode().splitlines()
+    lines = to_jsonl(metrics).splitlines()
     return [json.loads(line, parse_constant=refuse) for line in lines]
 
 
 def test_csv_byte_for_byte():
     metrics = table(rows=2, mae=[0.1, None], notes=[["generated:gray", "target:exif_rotated"], []])
-    assert metrics_text(metrics, "csv") == (
+    assert to_csv(metrics).encode() == (
         b"id,source,height,width,kept,mae,notes\r\n"
         b"pair-0,in.parquet#0,4,5,left,0.1,generated:gray;target:exif_rotated\r\n"
         b"pair-1,in.parquet#1,4,5,left,,\r\n"
@@ -56,7 +56,7 @@ def test_csv_byte_for_byte():
 
 def test_jsonl_byte_for_byte():
     metrics = table(rows=2, mae=[0.1, None], notes=[["generated:gray", "target:exif_rotated"], []])
-    assert metrics_text(metrics, "jsonl") == (
+    assert to_jsonl(metrics).encode() == (
         b'{"id": "pair-0", "source": "in.parquet#0", "height": 4, "width": 5, "kept": "left", "mae": 0.1,'
         b' "notes": ["generated:gray", "target:exif_rotated"]}\n'
         b'{"id": "pair-1", "source": "in.parquet#1", "height": 4, "width": 5, "kept": "left", "mae": null,'
@@ -158,15 +158,10 @@ def test_trace_of_optimized_pairs():
 def test_slices_and_many_chunks():
     whole = table(rows=6, notes=[[str(number)] for number in range(6)])
     parts = pa.concat_tables([whole.slice(1, 2), whole.slice(4, 2)])
-    for format in METRICS_FORMATS[1:]:
-        assert metrics_text(parts, format) == metrics_text(whole.take([1, 2, 4, 5]), format)
+    for to_text in TEXT_FORMATS.values():
+        assert to_text(parts) == to_text(whole.take([1, 2, 4, 5]))
 
 
 def test_no_pairs():
-    assert metrics_text(table(rows=0), "csv") == b"id,source,height,width,kept,mae,notes\r\n"
-    assert metrics_text(table(rows=0), "jsonl") == b""
-
-
-def test_another_format():
-    with pytest.raises(KeyError, match="xml"):
-        metrics_text(table(), "xml")
+    assert to_csv(table(rows=0)) == "id,source,height,width,kept,mae,notes\r\n"
+    assert to_jsonl(table(rows=0)) == ""

@@ -9,23 +9,23 @@ from support.pictures import encode, noise
 from tensorflow.core.example.example_pb2 import Example
 
 from transforms.reading.tfrecord_container import PlainSource, find_spans, read_data
-from transforms.schema import OPTIMIZED_SCHEMA, Chunk
-from transforms.writing.optimized_images import optimized_files, png_name
+from transforms.schema import OPTIMIZED_SCHEMA
+from transforms.writing.optimized_images import OPTIMIZED_FORMATS, png_name
 
-CHUNK = Chunk("in-0123abcd-000000000-000000002", "in.parquet", "parquet", 0, 2)
+CHUNK = "in-0123abcd-000000000-000000002"
 ROWS = [{"id": f"pair/{n}", "source": f"in.parquet#{n}", "image": encode(noise(n, 5, 4))} for n in range(2)]
 IMAGES = pa.Table.from_pylist(ROWS, schema=OPTIMIZED_SCHEMA)
 
 
 def test_parquet():
-    ((path, content),) = optimized_files(IMAGES, CHUNK, "run/optimized", "parquet").items()
-    assert path == f"run/optimized/{CHUNK.name}.parquet"
+    ((name, content),) = OPTIMIZED_FORMATS["parquet"](IMAGES, CHUNK).items()
+    assert name == f"{CHUNK}.parquet"
     assert pq.read_table(BytesIO(content)).to_pylist() == ROWS
 
 
 def test_tfrecord():
-    ((path, content),) = optimized_files(IMAGES, CHUNK, "run/optimized", "tfrecord").items()
-    assert path == f"run/optimized/{CHUNK.name}.tfrecord"
+    ((name, content),) = OPTIMIZED_FORMATS["tfrecord"](IMAGES, CHUNK).items()
+    assert name == f"{CHUNK}.tfrecord"
     source = PlainSource(BytesIO(content))
     records = [read_data(source, span) for span in find_spans(source)]
     assert all(intact for _, intact in records)
@@ -35,9 +35,9 @@ def test_tfrecord():
 
 
 def test_png():
-    files = optimized_files(IMAGES, CHUNK, "gs://bucket/optimized", "png")
+    files = OPTIMIZED_FORMATS["png"](IMAGES, CHUNK)
     assert list(files.values()) == [row["image"] for row in ROWS]
-    assert all(path.startswith("gs://bucket/optimized/pair_") and path.endswith(".png") for path in files)
+    assert all(name.startswith("pair_") and name.endswith(".png") for name in files)
 
 
 @pytest.mark.parametrize(

@@ -169,4 +169,4 @@ class TestMerge:
         write_run(tmp_path / "a", summarized({"mae": [1.0]}, kept=["x"]))
         write_run(tmp_path / "b", summarized({"mae": [1.0]}))
         assert main(["merge", f"{tmp_path}/a", f"{tmp_path}/b", f"--output={tmp_path}/all.json"]) == 2
-        assert "slices and no slices do not add up" in capsys.readouterr().err
+        assert "a summary with slices and one without cannot be merged" in capsys.readouterr().err

@@ -1,0 +1,30 @@
+"""The run's directory: its owner."""
+
+import json
+
+import pytest
+
+from transforms.storage.run_files import ForeignDirectoryError, RunFiles
+
+
+def test_its_own(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "f"}))
+    RunFiles(str(tmp_path)).check_owner("f")
+
+
+def test_another_run(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "another"}))
+    with pytest.raises(ForeignDirectoryError, match="another run, with other settings or inputs, has taken"):
+        RunFiles(str(tmp_path)).check_owner("f")
+
+
+def test_a_worker_that_does_not_see_the_launchers_directory(tmp_path):
+    with pytest.raises(ForeignDirectoryError, match=r"cannot read .*elsewhere/run.json.* that all workers share"):
+        RunFiles(str(tmp_path / "elsewhere")).check_owner("f")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff"])
+def test_something_else_in_its_place(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(ForeignDirectoryError, match="cannot read"):
+        RunFiles(str(tmp_path)).check_owner("f")

@@ -1,0 +1,77 @@
+"""The input formats: what each provides, the table of all of them, and the names of chunks.
+
+To add a format, write its functions in a file of its own and add a row to `FORMATS`.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from transforms.reading import parquet, tfrecord
+from transforms.schema import Chunk, EncodedChunk, Fields, Part
+
+# The input format that is detected from the name or the content of each file.
+AUTO = "auto"
+
+_MAX_SLUG = 80
+_EXTENSION = re.compile(r"\.\w+(-\d+-of-\d+)?(\.gz)?$")
+_CHUNK_RANGE = re.compile(r"-(\d{9,})-(\d{9,})\.\w+$")
+
+
+@dataclass(frozen=True)
+class Format:
+    """The functions that read one kind of file.
+
+    They get the file opened for binary reading, seekable. On a damaged file they raise one of
+    `storage.errors.READ_ERRORS`; `list` may also raise a ValueError. The error's message becomes that of a failure.
+
+    Attributes:
+        claims: `(path, head)`: says whether a file is of this format. At first `head` is empty and the name decides; if
+            no format claims the file, all are asked again with its first bytes.
+        schema: `(file, fields)`: the fields of the records in Arrow's types, so that the launcher can check them before
+            the run starts; None if the file holds no good record.
+        list: `(file, fields, chunk_pairs, chunk_bytes)`: cuts the file, in order and without gaps, into parts of at
+            most `chunk_pairs` records and about `chunk_bytes` bytes. It yields series of parts; one worker reads a
+            series from the file opened once. `Part.place` is a frozen dataclass of the format's own.
+        read: `(file, series, fields, keep)`: reads consecutive chunks and yields an `EncodedChunk` for each, in order.
+            Records that cannot be read become failures, so that pairs + failures == `chunk.pairs`.
+        reasons: the `reason` codes that only failures of this format have, with their meanings.
+    """
+
+    claims: Callable[[str, bytes], bool]
+    schema: Callable[[BinaryIO, Fields], pa.Schema | None]
+    list: Callable[[BinaryIO, Fields, int, int], Iterator[Sequence[Part]]]
+    read: Callable[[BinaryIO, Sequence[Chunk], Fields, Sequence[pa.Field]], Iterator[EncodedChunk]]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+FORMATS = {
+    "parquet": Format(parquet.claims, parquet.read_schema, parquet.list_rows, parquet.read_rows),
+    "tfrecord": Format(
+        tfrecord.claims, tfrecord.read_schema, tfrecord.list_records, tfrecord.read_records, tfrecord.REASONS
+    ),
+}
+
+
+def chunk_name(path: str, format: str, start: int, stop: int) -> str:
+    """Name a chunk after its file and its records, safe as a file name.
+
+    A hash of the path keeps files of the same base name apart. `format` is empty if it could not be told.
+    """
+    stem = path.rpartition("/")[2]
+    if format and FORMATS[format].claims(stem, b""):
+        stem = _EXTENSION.sub(r"\1", stem)
+    # Readers of a directory of Parquet files skip names that begin with a dot or an underscore.
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:_MAX_SLUG].lstrip("._-") or "file"
+    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{slug}-{digest}-{start:09d}-{stop:09d}"
+
+
+def pairs_of_file(path: str) -> int:
+    """The number of pairs in the chunk that an output file belongs to, by its name; 0 for any other file."""
+    found = _CHUNK_RANGE.search(path)
+    return int(found[2]) - int(found[1]) if found else 0

@@ -1,0 +1,347 @@
+"""Every Beam step of the pipeline. Each wraps plain functions of the other folders, which know no Beam, and counts.
+
+From ReadPairs to WriteChunk the steps are one-to-one on chunks, so that the engine fuses them and encodes no table in
+between.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.pvalue import TaggedOutput
+
+from transforms.columns import Column
+from transforms.descent.settings import Descent
+from transforms.images.decode import DecodePolicy
+from transforms.losses.plan import Plan
+from transforms.reading.format import AUTO, FORMATS
+from transforms.reading.input_files import InputFile
+from transforms.reading.list_chunks import CHUNK_BYTES, CHUNK_PAIRS, list_chunks
+from transforms.reading.read_chunks import read_series
+from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, ScoredChunk
+from transforms.scoring.batch import Batching, batching_for
+from transforms.scoring.model_cache import load_once
+from transforms.scoring.optimize import Optimizer, load_optimizer, optimize_chunk
+from transforms.scoring.score import load_evaluator, score_chunk
+from transforms.storage.json_files import to_json
+from transforms.storage.run_files import RunFiles
+from transforms.summary.finish import finish_run
+from transforms.summary.summary import Summary
+from transforms.worker.counters import count
+from transforms.writing.chunk_files import read_chunk, split_done, write_chunk
+
+if TYPE_CHECKING:
+    from transforms.losses.evaluate import Evaluator
+
+# Tags of the outputs of SplitDone.
+TO_DO, DONE = "to_do", "done"
+
+
+@dataclass(eq=False)
+class _Step(beam.PTransform):
+    """A transform whose settings are the fields of a dataclass."""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+
+@dataclass(eq=False)
+class ListChunks(_Step):
+    """InputFile -> ChunkSeries, by `list_chunks`. The caller reshuffles them.
+
+    Attributes:
+        fields: the fields to read.
+        chunk_pairs: most records of a chunk.
+        input_format: a key of `FORMATS`, or `auto`.
+        chunk_bytes: about the most bytes of a chunk.
+    """
+
+    fields: Fields
+    chunk_pairs: int = CHUNK_PAIRS
+    input_format: str = AUTO
+    chunk_bytes: int = CHUNK_BYTES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.input_format not in (AUTO, *FORMATS):
+            raise ValueError(f"input_format is {self.input_format!r}, not one of {', '.join((AUTO, *FORMATS))}")
+        if self.chunk_pairs < 1 or self.chunk_bytes < 1:
+            raise ValueError(f"chunk_pairs and chunk_bytes are {self.chunk_pairs} and {self.chunk_bytes}, not positive")
+
+    def expand(self, files: beam.PCollection[InputFile]) -> beam.PCollection[ChunkSeries]:
+        settings = (self.input_format, self.fields, self.chunk_pairs, self.chunk_bytes)
+        return files | "List" >> beam.FlatMap(_list, *settings).with_output_types(ChunkSeries)
+
+
+def _list(file: InputFile, *settings: Any) -> Iterator[ChunkSeries]:
+    for series in list_chunks(file, *settings):
+        count("chunks_listed", len(series))
+        count("pairs_listed", _pairs(series))
+        yield series
+
+
+@dataclass(eq=False)
+class CountListed(_Step):
+    """ChunkSeries -> the number of all pairs, also written to `RunFiles.listed`, of which progress is a fraction.
+
+    The launcher looks there if other processes do the work.
+
+    Attributes:
+        output: the run's directory.
+    """
+
+    output: str
+
+    def expand(self, series: beam.PCollection[ChunkSeries]) -> beam.PCollection[int]:
+        return (
+            series
+            | "Pairs" >> beam.Map(_pairs)
+            # Every file gives at least one chunk, so there is always a number to add.
+            | "Add" >> beam.CombineGlobally(sum).without_defaults()
+            | "Write" >> beam.Map(_write_listed, RunFiles(self.output))
+        )
+
+
+def _pairs(series: ChunkSeries) -> int:
+    return sum(chunk.pairs for chunk in series)
+
+
+def _write_listed(pairs: int, files: RunFiles) -> int:
+    files.write_whole(files.listed, to_json({"pairs": pairs}))
+    return pairs
+
+
+@dataclass(eq=False)
+class SplitDone(_Step):
+    """ChunkSeries -> the chunks still to do, as ChunkSeries tagged `TO_DO`, and each chunk done before, tagged `DONE`.
+
+    Attributes:
+        output: the run's directory.
+        fingerprint: of the run.
+
+    Raises:
+        ForeignDirectoryError: on the worker, if the directory belongs to another run.
+    """
+
+    output: str
+    fingerprint: str
+
+    def expand(self, series: beam.PCollection[ChunkSeries]) -> Any:
+        split = _SplitDone(RunFiles(self.output), self.fingerprint)
+        return series | "Split" >> beam.ParDo(split).with_outputs(DONE, main=TO_DO)
+
+
+@dataclass(eq=False)
+class _SplitDone(beam.DoFn):
+    files: RunFiles
+    fingerprint: str
+
+    def setup(self) -> None:
+        self.files.check_owner(self.fingerprint)
+
+    def process(self, series: ChunkSeries) -> Iterator[Any]:
+        to_do, done = split_done(series, self.files)
+        yield from (TaggedOutput(DONE, chunk) for chunk in done)
+        if to_do:
+            yield tuple(to_do)
+
+
+@dataclass(eq=False)
+class ReadPairs(_Step):
+    """ChunkSeries -> EncodedChunk, by `read_series`.
+
+    Attributes:
+        fields: the fields to read.
+        keep: the kept fields with the types of the result.
+    """
+
+    fields: Fields
+    keep: tuple[pa.Field, ...] = ()
+
+    def expand(self, series: beam.PCollection[ChunkSeries]) -> beam.PCollection[EncodedChunk]:
+        return series | "Read" >> beam.FlatMap(_read, self.fields, self.keep).with_output_types(EncodedChunk)
+
+
+def _read(series: ChunkSeries, fields: Fields, keep: tuple[pa.Field, ...]) -> Iterator[EncodedChunk]:
+    for encoded in read_series(series, fields, keep):
+        lost = sum(failure.scope == "file" for failure in encoded.failures)
+        count("chunks_read")
+        count("chunks_unreadable", lost)
+        count("pairs_read", encoded.pairs.num_rows + len(encoded.failures) - lost)
+        count("bytes_read", encoded.pairs.nbytes)
+        yield encoded
+
+
+@dataclass(eq=False)
+class ScorePairs(_Step):
+    """EncodedChunk -> ScoredChunk, by `score_chunk`.
+
+    Attributes:
+        plan: what to compute.
+        policy: which images to admit, and how to convert them.
+        batching: size of the batches; None: what suits the worker's device.
+    """
+
+    plan: Plan
+    policy: DecodePolicy = DecodePolicy()
+    batching: Batching | None = None
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching))
+
+
+@dataclass(eq=False)
+class _Score(beam.DoFn):
+    plan: Plan
+    policy: DecodePolicy
+    batching: Batching | None
+    evaluator: "Evaluator | None" = field(default=None, init=False)
+
+    def setup(self) -> None:
+        self.evaluator = load_once(load_evaluator, self.plan)
+
+    def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
+        assert self.evaluator, "setup comes first"
+        batching = self.batching or batching_for(self.evaluator.device.memory_bytes)
+        yield score_chunk(chunk, self.evaluator, self.policy, batching, partial(count, "pairs_done"))
+
+
+@dataclass(eq=False)
+class OptimizePairs(_Step):
+    """EncodedChunk -> ScoredChunk with optimized images and the outcome for each pair, by `optimize_chunk`.
+
+    Attributes:
+        plan: what to compute; its objective is minimized.
+        descent: how to descend, and when to stop.
+        policy: which images to admit, and how to convert them.
+        batching: size of the batches, and of the descent's slots; None: what suits the worker's device.
+    """
+
+    plan: Plan
+    descent: Descent
+    policy: DecodePolicy = DecodePolicy()
+    batching: Batching | None = None
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        return chunks | "Optimize" >> beam.ParDo(_Optimize(self.plan, self.descent, self.policy, self.batching))
+
+
+@dataclass(eq=False)
+class _Optimize(beam.DoFn):
+    plan: Plan
+    descent: Descent
+    policy: DecodePolicy
+    batching: Batching | None
+    optimizer: Optimizer | None = field(default=None, init=False)
+
+    def setup(self) -> None:
+        self.optimizer = load_once(load_optimizer, self.plan)
+
+    def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
+        assert self.optimizer, "setup comes first"
+        batching = self.batching or batching_for(self.optimizer.objective.device.memory_bytes)
+        yield optimize_chunk(chunk, self.optimizer, self.descent, self.policy, batching, partial(count, "pairs_done"))
+
+
+@dataclass(eq=False)
+class WriteChunk(_Step):
+    """ScoredChunk -> the same without its images, once its files are written by `write_chunk`.
+
+    Attributes:
+        output: the run's directory.
+        fingerprint: of the run.
+        metrics_format: a format of `METRICS_FORMATS`; `parquet`: no text beside Parquet.
+        optimized_format: a key of `OPTIMIZED_FORMATS`.
+    """
+
+    output: str
+    fingerprint: str
+    metrics_format: str = "parquet"
+    optimized_format: str = "parquet"
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        formats = (self.metrics_format, self.optimized_format)
+        return chunks | "Write" >> beam.Map(_write, RunFiles(self.output), self.fingerprint, *formats)
+
+
+def _write(chunk: ScoredChunk, files: RunFiles, fingerprint: str, *formats: str) -> ScoredChunk:
+    # For every chunk, because another run may have taken the directory since the last one.
+    files.check_owner(fingerprint)
+    write_chunk(chunk, files, *formats)
+    count("chunks_written")
+    count("pairs_scored", len(chunk.metrics))
+    count("pairs_failed", sum(failure.scope == "pair" for failure in chunk.failures))
+    return replace(chunk, optimized=None)
+
+
+@dataclass(eq=False)
+class ReadDone(_Step):
+    """Chunk -> its ScoredChunk as an earlier try wrote it, by `read_chunk`.
+
+    Attributes:
+        output: the run's directory.
+    """
+
+    output: str
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        return chunks | "Read" >> beam.Map(_read_done, RunFiles(self.output))
+
+
+def _read_done(chunk: Chunk, files: RunFiles) -> ScoredChunk:
+    count("chunks_found_done")
+    count("pairs_done", chunk.pairs)
+    return read_chunk(chunk, files)
+
+
+@dataclass(eq=False)
+class SummarizeChunks(beam.CombineFn):
+    """ScoredChunk... -> Summary.
+
+    Attributes:
+        columns: of the metrics, in order.
+        slice_by: a kept field; empty: no slices.
+    """
+
+    columns: tuple[Column, ...]
+    slice_by: str = ""
+
+    def create_accumulator(self) -> Summary:
+        return Summary.empty(self.columns, self.slice_by)
+
+    def add_input(self, accumulator: Summary, chunk: ScoredChunk) -> Summary:
+        accumulator.merge(Summary.of_chunk(chunk, self.columns, self.slice_by))
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[Summary]) -> Summary:
+        merged = self.create_accumulator()
+        for accumulator in accumulators:
+            merged.merge(accumulator)
+        return merged
+
+    def extract_output(self, accumulator: Summary) -> Summary:
+        return accumulator
+
+
+@dataclass(eq=False)
+class FinishRun(_Step):
+    """Summary -> None, once the run's last files are written by `finish_run`.
+
+    Attributes:
+        output: the run's directory.
+        record: what the launcher knows of the run, the beginning of run.json.
+    """
+
+    output: str
+    record: Mapping[str, Any]
+
+    def expand(self, summary: beam.PCollection) -> beam.PCollection:
+        return summary | "Finish" >> beam.Map(_finish, RunFiles(self.output), self.record)
+
+
+def _finish(summary: Summary, files: RunFiles, record: Mapping[str, Any]) -> None:
+    files.check_owner(record["fingerprint"])
+    finish_run(summary, files, record)
