@@ -1,1 +1,1 @@
-"""A run's files, local or `gs://`: where they lie, how they are written whole, what goes wrong."""
+"""A run's files, local or `gs://`: where they lie, how they are written whole, and their errors."""
