@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import tensorflow as tf
 
-from pipeline.flags import PRESETS
+from pipeline.config import PRESETS
 from pipeline.samples import SamplePair, pairs_of_size, repeat_pairs
 from pipeline.weights import ensure_weights
 from transforms.images.decode import DecodedPair, DecodePolicy, decode_pair

@@ -1,166 +1,395 @@
-"""The settings of a run, validated: what the flags of `python -m pipeline.run` become."""
+"""The settings of a run: each is a field of `Config`, or of a dataclass that is one, and its flag is made of it.
+
+`python -m pipeline.config` prints the table of options for the documentation.
+"""
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
+from pipeline import __version__
 from pipeline.errors import UsageError
-from pipeline.flags import PRESETS, Preset, names, parser
+from pipeline.flags import (
+    Parser,
+    accelerator,
+    add_flags,
+    build,
+    directory,
+    flags_of,
+    names,
+    options_table,
+    parse_given,
+    patterns,
+    storage_size,
+)
 from transforms.columns import Column
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.images.decode import DecodePolicy
-from transforms.losses.catalog import get_losses
-from transforms.losses.networks.layers import LAYERS
-from transforms.losses.objective import check_differentiable, parse_objective
+from transforms.losses.catalog import describe_losses, get_losses
+from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS
+from transforms.losses.networks.weights_file import WeightsFile
+from transforms.losses.objective import Objective, check_differentiable, parse_objective
 from transforms.losses.plan import Plan
+from transforms.reading.format import AUTO, FORMATS
 from transforms.schema import Fields, encoded_schema, metrics_schema, optimization_fields
 from transforms.scoring.batch import PIXELS_PER_PAIR, Batching
+from transforms.writing.metrics_text import METRICS_FORMATS
+from transforms.writing.optimized_images import OPTIMIZED_FORMATS
+
+OPTIMIZING = "optimizing the generated images"
+GROUPS = ("input", "images", "losses", OPTIMIZING, "work", "Dataflow", "output", "audit", "messages")
 
 
 @dataclass(frozen=True)
-class Config:
-    """The settings of a run.
+class Preset:
+    """A named choice of losses.
 
     Attributes:
-        input: file patterns.
-        input_format: a key of `reading.format.FORMATS`, or `auto`.
-        fields: which record fields to read.
-        policy: which images to admit, and how to convert them.
-        plan: what to compute.
-        weights: path of the LPIPS weights; empty: the cached ones.
-        keras_weights: path of Keras' VGG16 weights; empty: the file that Keras fetches.
-        descent: how to optimize the generated images; None: they are only scored.
-        optimized_format: how optimized images are written.
-        batching: size of the batches; None: what suits the worker's device.
-        chunk_pairs: most pairs in a chunk.
-        resource_hints: Beam's hints, by name, of the step that scores; for Dataflow.
-        output: the run's directory.
-        overwrite: whether to delete an earlier run in that directory.
-        metrics_format: a format in which metrics are written beside Parquet; `parquet`: none.
-        slice_by: kept field whose values are summarized each by itself; empty: none.
-        gate: file of rules to judge the run by; empty: none.
-        baseline: run or summary to compare with; empty: none.
-        quiet: show no progress and no table.
-        verbose: show the logs of Beam and TensorFlow, and tracebacks.
-        beam_flags: flags that are not ours.
+        losses: names of losses.
+        objective: their weighted sum, or empty.
+        vgg_layers: the layers that `vgg_mse` and `style` compare.
     """
 
-    input: tuple[str, ...]
-    input_format: str
-    fields: Fields
-    policy: DecodePolicy
-    plan: Plan
-    weights: str
-    keras_weights: str
-    descent: Descent | None
-    optimized_format: str
-    batching: Batching | None
-    chunk_pairs: int
-    resource_hints: Mapping[str, str]
-    output: str
-    overwrite: bool
-    metrics_format: str
-    slice_by: str
-    gate: str
-    baseline: str
-    quiet: bool
-    verbose: bool
-    beam_flags: tuple[str, ...]
+    losses: tuple[str, ...]
+    objective: str = ""
+    vgg_layers: tuple[str, ...] = LPIPS_LAYERS
+
+
+PRESETS = {
+    "default": Preset(("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")),
+    "edges": Preset(("sobel_l1",), "sobel_l1"),
+    "features": Preset(("vgg_mse", "fd_l2"), "vgg_mse + 0.1*fd_l2"),
+    "vgg_edges": Preset(("vgg_mse", "sobel_l2"), "vgg_mse + 0.05*sobel_l2", ("pool5",)),
+}
+_DESCRIBED = "; ".join(f"{name} ({preset.objective or ', '.join(preset.losses)})" for name, preset in PRESETS.items())
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The flags that `parse` resolves into `Config.plan` and `Config.descent`."""
+
+    preset: str | None = field(
+        default=None,
+        metadata={"group": "losses", "choices": tuple(PRESETS), "help": f"a named choice: {_DESCRIBED}"},
+    )
+    losses: str = field(
+        default="",
+        metadata={
+            "group": "losses",
+            "metavar": "NAMES",
+            "help": "comma-separated, instead of the preset's; see --list_losses",
+        },
+    )
+    objective: str = field(
+        default="",
+        metadata={
+            "group": "losses",
+            "metavar": "SUM",
+            "help": "weighted sum such as 'lpips_vgg + 0.1*fd_l1', instead of the preset's; adds the column objective",
+        },
+    )
+    optimize: bool = field(
+        default=False,
+        metadata={
+            "group": OPTIMIZING,
+            "help": "move each generated image towards its target by descending the objective",
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of a run; each field's metadata says what it means."""
+
+    input: tuple[str, ...] = field(
+        metadata={
+            "group": "input",
+            # The identity holds the files that match.
+            "identity": False,
+            "nargs": "+",
+            "action": "extend",
+            "type": patterns,
+            "metavar": "PATTERN",
+            "help": "files or patterns, local or gs://; separate several by commas, or repeat the flag",
+        }
+    )
+    input_format: str = field(
+        default=AUTO,
+        metadata={
+            "group": "input",
+            "choices": (AUTO, *FORMATS),
+            "help": "auto goes by the file's name, or by its content if the name does not tell",
+        },
+    )
+    fields: Fields = field(metadata={"group": "input"})
+    policy: DecodePolicy = field(metadata={"group": "images", "identity": "images"})
+    plan: Plan = field(metadata={"group": "losses"})
+    weights: str = field(
+        default="",
+        metadata={
+            "group": "losses",
+            # The identity holds their hash.
+            "identity": False,
+            "metavar": "PATH",
+            "help": "LPIPS weights, local or gs://; by default they are fetched once and cached",
+        },
+    )
+    keras_weights: str = field(
+        default="",
+        metadata={
+            "group": "losses",
+            "identity": False,
+            "metavar": "PATH",
+            "help": "Keras' VGG16 .h5 file without the top, for --vgg=keras",
+        },
+    )
+    descent: Descent | None = field(default=None, metadata={"group": OPTIMIZING})
+    optimized_format: str = field(
+        default="parquet",
+        metadata={
+            "group": OPTIMIZING,
+            "choices": tuple(OPTIMIZED_FORMATS),
+            # Without --optimize it must not be given, and a template gives every default.
+            "default": None,
+            "help": "of the optimized images: one file a chunk, or one PNG file a pair (default: parquet)",
+        },
+    )
+    batch_size: int | None = field(
+        default=None,
+        metadata={
+            "group": "work",
+            "positive": True,
+            "help": "most pairs in a batch; pairs larger than 256x256 come in smaller batches "
+            f"(default: {Batching.pairs}; on a GPU what its memory holds)",
+        },
+    )
+    chunk_pairs: int = field(
+        default=256,
+        metadata={
+            "group": "work",
+            "positive": True,
+            "help": "most pairs in a chunk, the unit of work, retry and resuming",
+        },
+    )
+    accelerator: str = field(
+        default="",
+        metadata={
+            "group": "Dataflow",
+            "identity": False,
+            "type": accelerator,
+            "metavar": "SPEC",
+            "help": "GPU of the workers that score, such as 'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
+        },
+    )
+    min_ram: str = field(
+        default="",
+        metadata={
+            "group": "Dataflow",
+            "identity": False,
+            "type": storage_size,
+            "metavar": "SIZE",
+            "help": "memory of the workers that score, such as 16GB",
+        },
+    )
+    output: str = field(
+        metadata={
+            "group": "output",
+            "identity": False,
+            "type": directory,
+            "metavar": "DIR",
+            "help": "the run's directory, local or gs://; an unfinished run in it is resumed",
+        }
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata={"group": "output", "identity": False, "help": "delete an earlier run in that directory first"},
+    )
+    metrics_format: str = field(
+        default="parquet",
+        metadata={
+            "group": "output",
+            "choices": METRICS_FORMATS,
+            "help": "csv or jsonl: also write the metrics in this format, in a directory of their own",
+        },
+    )
+    slice_by: str = field(
+        default="",
+        metadata={
+            "group": "output",
+            "metavar": "NAME",
+            "help": "a kept field: also summarize the pairs of each of its values",
+        },
+    )
+    gate: str = field(
+        default="",
+        metadata={
+            "group": "audit",
+            "identity": False,
+            "metavar": "FILE",
+            "help": "rules to judge the run by; exit code 3 if it fails",
+        },
+    )
+    baseline: str = field(
+        default="",
+        metadata={
+            "group": "audit",
+            "identity": False,
+            "metavar": "PATH",
+            "help": "for --gate: a good run, or its summary.json",
+        },
+    )
+    quiet: bool = field(
+        default=False, metadata={"group": "messages", "identity": False, "help": "show no progress and no table"}
+    )
+    verbose: bool = field(
+        default=False,
+        metadata={
+            "group": "messages",
+            "identity": False,
+            "help": "show the logs of Beam and TensorFlow, and tracebacks",
+        },
+    )
+    beam_flags: tuple[str, ...] = field(default=(), metadata={"identity": False})
+
+    @property
+    def batching(self) -> Batching | None:
+        """Size of the batches; None: as suits the worker's device."""
+        return Batching(self.batch_size, self.batch_size * PIXELS_PER_PAIR) if self.batch_size else None
+
+    @property
+    def resource_hints(self) -> dict[str, str]:
+        """Beam's hints for the step that scores."""
+        hints = {"accelerator": self.accelerator, "min_ram": self.min_ram}
+        return {name: hint for name, hint in hints.items() if hint}
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The metrics' columns that hold numbers, in order."""
         return (*self.plan.columns, *(self.plan.optimization_columns if self.descent else ()))
 
+    def identity(self) -> dict[str, Any]:
+        """The version and every setting that decides a run's rows, as they are written to run.json.
+
+        The plan's own fields stand beside the others. A weights file counts by its hash, not by its path.
+        """
+        named = {f.metadata.get("identity", f.name): getattr(self, f.name) for f in dataclasses.fields(self)}
+        settings = {name: _plain(value) for name, value in named.items() if name}
+        return {"version": __version__, **settings.pop("plan"), **settings}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back."""
+    match value:
+        case WeightsFile():
+            return value.sha256
+        case Objective():
+            return str(value)
+        case tuple():
+            return [_plain(item) for item in value]
+        case Mapping():
+            return {name: _plain(item) for name, item in value.items()}
+        case _ if dataclasses.is_dataclass(value):
+            return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `pairloss run`. It raises `UsageError` for a wrong argument."""
+    flags = Parser(
+        prog="pairloss run",
+        description="Score image pairs: perceptual and image-gradient losses of every generated image and its target.",
+        epilog="Other flags go to Apache Beam unchanged, such as --runner=FlinkRunner or --project=NAME.",
+    )
+    flags.add_argument("--version", action="version", version=f"pairloss {__version__}")
+    flags.add_argument("--list_losses", action=_ListLosses, help="print every loss with its formula and exit")
+    add_flags(flags, GROUPS, Choices, Config)
+    return flags
+
+
+class _ListLosses(argparse.Action):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(nargs=0, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        parser._print_message(f"{describe_losses()}\n", sys.stdout)
+        parser.exit()
+
 
 def parse(argv: Sequence[str]) -> Config:
-    """Turn command-line arguments into settings; no file is opened and neither TensorFlow nor Beam imported.
+    """Turn command-line arguments into settings. It opens no file, and imports neither TensorFlow nor Beam.
 
     Raises:
         UsageError: an argument is wrong.
         SystemExit: the arguments ask for help.
     """
-    given, beam_flags = parser().parse_known_args(list(argv))
+    given, beam_flags = parse_given(parser(), argv)
     _check_leftovers(beam_flags)
-    plan = _plan(given)
-    fields = Fields(given.generated_field, given.target_field, given.id_field, names(given.keep_fields))
-    _check_kept(fields, plan, given.optimize)
-    if given.slice_by and given.slice_by not in fields.keep:
-        raise UsageError(f"--slice_by={given.slice_by} is no kept field; add it to --keep_fields")
-    if given.baseline and not given.gate:
-        raise UsageError("--baseline is given, but --gate is not; nothing would use it")
-    return Config(
-        input=tuple(pattern for patterns in given.input for pattern in patterns),
-        input_format=given.input_format,
-        fields=fields,
-        policy=DecodePolicy(given.max_image_pixels, given.max_image_bytes, given.size_mismatch),
+    choices = build(Choices, given)
+    plan = _plan(choices, given)
+    config = build(
+        Config,
+        given,
+        input=tuple(pattern for found in given["input"] for pattern in found),
         plan=plan,
-        weights=given.weights,
-        keras_weights=given.keras_weights,
-        descent=_descent(given),
-        optimized_format=given.optimized_format or "parquet",
-        batching=Batching(given.batch_size, given.batch_size * PIXELS_PER_PAIR) if given.batch_size else None,
-        chunk_pairs=given.chunk_pairs,
-        resource_hints={name: hint for name in ("accelerator", "min_ram") if (hint := getattr(given, name))},
-        output=given.output,
-        overwrite=given.overwrite,
-        metrics_format=given.metrics_format,
-        slice_by=given.slice_by,
-        gate=given.gate,
-        baseline=given.baseline,
-        quiet=given.quiet,
-        verbose=given.verbose,
+        descent=_descent(choices, given),
         beam_flags=tuple(beam_flags),
     )
+    _check_kept(config.fields, plan, choices.optimize)
+    if config.slice_by and config.slice_by not in config.fields.keep:
+        raise UsageError(f"--slice_by={config.slice_by} is not in --keep_fields; add it there")
+    if config.baseline and not config.gate:
+        raise UsageError("--baseline has no effect without --gate; add --gate, or drop it")
+    return config
 
 
-def _plan(given: argparse.Namespace) -> Plan:
-    preset = PRESETS[given.preset or "default"]
-    if given.losses and not given.preset:
+def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
+    preset = PRESETS[choices.preset or "default"]
+    if choices.losses and not choices.preset:
         preset = Preset(())
-    losses = names(given.losses) or preset.losses
-    layers = names(given.vgg_layers) or preset.vgg_layers
+    losses = names(choices.losses) or preset.losses
     if not losses:
-        raise UsageError(f"--losses={given.losses} names no loss; see --list_losses")
-    if given.precision == "float16" and (given.pixel_gradient or given.optimize):
-        raise UsageError("--precision=float16 is too small for gradients, which would vanish; give bfloat16 or float32")
+        raise UsageError(f"--losses={choices.losses} names no loss; see --list_losses")
     with _blaming("--losses"):
         get_losses(losses)
-    text = given.objective or preset.objective or (DEFAULT_OBJECTIVE if given.optimize else "")
+    text = choices.objective or preset.objective or (DEFAULT_OBJECTIVE if choices.optimize else "")
     with _blaming("--objective"):
         objective = parse_objective(text) if text else None
-    if given.pixel_gradient and objective is None:
+    layers = given["vgg_layers"] or preset.vgg_layers
+    plan = build(Plan, given, losses=losses, objective=objective, vgg_layers=layers)
+    if plan.precision == "float16" and (plan.pixel_gradient or choices.optimize):
+        raise UsageError("--precision=float16 is too small for gradients, which would vanish; give bfloat16 or float32")
+    if plan.pixel_gradient and objective is None:
         raise UsageError("--pixel_gradient needs an --objective to differentiate, such as 'lpips_vgg + 0.1*fd_l1'")
-    if objective and (given.pixel_gradient or given.optimize):
+    if objective and (plan.pixel_gradient or choices.optimize):
         with _blaming("--objective"):
             check_differentiable(objective)
     for chosen, flag in ((losses, "--losses"), (layers, "--vgg_layers")):
         if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
             raise UsageError(f"{flag}={','.join(chosen)}: {', '.join(repeated)} is given twice")
     if unknown := [name for name in layers if name not in LAYERS]:
-        raise UsageError(f"--vgg_layers: no layer {', '.join(unknown)}; the layers of VGG16 are {', '.join(LAYERS)}")
-    if given.keras_weights and given.vgg != "keras":
-        raise UsageError("--keras_weights is given, but --vgg=keras is not; nothing would use them")
-    return Plan(losses, objective, given.pixel_gradient, given.precision, given.vgg, layers)
+        raise UsageError(f"--vgg_layers: VGG16 has no layer {', '.join(unknown)}; choose from {', '.join(LAYERS)}")
+    if given["keras_weights"] and plan.vgg != "keras":
+        raise UsageError("--keras_weights has no effect without --vgg=keras; add that, or drop it")
+    return plan
 
 
-def _descent(given: argparse.Namespace) -> Descent | None:
-    names = [field.name for field in dataclasses.fields(Descent)]
-    chosen = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    if given.optimize:
+def _descent(choices: Choices, given: Mapping[str, Any]) -> Descent | None:
+    if choices.optimize:
         with _blaming("--optimize"):
-            return Descent(**chosen)
-    if chosen or given.optimized_format:
-        flags = ", ".join(f"--{name}" for name in [*chosen, *(["optimized_format"] if given.optimized_format else [])])
-        raise UsageError(f"{flags} given without --optimize; add it, or nothing would use them")
+            return build(Descent, given)
+    only_optimizing = [*(flag.name for flag in flags_of(Descent)), "optimized_format"]
+    if unused := [f"--{name}" for name in only_optimizing if given[name] is not None]:
+        raise UsageError(f"{', '.join(unused)} given without --optimize; add it, or nothing would use them")
     return None
 
 
 @contextmanager
 def _blaming(flag: str) -> Iterator[None]:
-    """Turn what the losses' own checks raise into a message that says which flag is wrong."""
+    """Say which flag is wrong where the losses' own checks fail."""
     try:
         yield
     except ValueError as error:
@@ -178,8 +407,12 @@ def _check_kept(fields: Fields, plan: Plan, optimize: bool) -> None:
 
 
 def _check_leftovers(flags: Sequence[str]) -> None:
-    """Arguments that are no flag and follow none that awaits a value: Beam would drop them in silence."""
+    """Refuse an argument that neither is a flag nor follows one that takes a value: Beam would silently drop it."""
     for before, argument in zip(("", *flags), flags, strict=False):
         awaits_value = before.startswith("--") and before != "--" and "=" not in before
         if not argument.startswith("-") and not awaits_value:
             raise UsageError(f"unexpected argument {argument!r}; every argument is a flag, such as --input=PATTERN")
+
+
+if __name__ == "__main__":
+    print(options_table(parser()))

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import parse
-from pipeline.flags import PRESETS
+from pipeline.config import PRESETS, parse
 from transforms.images.decode import REASONS
 from transforms.losses.catalog import LOSSES
 from transforms.reading.read_chunks import READ_REASONS

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -24,10 +24,30 @@ class Fields:
         keep: scalar fields copied into the metrics.
     """
 
-    generated: str = "generated"
-    target: str = "target"
-    id: str | None = None
-    keep: tuple[str, ...] = ()
+    generated: str = field(
+        default="generated",
+        metadata={"flag": "generated_field", "metavar": "NAME", "help": "the encoded generated image"},
+    )
+    target: str = field(
+        default="target",
+        metadata={"flag": "target_field", "metavar": "NAME", "help": "the encoded target image"},
+    )
+    id: str | None = field(
+        default=None,
+        metadata={
+            "flag": "id_field",
+            "metavar": "NAME",
+            "help": "by default id if there is such a field, else <file name>#<record number>",
+        },
+    )
+    keep: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "flag": "keep_fields",
+            "metavar": "NAMES",
+            "help": "scalar fields to copy into the metrics, comma-separated",
+        },
+    )
 
 
 class Part(NamedTuple):

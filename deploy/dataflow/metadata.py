@@ -8,11 +8,12 @@ import json
 import sys
 from typing import Any
 
-from pipeline.flags import parser
+from pipeline.config import parser
 
 # Flags that are no parameters, each with its reason.
 NOT_PARAMETERS = {
     "help": "prints and exits",
+    "version": "prints and exits",
     "list_losses": "prints and exits",
     "quiet": "the launcher shows neither progress nor a table",
     "gate": "the launcher does not wait for the end of the job; `pairloss audit gate` judges the finished run",

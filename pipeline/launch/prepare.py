@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import __version__
 from pipeline.audit.judging.rules import read_rules
 from pipeline.audit.runs.summaries import read_summary
 from pipeline.config import Config
@@ -63,7 +62,7 @@ def prepare(config: Config) -> Prepared:
     except (ValueError, OSError, WeightsError) as error:
         raise UsageError(str(error)) from error
     config = dataclasses.replace(config, plan=plan)
-    identity = _identity(config, files)
+    identity = {**config.identity(), "input": [asdict(file) for file in files]}
     record = {
         "status": "running",
         "fingerprint": fingerprint(identity),
@@ -87,28 +86,3 @@ def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, 
     if config.fields.keep:
         raise ValueError("--keep_fields: no input file could be read, so the types of the fields are not known")
     return ()
-
-
-def _identity(config: Config, files: Sequence[InputFile]) -> dict[str, Any]:
-    plan = config.plan
-    return {
-        "version": __version__,
-        "losses": list(plan.losses),
-        "objective": str(plan.objective) if plan.objective else None,
-        "pixel_gradient": plan.pixel_gradient,
-        "precision": plan.precision,
-        "vgg": plan.vgg,
-        "vgg_layers": list(plan.vgg_layers),
-        "lpips_weights": plan.lpips_weights.sha256 if plan.lpips_weights else None,
-        "keras_weights": plan.keras_weights.sha256 if plan.keras_weights else None,
-        "input_format": config.input_format,
-        "fields": asdict(config.fields) | {"keep": list(config.fields.keep)},
-        "images": asdict(config.policy),
-        "descent": asdict(config.descent) if config.descent else None,
-        "optimized_format": config.optimized_format if config.descent else None,
-        "metrics_format": config.metrics_format,
-        "slice_by": config.slice_by,
-        "batching": asdict(config.batching) if config.batching else None,
-        "chunk_pairs": config.chunk_pairs,
-        "input": [asdict(file) for file in files],
-    }

@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from pipeline.config import Config, parse
+from pipeline.config import PRESETS, Config, parse
 from pipeline.errors import UsageError
-from pipeline.flags import PRESETS
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.images.decode import DecodePolicy
 from transforms.losses.catalog import LOSSES
@@ -41,9 +40,10 @@ def test_defaults():
         keras_weights="",
         descent=None,
         optimized_format="parquet",
-        batching=None,
+        batch_size=None,
         chunk_pairs=256,
-        resource_hints={},
+        accelerator="",
+        min_ram="",
         output="out",
         overwrite=False,
         metrics_format="parquet",

@@ -4,7 +4,7 @@ Pillow decodes everything, because its pixels are the ones every peer sees.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -81,9 +81,22 @@ class DecodePolicy:
         ValueError: for a limit below 1 or an unknown policy.
     """
 
-    max_image_pixels: int = 2**23
-    max_image_bytes: int = 64 * 2**20
-    size_mismatch: str = "fail"
+    max_image_pixels: int = field(
+        default=2**23,
+        metadata={
+            "positive": True,
+            "help": "larger images fail; VGG takes about 1.5 kB of memory per pixel of a pair",
+        },
+    )
+    max_image_bytes: int = field(default=64 * 2**20, metadata={"positive": True, "help": "larger encoded images fail"})
+    size_mismatch: str = field(
+        default="fail",
+        metadata={
+            "choices": SIZE_POLICIES,
+            "help": "a pair of two sizes: fail, resize the generated image to its target, or crop both to what they "
+            "share",
+        },
+    )
 
     def __post_init__(self) -> None:
         for limit in (self.max_image_pixels, self.max_image_bytes):

@@ -156,7 +156,7 @@ CHANGED = {
     "vgg": ["--vgg=keras"],
     "vgg_layers": ["--vgg_layers=pool1"],
     "chunk_pairs": ["--chunk_pairs=7"],
-    "batching": ["--batch_size=7"],
+    "batch_size": ["--batch_size=7"],
     "input_format": ["--input_format=parquet"],
     "fields": ["--keep_fields=label"],
     "images": ["--size_mismatch=crop"],
@@ -243,7 +243,7 @@ class TestIdentity:
         output = str(tmp_path / "run")
         claim(output, prepared(input).record, overwrite=False)
         assert claim(output, prepared(input).record, overwrite=False) == 0
-        with pytest.raises(UsageError, match="with other batching: "):
+        with pytest.raises(UsageError, match="with other batch_size: "):
             claim(output, prepared(input, "--batch_size=1").record, overwrite=False)
 
 
