@@ -1,7 +1,6 @@
 """The graph of a run: from input files to summary.json, step by step."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import apache_beam as beam
 import pyarrow as pa
@@ -9,6 +8,7 @@ import pyarrow as pa
 from pipeline.config import Config
 from transforms import steps
 from transforms.reading.input_files import InputFile
+from transforms.storage.run_record import RunRecord
 
 
 def build(
@@ -16,7 +16,7 @@ def build(
     config: Config,
     files: Sequence[InputFile],
     keep: Sequence[pa.Field],
-    record: Mapping[str, Any],
+    record: RunRecord,
 ) -> None:
     """Add the steps to the pipeline.
 
@@ -27,7 +27,7 @@ def build(
         keep: names and types of the kept fields.
         record: the beginning of run.json.
     """
-    fingerprint = record["fingerprint"]
+    fingerprint = record.fingerprint
     listed = (
         pipeline
         | "Files" >> beam.Create(files, reshuffle=False)

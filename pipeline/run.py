@@ -1,6 +1,6 @@
-"""Score a dataset of image pairs: `python -m pipeline.run --input=PATTERN --output=DIR`.
+"""Score a dataset of image pairs: `pairloss run --input=PATTERN --output=DIR`, or `python -m pipeline.run`.
 
-Exit codes: 0 the run finished; 1 it broke off, and the same command resumes it; 2 the request was wrong; 3 it
+Exit codes: 0 the run finished; 1 it broke off, and the same command resumes it; 2 the request is wrong; 3 it
 finished, but not a single pair could be scored, or the gate failed.
 """
 
@@ -8,15 +8,17 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.config import Config, parse
-from pipeline.errors import UsageError
+from pipeline.errors import CRASH, NOTHING_SCORED, OK, USAGE, UsageError
 
-OK, CRASH, USAGE, NOTHING_SCORED = 0, 1, 2, 3
+if TYPE_CHECKING:
+    from pipeline.launch.prepare import Prepared
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the arguments, run the pipeline, print what came out; return the exit code."""
+    """Parse the arguments, run the pipeline, print the result; return the exit code."""
     try:
         config = parse(argv)
         _set_up_logs(config.verbose)
@@ -32,24 +34,24 @@ def launch(config: Config) -> int:
     Raises:
         UsageError: the run cannot start.
     """
-    # Beam takes seconds to import: wrong arguments are told before that.
+    # Beam takes seconds to import, so wrong arguments are reported before that.
     from apache_beam.io.filesystems import FileSystems
 
-    from pipeline.engines.engine import beam_options
-    from pipeline.engines.remote import check_engine, is_dry_run, is_only_built
+    from pipeline.engines.dataflow import is_dry_run, is_only_built
+    from pipeline.engines.engine import beam_options, check_engine
     from pipeline.launch.job import JobError, run_job
     from pipeline.launch.prepare import prepare
     from pipeline.launch.run_directory import claim, is_finished
 
     options = beam_options(config.beam_flags)
-    # Else Beam looks for them in this program's arguments, again for each file.
+    # Without this, Beam parses sys.argv again for every file it opens.
     FileSystems.set_options(options)
     check_engine(options, config)
     prepared = prepare(config)
     if config.gate and not config.overwrite and is_finished(config.output, prepared.record):
-        # Its launcher was lost before the verdict, or the rules are new ones.
-        print(f"{config.output} is finished, and judged again", file=sys.stderr)
-        return _tell(config)
+        # Its launcher died before the verdict, or the rules have changed.
+        print(f"{config.output} is finished; judging it again", file=sys.stderr)
+        return _report(prepared)
     done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite)
     if done and not config.quiet:
         print(f"resuming {config.output}: {done} chunks are done", file=sys.stderr)
@@ -59,35 +61,36 @@ def launch(config: Config) -> int:
         print(error, file=sys.stderr)
         return CRASH
     if is_only_built(options):
-        print("the job is built; nobody waits for it here", file=sys.stderr)
+        print("the job is built; this launcher does not wait for it", file=sys.stderr)
         return OK
-    return _tell(config)
+    return _report(prepared)
 
 
-def _tell(config: Config) -> int:
-    """Print what the run found, and judge it; return the exit code."""
+def _report(prepared: "Prepared") -> int:
+    """Print the run's result, and judge it; return the exit code."""
     from rich.console import Console
 
     from pipeline.audit.gate import gate
     from pipeline.console.tables import print_run
     from transforms.storage.json_files import read_json
     from transforms.storage.run_files import RunFiles
+    from transforms.storage.run_record import RunRecord
 
-    files = RunFiles(config.output)
-    status = read_json(files.config)["status"]
+    config, files = prepared.config, RunFiles(prepared.config.output)
+    status = RunRecord.from_json(read_json(files.config)).status
     if status == "running":
         print(f"error: the job was cancelled; the same command resumes {config.output}", file=sys.stderr)
         return CRASH
     if not config.quiet:
-        # What is not a terminal takes lines of any length.
+        # Piped output has no width limit.
         print_run(read_json(files.summary), files, Console(width=None if sys.stdout.isatty() else 140))
     if config.gate:
-        return gate(config.output, config.gate, config.baseline or None)
+        return gate(config.output, config.gate, prepared.rules, prepared.baseline)
     return OK if status == "finished" else NOTHING_SCORED
 
 
 def _set_up_logs(verbose: bool) -> None:
-    # Beam logs each error with its traceback, under several names, and raises it as well: launch() tells it once.
+    # Beam logs each error with its traceback, under several names, and raises it as well; launch() prints it once.
     handler = logging.StreamHandler()
     handler.setLevel(logging.INFO if verbose else logging.CRITICAL)
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=[handler])

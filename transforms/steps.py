@@ -4,7 +4,7 @@ From ReadPairs to WriteChunk the steps are one-to-one on chunks, so that the eng
 between.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from transforms.scoring.optimize import Optimizer, load_optimizer, optimize_chun
 from transforms.scoring.score import load_evaluator, score_chunk
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
+from transforms.storage.run_record import RunRecord
 from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 from transforms.worker.counters import count
@@ -336,12 +337,12 @@ class FinishRun(_Step):
     """
 
     output: str
-    record: Mapping[str, Any]
+    record: RunRecord
 
     def expand(self, summary: beam.PCollection) -> beam.PCollection:
         return summary | "Finish" >> beam.Map(_finish, RunFiles(self.output), self.record)
 
 
-def _finish(summary: Summary, files: RunFiles, record: Mapping[str, Any]) -> None:
-    files.check_owner(record["fingerprint"])
+def _finish(summary: Summary, files: RunFiles, record: RunRecord) -> None:
+    files.check_owner(record.fingerprint)
     finish_run(summary, files, record)

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.audit.arguments import VerbParser, path
-from pipeline.audit.judging.rules import read_rules
+from pipeline.audit.judging.rules import Rule, read_rules
 from pipeline.audit.judging.verdict import Outcome, Result, Verdict, judge
-from pipeline.audit.runs.summaries import read_run, read_summary, write_file
+from pipeline.audit.runs.summaries import RunSummary, read_run, read_summary, write_file
 from pipeline.console.tables import as_text, printable
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
@@ -33,22 +33,24 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--format", choices=tuple(FORMATS), default="table", help="github: annotations for its CI")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format=json")
     given = parser.parse_args(argv)
-    return gate(given.run, given.rules, given.baseline, given.format)
+    baseline = read_summary(given.baseline) if given.baseline else None
+    return gate(given.run, given.rules, read_rules(given.rules), baseline, given.format)
 
 
-def gate(run: str, rules: str, baseline: str | None = None, format: str = "table") -> int:
+def gate(run: str, path: str, rules: Sequence[Rule], baseline: RunSummary | None = None, format: str = "table") -> int:
     """Judge a run, write its verdict.json, print the verdict; return the exit code.
 
     Args:
         run: directory of a run that has ended.
-        rules: file of rules.
-        baseline: directory of another run, or a summary file; None: what needs a baseline is skipped.
+        path: file of the rules.
+        rules: the rules in it.
+        baseline: the summary to compare with; None: rules that need a baseline are skipped.
         format: a key of `FORMATS`.
 
     Raises:
-        UsageError: one of them cannot be read, they do not fit, or the verdict cannot be written.
+        UsageError: the run cannot be read, they do not fit, or the verdict cannot be written.
     """
-    verdict = judge(read_run(run), read_rules(rules), rules, read_summary(baseline) if baseline else None)
+    verdict = judge(read_run(run), rules, path, baseline)
     write_file(RunFiles(run).verdict, to_json(verdict.to_json()))
     FORMATS[format](verdict)
     return FAILED if verdict.outcome == "fail" else PASSED
@@ -56,7 +58,7 @@ def gate(run: str, rules: str, baseline: str | None = None, format: str = "table
 
 def print_table(verdict: Verdict, console: Console | None = None) -> None:
     """Print the verdict for people, the most serious first."""
-    # What is not a terminal takes lines of any length.
+    # Piped output has no width limit.
     console = console or Console(width=None if sys.stdout.isatty() else 140)
     table = Table()
     sliced = any(result.slice for result in verdict.results)

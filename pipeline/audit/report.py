@@ -11,6 +11,7 @@ from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_rec
 from pipeline.audit.runs.verdict_file import read_verdict
 from transforms.images.decode import NOTES
 from transforms.storage.run_files import RunFiles
+from transforms.storage.run_record import RunRecord
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
 def build_report(
     audited: RunSummary,
-    record: Mapping[str, Any],
+    record: RunRecord,
     baseline: RunSummary | None = None,
     verdict: Mapping[str, Any] | None = None,
 ) -> str:
@@ -55,7 +56,7 @@ def build_report(
     rows = worst_rows(columns)
     ids = {source: row["id"] for source, row in rows.items()}
     pixels = {source: row["height"] * row["width"] for source, row in rows.items()}
-    gallery = make_gallery(ids, record["identity"], pixels)
+    gallery = make_gallery(ids, record.identity, pixels)
     return render(
         "report.html",
         path=audited.path,
@@ -72,7 +73,7 @@ def build_report(
         notes=[(name, count, _meaning(name)) for name, count in summary.pairs.notes.most_common()],
         sizes=list(summary.pairs.sizes.items()),
         sources=rows.keys(),
-        pairs=pair_views(rows.values(), columns, record["identity"]["fields"]["keep"], gallery),
+        pairs=pair_views(rows.values(), columns, record.identity["fields"]["keep"], gallery),
         notices=gallery.notices,
     )
 

@@ -1,7 +1,8 @@
-"""Worker processes of Beam's local engine: `--direct_running_mode=multi_processing --direct_num_workers=N`.
+"""Beam's local engine, with worker processes for `--direct_running_mode=multi_processing --direct_num_workers=N`.
 
-Beam starts such processes and forgets about them: one that dies leaves the run waiting for the others' whole work, or
-for ever, and each takes all CPUs for its own. Here they get their share of the threads, and the run ends when one dies.
+Beam starts such processes and forgets about them: when one dies, the run waits for the others' whole work, or for
+ever, and each process starts a thread for every CPU. Here the processes share the threads, and the run ends when one
+of them dies.
 """
 
 import logging
@@ -17,17 +18,17 @@ from types import FrameType
 from typing import Any
 
 import grpc
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.portability.api import endpoints_pb2
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
 from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
 
+from pipeline.config import Config
 from pipeline.errors import UsageError
 from transforms.worker import threads
 
-# Beam's local engine in this process.
-LOCAL_RUNNER = "FnApiRunner"
+RUNNER = "FnApiRunner"
 _IN_THIS_PROCESS, _PROCESSES = "in_memory", "multi_processing"
 
 
@@ -35,11 +36,11 @@ class WorkerDiedError(Exception):
     """A worker process ended before the run did."""
 
 
-def check_workers(options: PipelineOptions) -> None:
-    """Check the number of workers of the local engine, and count the CPUs for `--direct_num_workers=0`.
+def check(options: PipelineOptions, config: Config) -> None:
+    """Check the number of workers, and count the CPUs for `--direct_num_workers=0`.
 
     Raises:
-        UsageError: there are to be several workers, or fewer than none, where there can be but one.
+        UsageError: the number is negative, or it is not 1 and the running mode allows only one worker.
     """
     direct = options.view_as(DirectOptions)
     number = direct.direct_num_workers
@@ -50,23 +51,23 @@ def check_workers(options: PipelineOptions) -> None:
     direct.direct_num_workers = number or threads.available_cpus()
 
 
-def work_here(options: PipelineOptions) -> bool:
-    """Whether the engine works in this process."""
-    return options.view_as(StandardOptions).runner == LOCAL_RUNNER and not _has_processes(options)
+def works_here(options: PipelineOptions) -> bool:
+    """Whether the pairs are scored in this process, and not in worker processes."""
+    return not _has_processes(options)
 
 
 @contextmanager
 def watched_workers(options: PipelineOptions) -> Iterator[None]:
-    """Run a pipeline in the block: its worker processes share the CPUs, and none is left at the end.
+    """Run a pipeline in the block. Its worker processes share the CPUs, and all of them end with the block.
 
     Raises:
-        WorkerDiedError: one of them died. It interrupts the block wherever that is, if this is the main thread.
+        WorkerDiedError: one of them died. In the main thread this interrupts the block wherever it is.
     """
     if not _has_processes(options):
         yield
         return
     pool = _Worker.pool = _Pool(max(1, threads.thread_count() // options.view_as(DirectOptions).direct_num_workers))
-    # Python lets no other thread have a say in signals.
+    # Python lets only the main thread handle signals.
     watches = threading.current_thread() is threading.main_thread()
     kept_handler = signal.signal(signal.SIGCHLD, pool.find_dead) if watches else None
     kept_hook, threading.excepthook = threading.excepthook, _report_thread
@@ -74,7 +75,7 @@ def watched_workers(options: PipelineOptions) -> Iterator[None]:
         yield
     except Exception as error:
         if pool.death:
-            # What was interrupted may have raised an error of its own instead.
+            # The interrupted code may have turned WorkerDiedError into an error of its own.
             raise WorkerDiedError(pool.death) from error
         raise
     finally:
@@ -85,18 +86,18 @@ def watched_workers(options: PipelineOptions) -> Iterator[None]:
 
 
 def _has_processes(options: PipelineOptions) -> bool:
-    local = options.view_as(StandardOptions).runner == LOCAL_RUNNER
-    return local and options.view_as(DirectOptions).direct_running_mode == _PROCESSES
+    mode: str = options.view_as(DirectOptions).direct_running_mode
+    return mode == _PROCESSES
 
 
 class _Pool:
     """The worker processes of a run.
 
     Args:
-        threads: of each.
+        threads: number of threads that each may use.
 
     Attributes:
-        death: what became of the first that ended by itself; empty: none did.
+        death: how the first worker died that was not told to end; empty: none did.
     """
 
     def __init__(self, threads: int):
@@ -107,27 +108,27 @@ class _Pool:
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         """Start a worker."""
-        # In a thread, for it is the main thread that Ctrl-C interrupts: a process that is just starting would be lost.
+        # Ctrl-C interrupts only the main thread; there, a process that is just starting would get lost.
         process = self._starter.submit(self._start, command, environment).result()
-        # Its signal is missed if it ended before it was known.
+        # If it ended before it was registered, its signal was missed.
         self._check()
         return process
 
     def end(self, process: "subprocess.Popen[bytes]") -> None:
         """End a worker, whatever it is doing."""
-        # First, so that this death is nobody's surprise.
+        # Forget it first, so that its death is not reported.
         self._running.discard(process)
         process.terminate()
         process.wait()
 
     def close(self) -> None:
-        """End the workers that Beam did not come to: its own tidying up may have been interrupted."""
+        """End the workers that Beam has not ended: its own clean-up may have been interrupted."""
         self._starter.shutdown()
         for process in self._running.copy():
             self.end(process)
 
     def find_dead(self, _signal: int, _frame: FrameType | None) -> None:
-        """The handler of SIGCHLD. Raises WorkerDiedError if a worker has ended that was not told to."""
+        """Handle SIGCHLD: raise WorkerDiedError if a worker ended that was not told to."""
         self._check()
 
     def _check(self) -> None:
@@ -142,9 +143,9 @@ class _Pool:
         process = subprocess.Popen(
             command,
             env={**os.environ, **environment, threads.VARIABLE: str(self._threads)},
-            # A worker prints the traceback of what it also tells the launcher.
+            # A worker prints a traceback of every error that it also reports to the launcher.
             stderr=None if logging.getLogger().isEnabledFor(logging.INFO) else subprocess.DEVNULL,
-            # Ctrl-C is for the launcher, which ends its workers.
+            # Ctrl-C is for the launcher alone, which then ends its workers.
             process_group=0,
         )
         self._running.add(process)
@@ -153,7 +154,7 @@ class _Pool:
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
 class _Worker(GrpcWorkerHandler):
-    """Takes the place of Beam's own handler, which starts a shell that starts the worker."""
+    """Replaces Beam's own handler, which starts the worker through a shell."""
 
     pool: _Pool
 
@@ -178,14 +179,14 @@ class _Worker(GrpcWorkerHandler):
 def _describe(code: int) -> str:
     if code == -signal.SIGKILL:
         return (
-            "a worker process was killed (SIGKILL), as Linux does where memory is short: fewer --direct_num_workers, a "
-            "smaller --batch_size or --chunk_pairs take less"
+            "a worker process was killed (SIGKILL), as Linux does when memory runs out: try fewer "
+            "--direct_num_workers, or a smaller --batch_size or --chunk_pairs"
         )
     ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return f"a worker process {ended}; --verbose shows what it printed"
 
 
 def _report_thread(raised: threading.ExceptHookArgs) -> None:
-    # A worker that is gone breaks the streams to it, of which each has a thread of Beam's that complains.
+    # When a worker is gone, the streams to it break, and for each a thread of Beam's reports an error.
     if not issubclass(raised.exc_type, grpc.RpcError):
         threading.__excepthook__(raised)

@@ -1,29 +1,25 @@
-"""Run the job of a run, and tell what became of it. One of a cluster or a service goes on without its launcher."""
+"""Run the job of a run and wait for its end. A job on a cluster or a service goes on without its launcher."""
 
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import (
-    FlinkRunnerOptions,
-    GoogleCloudOptions,
-    PipelineOptions,
-    PortableOptions,
-)
-from apache_beam.runners.portability.flink_runner import MAGIC_HOST_NAMES
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import graph
 from pipeline.console.progress import progress
-from pipeline.engines.engine import runner_class
+from pipeline.engines.engine import engine_of
 from pipeline.engines.errors import explain
-from pipeline.engines.local import watched_workers, work_here
-from pipeline.engines.remote import is_only_built
 from pipeline.launch.prepare import Prepared
 
 
 class JobError(Exception):
-    """The job, or the waiting for it, ended before the run did: a message for the user."""
+    """The job, or the waiting for it, ended before the run did. The message is for the user."""
 
 
 def run_job(options: PipelineOptions, prepared: Prepared) -> None:
@@ -32,49 +28,56 @@ def run_job(options: PipelineOptions, prepared: Prepared) -> None:
     Raises:
         JobError: it broke off, or the user interrupted it.
     """
-    config = prepared.config
+    config, engine = prepared.config, engine_of(options)
     elsewhere = ""
-    try:
-        with progress(config.quiet, None if work_here(options) else config.output), watched_workers(options):
-            pipeline = beam.Pipeline(options=options)
-            graph.build(pipeline, config, prepared.files, prepared.keep, prepared.record)
-            result = pipeline.run()
-            elsewhere = job_elsewhere(options, result)
-            if elsewhere and not config.quiet:
-                print(f"submitted: {elsewhere}", file=sys.stderr)
-            result.wait_until_finish()
-    except KeyboardInterrupt as interrupt:
-        raise JobError(interruption(elsewhere, config.output)) from interrupt
-    except Exception as error:
-        # The engine's errors are of every kind. Whatever it was, the finished chunks stay.
-        if config.verbose:
-            traceback.print_exc()
-        raise JobError(
-            f"error: the run broke off: {explain(str(error))}\n"
-            "The same command resumes it; --verbose shows where it happened."
-        ) from error
-
-
-def job_elsewhere(options: PipelineOptions, result: PipelineResult) -> str:
-    """Where the job runs that was just submitted; empty if none was, or what its workers need is in this process."""
-    portable = options.view_as(PortableOptions)
-    if (portable.environment_type or "").upper() == "LOOPBACK" or is_only_built(options):
-        return ""
-    match runner_class(options):
-        case "DataflowRunner":
-            google = options.view_as(GoogleCloudOptions)
-            page = f"dataflow/jobs/{google.region}/{result.job_id()}?project={google.project}"
-            return f"https://console.cloud.google.com/{page}"
-        case "FlinkRunner":
-            master = options.view_as(FlinkRunnerOptions).flink_master
-            return "" if master in MAGIC_HOST_NAMES else f"Flink at {master}"
-        case "PortableRunner":
-            return "" if portable.job_endpoint == "embed" else f"the job server at {portable.job_endpoint}"
-    return ""
+    with _interruptions() as interrupted:
+        try:
+            with progress(config.quiet, None if engine.works_here(options) else config.output), engine.watch(options):
+                pipeline = beam.Pipeline(options=options)
+                graph.build(pipeline, config, prepared.files, prepared.keep, prepared.record)
+                result = pipeline.run()
+                elsewhere = engine.where(options, result)
+                if elsewhere and not config.quiet:
+                    print(f"submitted: {elsewhere}", file=sys.stderr)
+                result.wait_until_finish()
+        except KeyboardInterrupt as interrupt:
+            raise JobError(interruption(elsewhere, config.output)) from interrupt
+        except Exception as error:
+            if interrupted():
+                # Beam's worker in this process catches every exception, Ctrl-C's too, and raises one of its own.
+                raise JobError(interruption(elsewhere, config.output)) from error
+            # Engines raise errors of every kind. Whichever it was, the finished chunks stay.
+            if config.verbose:
+                traceback.print_exc()
+            raise JobError(
+                f"error: the run broke off: {explain(str(error))}\n"
+                "The same command resumes it; --verbose shows where it happened."
+            ) from error
 
 
 def interruption(elsewhere: str, output: str) -> str:
-    """What Ctrl-C on the launcher means for the run in `output`; `elsewhere` is of `job_elsewhere`."""
+    """Say what Ctrl-C on the launcher means for the run in `output`, whose job goes on `elsewhere`, if anywhere."""
     if elsewhere:
-        return f"interrupted, but the job goes on: {elsewhere}. Cancelled there, it is resumed by the same command"
+        return f"interrupted, but the job goes on: {elsewhere}. After you cancel it there, the same command resumes it"
     return f"interrupted; the same command resumes {output}"
+
+
+@contextmanager
+def _interruptions() -> Iterator[Callable[[], bool]]:
+    """Remember in the block whether Ctrl-C was pressed, which raises KeyboardInterrupt as ever."""
+    pressed = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        signal.default_int_handler(number, frame)
+
+    # Python lets only the main thread handle signals, and a caller may have a handler of its own.
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

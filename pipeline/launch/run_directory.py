@@ -1,4 +1,4 @@
-"""The run's directory on the launcher's side: claim a new one, resume an unfinished one, refuse anything else."""
+"""Claim a run's directory on the launcher: take a new one, resume an unfinished run, refuse anything else."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from pipeline.errors import UsageError
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.json_files import read_json, to_json
 from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
+from transforms.storage.run_record import RunRecord
 from transforms.writing.chunk_files import chunk_directories
 
 
@@ -19,16 +20,16 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def claim(output: str, record: Mapping[str, Any], overwrite: bool) -> int:
-    """Make the directory this run's own, and leave the record in its run.json.
+def claim(output: str, record: RunRecord, overwrite: bool) -> int:
+    """Take the directory for this run, and write the record to its run.json.
 
     Args:
         output: the run's directory.
-        record: what run.json begins with; `identity` and `fingerprint` decide whether an unfinished run is resumed.
+        record: the content of run.json; its fingerprint decides whether an unfinished run is resumed.
         overwrite: whether to delete an earlier run in that directory.
 
     Returns:
-        number of chunks that are done already.
+        the number of chunks that are done already.
 
     Raises:
         UsageError: the directory holds a finished run, another run or other files, or cannot be written to.
@@ -42,7 +43,7 @@ def claim(output: str, record: Mapping[str, Any], overwrite: bool) -> int:
             _delete_results(files)
         else:
             _refuse_others(files, earlier, record)
-        files.write_whole(files.config, to_json(record))
+        files.write_whole(files.config, to_json(record.to_json()))
         return sum(1 for _ in list_files(files.metrics_directory))
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(
@@ -50,38 +51,41 @@ def claim(output: str, record: Mapping[str, Any], overwrite: bool) -> int:
         ) from error
 
 
-def is_finished(output: str, record: Mapping[str, Any]) -> bool:
-    """Whether the directory holds the very run of this record, and it has come to its end."""
+def is_finished(output: str, record: RunRecord) -> bool:
+    """True if the directory holds a finished run with the fingerprint of this record."""
     files = RunFiles(output)
     try:
         if not FileSystems.exists(files.success):
             return False
         earlier = _earlier_record(files)
     except (*READ_ERRORS, ValueError):
-        # `claim` says what is wrong with it.
+        # `claim` reports what is wrong with the directory.
         return False
-    return earlier is not None and earlier["fingerprint"] == record["fingerprint"]
+    return earlier is not None and earlier.fingerprint == record.fingerprint
 
 
-def _earlier_record(files: RunFiles) -> dict[str, Any] | None:
-    """The record of the run in the directory; None: there is no run, or a run.json without a fingerprint, not ours."""
-    record = read_json(files.config) if FileSystems.exists(files.config) else None
-    return record if isinstance(record, dict) and "fingerprint" in record else None
+def _earlier_record(files: RunFiles) -> RunRecord | None:
+    """The record of the run in the directory; None: there is no run.json, or it is another program's."""
+    content = read_json(files.config) if FileSystems.exists(files.config) else None
+    try:
+        return RunRecord.from_json(content)
+    except ValueError:
+        return None
 
 
 def _refuse_foreign(files: RunFiles) -> None:
-    # What a claim leaves that is cut short, by a full disk perhaps, is ours.
+    # An interrupted claim, on a full disk for example, leaves a temporary file of ours.
     ours = f"{files.temporary}/"
     if any(not path.startswith(ours) for path in list_files(files.output, deep=True)):
         raise UsageError(f"--output={files.output} is not empty and holds no run: give an empty or a new directory")
 
 
-def _refuse_others(files: RunFiles, earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+def _refuse_others(files: RunFiles, earlier: RunRecord, record: RunRecord) -> None:
     remedy = "give another --output, or --overwrite to delete it"
     if FileSystems.exists(files.success):
         raise UsageError(f"--output={files.output} holds a finished run: {remedy}")
-    if earlier["fingerprint"] != record["fingerprint"]:
-        differing = ", ".join(_differences(earlier.get("identity", {}), record["identity"]))
+    if earlier.fingerprint != record.fingerprint:
+        differing = ", ".join(_differences(earlier.identity, record.identity))
         raise UsageError(
             f"--output={files.output} holds an unfinished run with other {differing or 'content'}: {remedy}"
         )
@@ -92,7 +96,8 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _delete_results(files: RunFiles) -> None:
-    # The mark of success first, and not run.json, which will be replaced: cut short, the rest is still known as a run.
+    # Delete _SUCCESS first, and keep run.json, which will be replaced: if this is interrupted, what is left is still
+    # an unfinished run.
     for path in (files.success, files.summary, files.verdict, files.report):
         delete_file(path)
     for directory in (*chunk_directories(files), files.temporary):

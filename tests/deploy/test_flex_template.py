@@ -15,8 +15,7 @@ from google.cloud.scheduler_v1 import HttpMethod, Job
 
 from deploy.dataflow.metadata import NOT_PARAMETERS, describe
 from pipeline.config import parse, parser
-from pipeline.engines.engine import beam_options
-from pipeline.engines.remote import check_engine
+from pipeline.engines.engine import beam_options, check_engine
 from pipeline.errors import UsageError
 
 REPOSITORY = Path(__file__).parents[2]

@@ -9,6 +9,7 @@ from support.scored import Values, chunk_of, summary_of, table
 from pipeline.audit.runs.summaries import RunSummary
 from transforms.schema import pair_failure
 from transforms.storage.run_files import RunFiles
+from transforms.storage.run_record import RunRecord
 from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 
@@ -32,5 +33,6 @@ def run_of(summary: Summary, path: str = "run", **identity: object) -> RunSummar
 
 def write_run(directory: Path, summary: Summary, **identity: object) -> Path:
     """A run directory as the pipeline leaves it, but for its metrics."""
-    finish_run(summary, RunFiles(str(directory)), {"identity": {**IDENTITY, **identity}, "started": 0})
+    record = RunRecord(fingerprint="f", identity={**IDENTITY, **identity})
+    finish_run(summary, RunFiles(str(directory)), record)
     return directory

@@ -38,6 +38,7 @@ from transforms.steps import (
     WriteChunk,
 )
 from transforms.storage.run_files import RunFiles
+from transforms.storage.run_record import RunRecord
 from transforms.summary.summary import Summary
 from transforms.worker import counters
 from transforms.writing.chunk_files import read_chunk
@@ -73,7 +74,7 @@ def listed(files):
 def claimed(output, fingerprint="f") -> RunFiles:
     """The files of a run whose directory its launcher has claimed."""
     run = RunFiles(str(output))
-    run.write_whole(run.config, json.dumps({"fingerprint": fingerprint}).encode())
+    run.write_whole(run.config, json.dumps({"fingerprint": fingerprint, "identity": {}}).encode())
     return run
 
 
@@ -203,7 +204,7 @@ def test_finish(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["_SUCCESS", "run.json", "summary.json"]
 
 
-RECORD = {"status": "running", "fingerprint": "f", "identity": {"losses": ["mae"]}, "started": 0}
+RECORD = RunRecord(fingerprint="f", identity={"losses": ["mae"]})
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from google.cloud.storage.exceptions import InvalidResponse
 from transforms.schema import Chunk
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.json_files import read_json
+from transforms.storage.run_record import RunRecord
 
 # How often a file is written if another run keeps deleting its temporary file before it is renamed.
 _TRIES = 5
@@ -96,8 +97,8 @@ class RunFiles:
             ForeignDirectoryError: it does not.
         """
         try:
-            owner = read_json(self.config)["fingerprint"]
-        except (*READ_ERRORS, ValueError, LookupError, TypeError) as error:
+            owner = RunRecord.from_json(read_json(self.config)).fingerprint
+        except (*READ_ERRORS, ValueError) as error:
             raise ForeignDirectoryError(
                 f"this worker, {socket.gethostname()}, cannot read {self.config}, which the launcher wrote: give an "
                 f"--output that all workers share, such as a gs:// directory ({describe(error)})"

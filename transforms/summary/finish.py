@@ -4,11 +4,11 @@ A step of the graph does this and not the launcher, so that a run is complete ev
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles, create_file
+from transforms.storage.run_record import RunRecord
 from transforms.summary.summary import Summary
 from transforms.summary.summary_file import summary_file
 
@@ -17,7 +17,7 @@ class LostPairsError(Exception):
     """Records were read that are neither scored nor failed: a defect of the program."""
 
 
-def finish_run(summary: Summary, files: RunFiles, record: Mapping[str, Any]) -> None:
+def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
     """Write the run's last files. _SUCCESS is written only if a pair was scored.
 
     Args:
@@ -30,14 +30,15 @@ def finish_run(summary: Summary, files: RunFiles, record: Mapping[str, Any]) -> 
     """
     if summary.scored + summary.failed != summary.read:
         raise LostPairsError(f"of {summary.read} pairs read, {summary.scored} were scored and {summary.failed} failed")
-    ended = {
-        "status": "finished" if summary.scored else "nothing_scored",
-        "seconds": round(time.time() - record["started"], 3),
-        "counts": summary.counts(),
-        "precision": sorted(summary.precisions),
-    }
-    files.write_whole(files.summary, summary_file(summary, record["identity"]))
-    files.write_whole(files.config, to_json({**record, **ended}))
+    ended = replace(
+        record,
+        status="finished" if summary.scored else "nothing_scored",
+        seconds=round(time.time() - record.started, 3),
+        counts=summary.counts(),
+        precision=tuple(sorted(summary.precisions)),
+    )
+    files.write_whole(files.summary, summary_file(summary, record.identity))
+    files.write_whole(files.config, to_json(ended.to_json()))
     files.delete_temporaries()
     if summary.scored:
         create_file(files.success, b"")

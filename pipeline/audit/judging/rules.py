@@ -13,8 +13,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from jsonschema import Draft202012Validator, ValidationError
 
-from pipeline.audit.runs.summaries import nearest
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, nearest
 from transforms.storage.errors import READ_ERRORS
 
 Level = Literal["fail", "warn"]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pipeline.audit.judging.rule_kinds import COUNTING, OF_PAIRS, OF_RUN, Measured
 from pipeline.audit.judging.rules import Rule
-from pipeline.audit.runs.summaries import RunSummary, check_comparable, nearest
-from pipeline.errors import UsageError
+from pipeline.audit.runs.summaries import RunSummary, check_comparable
+from pipeline.errors import UsageError, nearest
 from transforms.summary.distribution import as_stored
 from transforms.summary.scored_pairs import OTHER, ScoredPairs
 from transforms.summary.summary import Summary

@@ -96,7 +96,7 @@ def _view(contrast: Contrast, letter: str) -> ContrastView:
 
 def _gallery(rows: pa.Table, side: Side) -> Gallery:
     ids = dict(zip(rows["source"].to_pylist(), rows["id"].to_pylist(), strict=True))
-    return make_gallery(ids, side.record["identity"], difference_gain=_DIFFERENCE_GAIN)
+    return make_gallery(ids, side.record.identity, difference_gain=_DIFFERENCE_GAIN)
 
 
 def _movers(

@@ -11,6 +11,7 @@ from pipeline.audit.runs.summaries import RunSummary, read_record, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
 from pipeline.errors import UsageError
 from transforms.storage.errors import READ_ERRORS
+from transforms.storage.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Side:
     """
 
     summary: RunSummary
-    record: Mapping[str, Any]
+    record: RunRecord
     verdict: Mapping[str, Any] | None
     metrics: pa.Table
 

@@ -1,7 +1,6 @@
 """Summaries as files: read a run's or a merged one, check that two may be compared, merge many, write one."""
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from transforms.losses.plan import Plan
 from transforms.storage.errors import READ_ERRORS
 from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles, delete_directory
+from transforms.storage.run_record import RunRecord
 from transforms.summary.summary import Summary
 from transforms.summary.summary_file import SUMMARY_VERSION, summary_file
 
@@ -45,21 +45,22 @@ def read_run(run: str) -> RunSummary:
     """
     record = read_record(run)
     files = RunFiles(run)
-    if not FileSystems.exists(files.success) and record.get("status") != "nothing_scored":
+    if not FileSystems.exists(files.success) and record.status != "nothing_scored":
         raise UsageError(f"{run} has not ended, it has no _SUCCESS; the command that began it resumes it")
     return _read(run, files.summary)
 
 
-def read_record(run: str) -> dict[str, Any]:
+def read_record(run: str) -> RunRecord:
     """The content of a run's run.json.
 
     Raises:
         UsageError: there is no run, or its run.json cannot be read.
     """
-    record = _read_object(RunFiles(run).config, f"{run} is no run directory")
-    if not isinstance(record.get("identity"), dict):
-        raise UsageError(f"{run} is no run directory: its run.json has no identity")
-    return record
+    data = _read_object(RunFiles(run).config, f"{run} is not a run directory")
+    try:
+        return RunRecord.from_json(data)
+    except ValueError as error:
+        raise UsageError(f"{run} is not a run directory: {error}") from error
 
 
 def read_summary(path: str) -> RunSummary:
@@ -129,12 +130,6 @@ def write_file(path: str, content: bytes) -> None:
         delete_directory(scratch)
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(f"cannot write {path}: {error}") from error
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint at the word that was probably meant, or nothing: ` Did you mean 'lpips_vgg'?`."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f" Did you mean {found[0]!r}?" if found else ""
 
 
 def _read(name: str, path: str) -> RunSummary:

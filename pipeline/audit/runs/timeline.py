@@ -69,7 +69,7 @@ def read_course(runs: Sequence[str]) -> list[Stop]:
     Raises:
         UsageError: a run cannot be read.
     """
-    read = [(datetime.fromtimestamp(read_record(run)["started"], UTC), read_run(run)) for run in runs]
+    read = [(datetime.fromtimestamp(read_record(run).started, UTC), read_run(run)) for run in runs]
     read.sort(key=lambda entry: (entry[0], entry[1].path))
     stops: list[Stop] = []
     for started, summary in read:

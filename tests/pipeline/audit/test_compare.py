@@ -157,7 +157,7 @@ class TestVerb:
         assert main(["compare", str(runs[0])]) == 2
         assert "at least two runs" in capsys.readouterr().err
         assert main(["compare", str(runs[0]), str(tmp_path)]) == 2
-        assert "no run directory" in capsys.readouterr().err
+        assert "not a run directory" in capsys.readouterr().err
         other = audit_runs.score(tmp_path, [pair(1)], "other", "--losses=mae")
         assert main(["compare", str(runs[0]), str(other)]) == 2
         assert "their losses differ" in capsys.readouterr().err

@@ -160,7 +160,7 @@ class TestCommand:
             ([], "the following arguments are required: RUN, --rules. See python -m pipeline.audit gate --help"),
             (["good"], "the following arguments are required: --rules"),
             (["unfinished", "--rules=rules.yaml"], "unfinished has not ended, it has no _SUCCESS"),
-            (["none", "--rules=rules.yaml"], "none is no run directory: there is no none/run.json"),
+            (["none", "--rules=rules.yaml"], "none is not a run directory: there is no none/run.json"),
             (["good", "--rules=typo.yaml"], "typo.yaml:3: rule 'pair_limit' has no key 'maks'. Did you mean 'max'?"),
             (["good", "--rules=none.yaml"], "cannot read the rules none.yaml"),
             (["good", "--rules=rules.yaml", "--baseline=other"], "their lpips_weights differ, abc and def"),

@@ -16,8 +16,9 @@ from apache_beam.options.pipeline_options import DirectOptions
 from support import shards
 from support.pictures import encode, smooth
 
+from pipeline.config import parse
 from pipeline.console import progress
-from pipeline.engines.engine import beam_options
+from pipeline.engines.engine import beam_options, check_engine
 from pipeline.errors import UsageError
 from pipeline.run import CRASH, OK, main
 from transforms.worker import threads
@@ -144,11 +145,18 @@ class TestBadEnds:
         assert f"{threads.VARIABLE}={max(1, threads.thread_count() // 2)}" in variables
 
 
+def checked(*flags: str):
+    config = parse(["--input=in", "--output=out", *flags])
+    options = beam_options(config.beam_flags)
+    check_engine(options, config)
+    return options
+
+
 class TestFlags:
     @pytest.mark.parametrize(("number", "workers"), [(0, 6), (1, 1), (3, 3)])
     def test_number_of_workers(self, monkeypatch, number, workers):
         monkeypatch.setattr(threads, "available_cpus", lambda: 6)
-        options = beam_options(["--direct_running_mode=multi_processing", f"--direct_num_workers={number}"])
+        options = checked("--direct_running_mode=multi_processing", f"--direct_num_workers={number}")
         assert options.view_as(DirectOptions).direct_num_workers == workers
 
     @pytest.mark.parametrize(
@@ -162,8 +170,8 @@ class TestFlags:
     )
     def test_wrong(self, flags, told):
         with pytest.raises(UsageError) as caught:
-            beam_options(flags)
+            checked(*flags)
         assert [part for part in told if part not in str(caught.value)] == []
 
     def test_other_engines_have_workers_of_their_own(self):
-        beam_options(["--runner=DataflowRunner", "--direct_num_workers=2"])
+        checked("--runner=PrismRunner", "--direct_num_workers=2")

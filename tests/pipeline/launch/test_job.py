@@ -1,44 +1,46 @@
-"""Jobs on other machines: where they are, and what Ctrl-C on the launcher means for them."""
+"""Ctrl-C on the launcher: what it means for the run."""
 
-from types import SimpleNamespace
+import signal
 
+import pyarrow as pa
 import pytest
+from support import shards
+from support.pictures import encode, smooth
 
-from pipeline.engines.engine import beam_options
-from pipeline.launch.job import interruption, job_elsewhere
-
-DATAFLOW = ("--runner=DataflowRunner", "--project=p", "--region=europe-west4")
-FLINK = ("--runner=FlinkRunner", "--flink_master=host:8081")
-
-
-def submitted() -> SimpleNamespace:
-    """What is asked of Dataflow's result; a real one needs an account."""
-    return SimpleNamespace(job_id=lambda: "2026-id")
+from pipeline.launch import job as module
+from pipeline.launch.job import interruption
+from pipeline.run import CRASH, main
 
 
-@pytest.mark.parametrize(
-    ("flags", "where"),
-    [
-        (DATAFLOW, "https://console.cloud.google.com/dataflow/jobs/europe-west4/2026-id?project=p"),
-        (FLINK, "Flink at host:8081"),
-        ((*FLINK, "--environment_type=LOOPBACK"), ""),
-        (("--runner=FlinkRunner",), ""),
-        (("--runner=PortableRunner", "--job_endpoint=host:8099"), "the job server at host:8099"),
-        (("--runner=PortableRunner", "--job_endpoint=embed"), ""),
-        (("--runner=PrismRunner",), ""),
-        (("--runner=DirectRunner",), ""),
-    ],
-    ids=str,
-)
-def test_where(flags, where):
-    assert job_elsewhere(beam_options(flags), submitted()) == where
-
-
-@pytest.mark.parametrize("flag", ["--dry_run=True", "--template_location=gs://b/template"])
-def test_a_job_that_is_only_built_is_nowhere(flag):
-    assert job_elsewhere(beam_options([*DATAFLOW, flag]), submitted()) == ""
+@pytest.fixture
+def parquet(tmp_path):
+    path = tmp_path / "pairs.parquet"
+    image = encode(smooth(16, 16, 0))
+    shards.write_parquet(path, pa.Table.from_pylist([{"generated": image, "target": image}]))
+    return path
 
 
 def test_interruption():
     assert interruption("", "runs/a") == "interrupted; the same command resumes runs/a"
     assert "the job goes on: Flink at host:8081" in interruption("Flink at host:8081", "runs/a")
+
+
+@pytest.mark.parametrize("keeps_type", [True, False], ids=["as Python raises it", "as Beam's worker reports it"])
+def test_ctrl_c_is_not_an_error_of_beam(keeps_type, parquet, tmp_path, monkeypatch, capsys):
+    def build(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            if keeps_type:
+                raise
+            raise RuntimeError("Traceback ... KeyboardInterrupt [while running 'ScorePairs']") from interrupt
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(module.graph, "build", build)
+        run = tmp_path / "run"
+        assert main([f"--input={parquet}", f"--output={run}", "--losses=mae", "--quiet"]) == CRASH
+        assert capsys.readouterr().err == f"interrupted; the same command resumes {run}\n"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,6 +1,7 @@
 """The run's directory: claimed, resumed or refused; what is not ours stays."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,16 @@ from google.api_core.exceptions import Forbidden
 from pipeline.errors import UsageError
 from pipeline.launch.run_directory import claim, fingerprint
 from transforms.storage.json_files import read_json
+from transforms.storage.run_record import RunRecord
 
 
-def record_of(**identity: object) -> dict[str, object]:
+def record_of(**identity: object) -> RunRecord:
     identity = {"losses": ["mae"], "chunk_pairs": 256} | identity
-    return {"status": "running", "fingerprint": fingerprint(identity), "identity": identity, "started": 1.0}
+    return RunRecord(fingerprint=fingerprint(identity), identity=identity, started=1.0)
+
+
+def read_record(output: Path) -> RunRecord:
+    return RunRecord.from_json(read_json(str(output / "run.json")))
 
 
 RECORD = record_of()
@@ -49,7 +55,7 @@ class TestClaim:
     def test_new_directory(self, output):
         assert claim(str(output), RECORD, overwrite=False) == 0
         assert files_in(output) == ["run.json"]
-        assert read_json(str(output / "run.json")) == RECORD
+        assert read_record(output) == RECORD
 
     def test_empty_directory(self, output):
         output.mkdir(parents=True)
@@ -95,9 +101,9 @@ class TestResume:
     def test_same_fingerprint(self, output, done):
         chunks = [f"metrics/{number}.parquet" for number in range(done)]
         run_in(output, *chunks, "failures/0.jsonl", "_temporary/left")
-        assert claim(str(output), RECORD | {"started": 2.0}, overwrite=False) == done
+        assert claim(str(output), replace(RECORD, started=2.0), overwrite=False) == done
         assert files_in(output) == sorted([*chunks, "failures/0.jsonl", "_temporary/left", "run.json"])
-        assert read_json(str(output / "run.json"))["started"] == 2.0
+        assert read_record(output).started == 2.0
 
     @pytest.mark.parametrize(
         ("identity", "told"),
@@ -130,7 +136,7 @@ class TestOverwrite:
         run_in(output, *names, "_temporary/left")
         assert claim(str(output), record, overwrite=True) == 0
         assert files_in(output) == ["run.json"]
-        assert read_json(str(output / "run.json")) == record
+        assert read_record(output) == record
 
     def test_keeps_what_no_run_wrote(self, output):
         run_in(output, *FINISHED, "verdict.json", "report.html", "mine.html", "mine/metrics/a.parquet")

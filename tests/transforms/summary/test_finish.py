@@ -11,6 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 from support.scored import columns_named
 
 from transforms.storage.run_files import RunFiles
+from transforms.storage.run_record import RunRecord
 from transforms.summary.distribution import Distribution
 from transforms.summary.finish import LostPairsError, finish_run
 from transforms.summary.scored_pairs import ScoredPairs
@@ -26,12 +27,8 @@ NOTHING = replace(EMPTY, listed=3, failed=3, failures=Counter(corrupt=3))
 
 @pytest.fixture
 def record():
-    return {
-        "status": "running",
-        "fingerprint": "f",
-        "identity": {"losses": ["mae"], "input": ["a.parquet"]},
-        "started": time.time() - 2,
-    }
+    identity = {"losses": ["mae"], "input": ["a.parquet"]}
+    return RunRecord(fingerprint="f", identity=identity, started=time.time() - 2)
 
 
 @pytest.fixture(params=["run", "run[1]* x"])
@@ -63,9 +60,7 @@ def test_status(output, record, summary, status, mark):
     assert run["counts"] == summary.counts()
     assert run["precision"] == sorted(summary.precisions)
     assert 2 <= run["seconds"] < 60
-    assert {name: run[name] for name in ("fingerprint", "identity")} == {
-        name: record[name] for name in ("fingerprint", "identity")
-    }
+    assert (run["fingerprint"], run["identity"]) == (record.fingerprint, record.identity)
     written = json.loads((output / "summary.json").read_text())
     assert (written.pop("version"), written.pop("computed")) == (SUMMARY_VERSION, {"losses": ["mae"]})
     assert written == summary.to_json()

@@ -1,4 +1,4 @@
-"""Jobs on other machines: what can be known at launch is told at launch, in one line, with exit code 2."""
+"""Jobs on other machines: what is wrong is reported at launch where possible, in one line."""
 
 import json
 import socket
@@ -11,8 +11,8 @@ from apache_beam.options.pipeline_options import DebugOptions
 from support.serving import serving
 
 from pipeline.config import parse
-from pipeline.engines.engine import beam_options
-from pipeline.engines.remote import check_engine, is_dry_run, is_only_built
+from pipeline.engines.dataflow import is_dry_run, is_only_built
+from pipeline.engines.engine import beam_options, check_engine
 from pipeline.errors import UsageError
 
 GS = ["--input=gs://b/*.parquet", "--output=gs://b/run"]
@@ -81,7 +81,7 @@ def test_good(arguments):
         ),
         ([*GS, *CLOUD, IMAGE, "--weights=w.safetensors"], ["--weights=w.safetensors", "gs://"]),
         ([*GS, *CLOUD], ["--sdk_container_image", "deploy/Dockerfile", "--setup_file"]),
-        ([*GS, *CLOUD, "--setup_file=./setup.py"], ["weights", "--weights=gs://", "python -m pipeline.weights"]),
+        ([*GS, *CLOUD, "--setup_file=./setup.py"], ["weights", "--weights=gs://", "pairloss weights"]),
         ([*GS, *CLOUD, IMAGE, "--template_location=gs://b/t", "--gate=rules.yaml"], ["--gate", "--template_location"]),
         ([*GS, *CLOUD, IMAGE, GPU, "--flexrs_goal=COST_OPTIMIZED"], ["--flexrs_goal", "--accelerator"]),
         ([*GS, *CLOUD, IMAGE, "--min_ram=9GB", "--flexrs_goal=COST_OPTIMIZED"], ["--flexrs_goal", "--min_ram"]),

@@ -1,0 +1,45 @@
+"""The command `pairloss run` as a whole: what is read when, and what is printed."""
+
+import pyarrow as pa
+import pytest
+from support import shards
+from support.pictures import encode, smooth
+
+from pipeline import run
+from pipeline.errors import NOTHING_SCORED, OK
+from pipeline.launch import job
+
+FAILED = NOTHING_SCORED
+
+
+@pytest.fixture
+def pairs(tmp_path) -> list[str]:
+    image = encode(smooth(16, 16, 0))
+    path = tmp_path / "pairs.parquet"
+    shards.write_parquet(path, pa.Table.from_pylist([{"generated": image, "target": image}]))
+    return [f"--input={path}", "--losses=mae", "--quiet"]
+
+
+def test_rules_and_baseline_are_read_once_at_the_start(pairs, tmp_path, monkeypatch, capsys):
+    assert run.main([*pairs, f"--output={tmp_path / 'good'}"]) == OK
+    rules, baseline = tmp_path / "rules.yaml", tmp_path / "baseline.json"
+    rules.write_text("rules:\n  - rule: pairs\n    min: 2\n")
+    baseline.write_bytes((tmp_path / "good" / "summary.json").read_bytes())
+    run_job = job.run_job
+
+    def run_and_change(*arguments):
+        run_job(*arguments)
+        rules.write_text("rules: [{rule: pairs, min: 1}]")
+        baseline.unlink()
+
+    monkeypatch.setattr(job, "run_job", run_and_change)
+    flags = [f"--output={tmp_path / 'run'}", f"--gate={rules}", f"--baseline={baseline}"]
+    assert run.main([*pairs, *flags]) == FAILED
+    assert "1 failed" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("pairloss 0.")
