@@ -1,8 +1,11 @@
-"""The console script `pairloss`: the same as `python -m pipeline.run`, `.audit`, `.weights` and `.samples`."""
+"""The command `pairloss VERB`. `python -m pipeline.run`, `.audit`, `.weights` and `.samples` do the same."""
 
 import importlib
 import sys
 from collections.abc import Sequence
+
+from pipeline import __version__
+from pipeline.errors import USAGE, nearest
 
 COMMANDS = {
     "run": ("pipeline.run", "score a dataset of image pairs"),
@@ -10,10 +13,9 @@ COMMANDS = {
     "weights": ("pipeline.weights", "fetch the published LPIPS weights"),
     "samples": ("pipeline.samples", "make sample pairs of degraded photographs"),
 }
-USAGE = 2
 
-_HELP = "usage: pairloss COMMAND ..., --help after a command tells its flags\n\n" + "\n".join(
-    f"  {name:8} {what}" for name, (_, what) in COMMANDS.items()
+_HELP = "usage: pairloss COMMAND ...; pairloss COMMAND --help lists its flags\n\n" + "\n".join(
+    f"  {name:8} {description}" for name, (_, description) in COMMANDS.items()
 )
 
 
@@ -23,9 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else USAGE
+    if arguments[0] == "--version":
+        print(f"pairloss {__version__}")
+        return 0
     command, *rest = arguments
     if command not in COMMANDS:
-        print(f"error: no command {command!r}; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        hint = nearest(command, COMMANDS)
+        print(f"error: no command {command!r}.{hint} The commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return USAGE
     code: int = importlib.import_module(COMMANDS[command][0]).main(rest)
     return code

@@ -148,7 +148,7 @@ def _add(group: Any, flag: Flag) -> None:
 
 
 def _has_flags(field: "dataclasses.Field[Any]") -> bool:
-    """Whether the field holds a settings dataclass, rather than being a flag or neither."""
+    """True if the field holds a settings dataclass, and False if it is a flag or neither."""
     return "group" in field.metadata and "help" not in field.metadata
 
 

@@ -1,9 +1,9 @@
-"""Make sample pairs out of real photographs: `python -m pipeline.samples --output=DIR`.
+"""Make sample pairs out of real photographs: `pairloss samples --output=DIR`.
 
 The photographs lie inside the wheels of scikit-image (released as CC0 or into the public domain) and scikit-learn
 (china: danielbuechele, flower: vultilion, both on Flickr, CC BY 2.0); nothing is downloaded. Each is cropped and
-scaled to a target and then degraded the way real models, codecs and cameras degrade. The same records are written as
-Parquet and as TFRecord. The same versions of Pillow and NumPy make the same bytes.
+scaled to a target, and then degraded as real models, codecs and cameras do it. The same records are written as Parquet
+and as TFRecord. The same versions of Pillow and NumPy make the same bytes.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
 
 
 class SamplesError(Exception):
-    """The photographs are not there. The message says how to get them."""
+    """The photographs are missing. The message says how to get them."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class SamplePair:
     """One record.
 
     Attributes:
-        id: `<photo>/<degradation>`, with a further `/<number>` where that alone is not unique.
-        generated: the degraded image, encoded; of a corrupt record something that is no image.
-        target: the image before, as PNG.
+        id: `<photo>/<degradation>`, followed by `/<number>` if that alone is not unique.
+        generated: the degraded image, encoded; in a corrupt record, bytes that are not an image.
+        target: the image before it was degraded, as PNG.
         photo: name of the photograph, a key of `photographs()`.
         degradation: a key of `DEGRADATIONS` or `CORRUPTIONS`.
     """
@@ -71,7 +71,7 @@ class Source:
     width: int
 
 
-# Only what the wheels hold. skimage.data would fetch the other photographs it names from the network.
+# The wheels hold only these; skimage.data fetches its other photographs from the network.
 SOURCES = {
     "astronaut": Source("skimage", "data/astronaut.png", 256, 256),
     "chelsea": Source("skimage", "data/chelsea.png", 240, 320),
@@ -102,7 +102,7 @@ def photographs() -> dict[str, Image.Image]:
 def _load(source: Source) -> Image.Image:
     content = (files(source.package) / source.path).read_bytes()
     with Image.open(BytesIO(content)) as image:
-        # By way of an array, because Pillow would hand EXIF data and colour profiles on to every file it saves.
+        # The way through an array drops EXIF data and colour profiles, which Pillow would write to every file it saves.
         return Image.fromarray(np.asarray(image.convert("RGB")))
 
 
@@ -166,13 +166,13 @@ def turn(image: Image.Image) -> bytes:
 
 
 def truncated_jpeg(image: Image.Image) -> bytes:
-    """Half of a JPEG file, as a broken transfer leaves it."""
+    """Cut a JPEG file in half, as a broken transfer does."""
     content = jpeg(image, quality=90)
     return content[: len(content) // 2]
 
 
 def error_page(_: Image.Image) -> bytes:
-    """The HTML page that a server sends in place of a missing image."""
+    """Return the HTML page that a server sends in place of a missing image."""
     return b"<!DOCTYPE html><title>404 Not Found</title><h1>Not Found</h1>"
 
 
@@ -201,7 +201,7 @@ def make_pairs() -> Iterator[SamplePair]:
     """Make a pair of every photograph and degradation, and two records that no reader can decode.
 
     Raises:
-        SamplesError: a photograph is not there.
+        SamplesError: a photograph is missing.
     """
     for name, photo in photographs().items():
         source = SOURCES[name]
@@ -213,12 +213,12 @@ def make_pairs() -> Iterator[SamplePair]:
 
 
 def pairs_of_size(height: int, width: int, count: int) -> Iterator[SamplePair]:
-    """Make `count` sound pairs of one size out of random crops: what benchmarks read.
+    """Make `count` sound pairs of one size out of random crops, as input for benchmarks.
 
     Photographs and degradations take turns. A photograph smaller than the size is enlarged first.
 
     Raises:
-        SamplesError: a photograph is not there.
+        SamplesError: a photograph is missing.
     """
     rng = np.random.default_rng(SEED)
     photos = [(name, _at_least(photo, height, width)) for name, photo in photographs().items()]
@@ -233,7 +233,7 @@ def pairs_of_size(height: int, width: int, count: int) -> Iterator[SamplePair]:
 
 
 def repeat_pairs(pairs: Sequence[SamplePair], times: int) -> Iterator[SamplePair]:
-    """The pairs, and `times - 1` copies of them whose ids end in `/2`, `/3` and so on."""
+    """Yield the pairs, and `times - 1` copies of them whose ids end in `/2`, `/3` and so on."""
     yield from pairs
     for copy in range(2, times + 1):
         yield from (replace(pair, id=f"{pair.id}/{copy}") for pair in pairs)
@@ -246,7 +246,7 @@ def write_parquet(path: Path, pairs: Iterable[SamplePair]) -> None:
         OSError: the file cannot be written.
     """
     remaining = iter(pairs)
-    # The images are compressed and distinct: neither codec nor dictionary would make them smaller.
+    # The images are compressed and distinct, so neither a codec nor a dictionary makes them smaller.
     with (
         _whole_or_absent(path) as temporary,
         pq.ParquetWriter(temporary, SCHEMA, compression="none", use_dictionary=["photo", "degradation"]) as writer,
@@ -272,13 +272,13 @@ def write_tfrecord(path: Path, pairs: Iterable[SamplePair]) -> None:
         for pair in pairs:
             features = {name: feature(value) for name, value in asdict(pair).items()}
             example = tf.train.Example(features=tf.train.Features(feature=features))
-            # Protobuf is free to order a map anew each time.
+            # Without this, protobuf may order the map differently each time.
             writer.write(example.SerializeToString(deterministic=True))
 
 
 @contextmanager
 def _whole_or_absent(path: Path) -> Iterator[Path]:
-    """A temporary path in the same directory, renamed to `path` when the block ends well, else removed."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, and remove it otherwise."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -302,11 +302,11 @@ def _at_least(image: Image.Image, height: int, width: int) -> Image.Image:
 def main(argv: list[str] | None = None) -> int:
     """Write `pairs.parquet` and `pairs.tfrecord`, and print what was written."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.samples",
+        prog="pairloss samples",
         description="Make sample pairs of degraded photographs: DIR/pairs.parquet, and the same as DIR/pairs.tfrecord.",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="local directory; files in it are replaced")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="every pair N times (default: 1)")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="write every pair N times (default: 1)")
     arguments = parser.parse_args(argv)
     if "://" in arguments.output:
         parser.error(f"--output={arguments.output}: only a local directory can be written")

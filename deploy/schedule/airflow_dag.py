@@ -1,9 +1,9 @@
-"""An audit every night, for Airflow 3: what nightly_audit.sh does, as tasks, in the same directories.
+"""An audit every night, for Airflow 3: the steps of nightly_audit.sh as tasks, in the same directories.
 
-Each command's exit code decides: 1 (it broke off) is tried again and goes on where it ended; 2 (a wrong request) fails
-at once; 3 (the gate failed) is a verdict, of which the last task makes the state of the whole. Neither
-BeamRunPythonPipelineOperator nor BashOperator can do that: they raise the same error for every code but 0. The former
-also leaves the launcher alive when its task is killed, and its retry would start a second one beside it.
+The exit code of each command decides: after 1 (it broke off), a retry goes on where it ended; 2 (a wrong request) fails
+at once; 3 (the gate failed) is a verdict, which the last task turns into the state of the whole. Neither
+BeamRunPythonPipelineOperator nor BashOperator can do that: they raise the same error for every code except 0. When a
+task is killed, the former also leaves the launcher alive, so that the retry would start a second one beside it.
 """
 
 import os
@@ -22,9 +22,9 @@ WEBHOOK_SECONDS = 10
 REQUIRED = ("AUDIT_INPUT", "AUDIT_RULES", "AUDIT_DIR")
 
 if missing := [name for name in REQUIRED if not os.environ.get(name)]:
-    raise ValueError(f"{', '.join(missing)} not set in Airflow's environment; deploy/schedule/README.md tells of them")
+    raise ValueError(f"{', '.join(missing)} not set in Airflow's environment; see deploy/schedule/README.md")
 
-# The logical date, and not today's: every retry of a night has the same output, so that it resumes. A run that was
+# With the logical date, every retry of a night has the same output directory, so that it resumes. A run that was
 # triggered by hand may have no logical date.
 NIGHT = "{{ logical_date | default(dag_run.run_after, true) | ds }}"
 DIR = os.environ["AUDIT_DIR"].rstrip("/")
@@ -35,7 +35,7 @@ class PairlossOperator(BaseOperator):
     """Runs `PYTHON -m ARGUMENTS`, a command of pairloss, and returns its exit code.
 
     Raises:
-        AirflowFailException: the command was wrong; to try it again would not help.
+        AirflowFailException: the request was wrong, so that a retry would not help.
         AirflowException: it broke off.
     """
 
@@ -45,10 +45,10 @@ class PairlossOperator(BaseOperator):
         """Keep the settings.
 
         Args:
-            arguments: module and arguments; what renders to nothing is left out.
-            ends: the exit codes with which it has done its work.
-            unless: a file; where it is, the work is done already.
-            settings: of every operator.
+            arguments: module and arguments; those that render to nothing are left out.
+            ends: the exit codes that mean that the work is done.
+            unless: a file; if it exists, the work is done already.
+            settings: the settings that every operator takes.
         """
         super().__init__(**settings)
         self.arguments = arguments
@@ -61,10 +61,10 @@ class PairlossOperator(BaseOperator):
 
     def execute(self, context: Context) -> int:
         if self.unless and ObjectStoragePath(self.unless).exists():
-            self.log.info("nothing to do: %s is there", self.unless)
+            self.log.info("nothing to do: %s exists", self.unless)
             return OK
         command = [os.environ.get("PYTHON", "python3"), "-m", *filter(None, self.arguments)]
-        # The webhook's address is a secret: only what posts to it gets to see it.
+        # The webhook's address is a secret: only the task that posts to it may see it.
         environment = {name: value for name, value in os.environ.items() if name != "AUDIT_WEBHOOK_URL"}
         code = self.hook.run_command(command, environment).exit_code
         if code in self.ends:
@@ -78,7 +78,7 @@ class PairlossOperator(BaseOperator):
 
 @task
 def find_baseline(night: str) -> str:
-    """The flag that names the last good night before this one; empty: there is none."""
+    """Return the flag that names the last good night before this one; empty: there is none."""
     kept = ObjectStoragePath(DIR) / "baselines"
     earlier = [path.name for path in kept.glob("????-??-??.json") if path.name < f"{night}.json"]
     return f"--baseline={DIR}/baselines/{max(earlier)}" if earlier else ""
@@ -97,12 +97,12 @@ def notify(run: str) -> None:
 
 @task(trigger_rule=TriggerRule.ALL_DONE)
 def gate(verdict: int | None, run: str, night: str) -> None:
-    """Fail if the verdict is no pass, else keep the night as a baseline. A failed report or webhook changes nothing."""
+    """Keep the night as a baseline, or fail if the gate failed. A failed report or webhook changes nothing."""
     kept = ObjectStoragePath(DIR) / "baselines" / f"{night}.json"
     if verdict is None:
-        raise AirflowFailException("there is no verdict")
+        raise AirflowFailException("the gate gave no verdict")
     if verdict != OK:
-        # Of an earlier judgement, by other rules.
+        # An earlier judgement, by other rules, may have kept it.
         kept.unlink(missing_ok=True)
         raise AirflowFailException("the gate failed")
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def gate(verdict: int | None, run: str, night: str) -> None:
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
 )
 def pairloss_audit():
-    """Score tonight's pairs, judge them by rules and by the last good night, report, tell a webhook."""
+    """Score tonight's pairs, judge them by rules and against the last good night, report, and call a webhook."""
     flags = shlex.split(os.environ.get("AUDIT_FLAGS", ""))
     score = PairlossOperator(
         task_id="score",
@@ -129,7 +129,7 @@ def pairloss_audit():
             "--quiet=true",
             *flags,
         ],
-        # A run that scored nothing has ended, too, and the gate is to say so.
+        # A run that scored nothing has ended too; the gate reports it.
         ends=(OK, REFUSED),
         unless=f"{RUN}/_SUCCESS",
         execution_timeout=timedelta(hours=6),

@@ -11,7 +11,7 @@ usage: nightly_audit.sh [FLAG OF PIPELINE.RUN]...   such as --losses=lpips_vgg,s
 
 environment:
   AUDIT_INPUT        files or patterns of tonight's pairs, local or gs://
-  AUDIT_RULES        file of rules; `python -m pipeline.audit propose` writes a first one
+  AUDIT_RULES        file of rules; `pairloss audit propose` writes a first one
   AUDIT_DIR          local directory that keeps the runs and the baselines
   AUDIT_NIGHT        the night's date, default: today's
   AUDIT_WEBHOOK_URL  where to post the verdict, default: nowhere; a secret

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Post a verdict to a webhook: `AUDIT_WEBHOOK_URL=https://... notify_webhook.py RUN/verdict.json`.
 
-The standard library alone, so that any Python runs it. The address comes from the environment and is printed nowhere,
-for it is a secret: whoever knows it may post.
+It needs only the standard library, so that any Python runs it. The address comes from the environment and is never
+printed, because it is a secret: anyone who knows it can post.
 
 Exit codes: 0 delivered; 1 not delivered, one line on stderr says why; 2 the request was wrong.
 """
@@ -20,7 +20,7 @@ DELIVERED, UNDELIVERED, USAGE = 0, 1, 2
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Makes a redirection an error: followed, a POST becomes a GET that delivers nothing."""
+    """Turns a redirection into an error: urllib would follow it with a GET that delivers nothing."""
 
     def redirect_request(self, *_: object) -> None:
         return None
@@ -50,13 +50,13 @@ def post(url: str, body: bytes, seconds: int) -> str:
     Args:
         url: `http://` or `https://`.
         body: the JSON.
-        seconds: for all of it.
+        seconds: time limit for the whole request.
 
     Returns:
-        what went wrong, without any part of the address; empty: the answer was 2xx.
+        the error, without any part of the address; empty: the answer was 2xx.
     """
     outcome = [f"no answer within {seconds} s"]
-    # urlopen's own time-out is for each packet, and not for looking up the host.
+    # urlopen's own time-out applies to each packet, and not to the look-up of the host.
     thread = threading.Thread(target=lambda: outcome.append(_post(url, body)), daemon=True)
     thread.start()
     thread.join(seconds)
@@ -65,7 +65,7 @@ def post(url: str, body: bytes, seconds: int) -> str:
 
 def _seconds(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 600:
-        raise ValueError(f"AUDIT_WEBHOOK_SECONDS={text} is no whole number from 1 to 600")
+        raise ValueError(f"AUDIT_WEBHOOK_SECONDS={text} is not a whole number from 1 to 600")
     return int(text)
 
 

@@ -1,1 +1,1 @@
-"""What reads finished runs: gates, reports, trends. `python -m pipeline.audit VERB`."""
+"""The audit of finished runs: gates, reports, trends. `pairloss audit VERB`."""

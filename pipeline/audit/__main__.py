@@ -1,4 +1,4 @@
-"""The audit of finished runs: `python -m pipeline.audit VERB`.
+"""The audit of finished runs: `pairloss audit VERB`, or `python -m pipeline.audit VERB`.
 
 Exit codes: 0 done, and passed; 1 a crash; 2 the request was wrong; 3 a gate failed.
 """
@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pipeline.errors import USAGE, UsageError, nearest
+
 # Each verb is a module here with a function `main(argv) -> exit code`.
 VERBS = {
     "gate": "judge a run by rules: may this dataset ship?",
@@ -18,9 +20,7 @@ VERBS = {
     "trend": "gather many runs into one page and one table",
     "merge": "merge the summaries of shards or days into one",
 }
-USAGE = 2
-
-_HELP = "usage: python -m pipeline.audit VERB ..., --help after a verb tells its flags\n\n" + "\n".join(
+_HELP = "usage: pairloss audit VERB ...; pairloss audit VERB --help lists its flags\n\n" + "\n".join(
     f"  {verb:8} {what}" for verb, what in VERBS.items()
 )
 
@@ -32,10 +32,10 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else USAGE
     verb, *arguments = argv
     if verb not in VERBS:
-        print(f"error: no verb {verb!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        hint = nearest(verb, VERBS)
+        print(f"error: no verb {verb!r}.{hint} The verbs are {', '.join(VERBS)}", file=sys.stderr)
         return USAGE
-    # Beam takes seconds to import, and its files log what is raised as well.
-    from pipeline.errors import UsageError
+    # Beam takes seconds to import, and it also logs the errors that it raises.
     from pipeline.launch.credentials import check_credentials
 
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)

@@ -1,19 +1,15 @@
-"""The command lines of `python -m pipeline.audit VERB`."""
+"""The command lines of `pairloss audit VERB`."""
 
 import argparse
-from typing import NoReturn
 
-from pipeline.errors import UsageError
+from pipeline.flags import Parser
 
 
-class VerbParser(argparse.ArgumentParser):
-    """The parser of a verb. What is wrong it raises as `UsageError`."""
+class VerbParser(Parser):
+    """The parser of a verb. It raises `UsageError` for a wrong argument."""
 
     def __init__(self, verb: str, description: str):
-        super().__init__(prog=f"python -m pipeline.audit {verb}", description=description, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See {self.prog} --help")
+        super().__init__(prog=f"pairloss audit {verb}", description=description)
 
 
 def path(text: str) -> str:
@@ -23,5 +19,5 @@ def path(text: str) -> str:
         argparse.ArgumentTypeError: it is empty, as of a variable that is not set.
     """
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path")
     return text.rstrip("/") or text

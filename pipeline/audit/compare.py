@@ -1,4 +1,4 @@
-"""`python -m pipeline.audit compare RUN RUN...`: which pairs got better and which worse than in the first run."""
+"""`pairloss audit compare RUN RUN...`: which pairs got better and which worse than in the first run."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`python -m pipeline.audit gate RUN --rules=rules.yaml`: may this dataset ship?
+"""`pairloss audit gate RUN --rules=rules.yaml`: may this dataset ship?
 
 Exit codes: 0 it passes, perhaps with warnings; 1 the gate itself broke; 2 the request was wrong; 3 a rule failed.
 """

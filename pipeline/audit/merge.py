@@ -1,4 +1,4 @@
-"""`python -m pipeline.audit merge RUN_OR_SUMMARY... --output=summary.json`: one summary of many shards or days."""
+"""`pairloss audit merge RUN_OR_SUMMARY... --output=summary.json`: one summary of many shards or days."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline.audit propose RUN`: a first rules file, from a good run, to be edited."""
+"""`pairloss audit propose RUN`: a first rules file, from a good run, to be edited."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""`python -m pipeline.audit report RUN`: one HTML file: may the dataset ship, and which pairs are to blame?"""
+"""`pairloss audit report RUN`: one HTML file: may the dataset ship, and which pairs are to blame?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

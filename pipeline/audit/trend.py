@@ -1,4 +1,4 @@
-"""`python -m pipeline.audit trend RUN...`: runs of one dataset over time, as one page and one table."""
+"""`pairloss audit trend RUN...`: runs of one dataset over time, as one page and one table."""
 
 import math
 from collections.abc import Sequence

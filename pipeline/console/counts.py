@@ -1,4 +1,4 @@
-"""How far a run is: counted in this process, or seen from its directory where other processes work on it."""
+"""How far a run is: counted in this process, or read from its directory if other processes do the work."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from transforms.storage.run_files import RunFiles, list_files
 from transforms.worker.counters import counted_in_process, reset_in_process
 
 _LEAST_PAUSE_SECONDS = 1.0
-# A look takes time, and money in a bucket: 40 000 chunks, 40 requests. Such long pauses between them keep both small.
+# A look takes time, and in a bucket it costs money: 40 requests for 40 000 chunks. Long pauses keep both small.
 _PAUSES_PER_LOOK = 20
 
 
@@ -22,9 +22,9 @@ class Counts:
     """Numbers of pairs.
 
     Attributes:
-        listed: all there are; 0 until that is known.
-        done: scored or failed.
-        failed: None where that cannot be seen.
+        listed: all pairs of the run; 0 until that is known.
+        done: scored or failed pairs.
+        failed: failed pairs; None if they cannot be counted.
     """
 
     listed: int = 0
@@ -37,20 +37,20 @@ Look = Callable[[], Counts]
 
 @contextmanager
 def counts_here() -> Iterator[Look]:
-    """What the steps count in this process, from now on."""
+    """Look at the counters of this process, which start at zero."""
     reset_in_process()
     yield _look_here
 
 
 @contextmanager
 def counts_of_directory(output: str) -> Iterator[Look]:
-    """What the files of a run tell, whoever writes them: the chunks that are done, and how many pairs were listed."""
+    """Look at the files of a run: the chunks that are done, and the number of pairs that were listed."""
     watch = _Watch(RunFiles(output))
     watch.start()
     try:
         yield lambda: watch.counts
     finally:
-        # It is not waited for: a bucket may take its time to answer.
+        # Do not wait for it: a bucket may be slow to answer.
         watch.stop.set()
 
 
@@ -60,7 +60,7 @@ def _look_here() -> Counts:
 
 
 class _Watch(threading.Thread):
-    """Looks into the directory again and again."""
+    """Looks into the directory from time to time."""
 
     def __init__(self, files: RunFiles):
         super().__init__(name="watch", daemon=True)
@@ -72,7 +72,7 @@ class _Watch(threading.Thread):
         pause = 0.0
         while not self.stop.wait(pause):
             started = time.monotonic()
-            # A look that fails is no news: what is wrong with the directory, the run itself will tell.
+            # A failed look changes nothing: if the directory is broken, the run itself reports it.
             with suppress(*READ_ERRORS):
                 self.counts = self._look()
             pause = max(_LEAST_PAUSE_SECONDS, _PAUSES_PER_LOOK * (time.monotonic() - started))

@@ -1,4 +1,4 @@
-"""Show how far a run is: one live line on a terminal, a plain line now and then elsewhere."""
+"""Show how far a run is: one live line on a terminal, elsewhere a plain line every 15 seconds."""
 
 import os
 import threading
@@ -20,22 +20,22 @@ from pipeline.console.counts import Counts, Look, counts_here, counts_of_directo
 
 _LIVE_SECONDS = 0.25
 _PLAIN_SECONDS = 15.0
-# Speed is measured over this long: where whole chunks are all that can be seen, one may take a minute.
+# The speed is an average over this time: if only whole chunks can be counted, one may take a minute.
 _SPEED_SECONDS = 300.0
 
 
 @contextmanager
 def progress(quiet: bool, directory: str | None = None) -> Iterator[None]:
-    """Show the progress of what the `with` block runs, on standard error.
+    """Show the progress of the run in the `with` block, on standard error.
 
     Args:
         quiet: show nothing.
-        directory: the run's, if other processes do the work: its files are all that is seen of it here.
+        directory: of the run, if other processes do the work, so that only its files show the progress.
     """
     if quiet:
         yield
         return
-    # A descriptor of its own: the import of TensorFlow silences the usual one for a moment.
+    # This takes a descriptor of its own, because the import of TensorFlow silences standard error for a moment.
     with counts_of_directory(directory) if directory else counts_here() as look, os.fdopen(os.dup(2), "w") as stream:
         console = Console(file=stream)
         stop = threading.Event()
@@ -80,7 +80,7 @@ class _Rate(TextColumn):
 
 
 def _show_plain(console: Console, stop: threading.Event, look: Look) -> None:
-    # It shows nothing: it knows the speed and the time left.
+    # This bar shows nothing; it computes the speed and the time left.
     bar = Progress(disable=True, speed_estimate_period=_SPEED_SECONDS)
     task = bar.add_task("", total=None)
     while not stop.wait(_PLAIN_SECONDS):

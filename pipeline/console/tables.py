@@ -1,4 +1,4 @@
-"""Print a finished run for people: the worst pairs, the counts, the failures by reason, and where the files are."""
+"""Print a finished run: its worst pairs, counts, failures by reason, and the paths of its files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
 
 def _worst_pairs(columns: Sequence[Mapping[str, Any]], worst: Sequence[Mapping[str, Any]]) -> Table:
     notes = ("notes",) if any(row["notes"] for row in worst) else ()
-    # What optimizing made of a loss stands beside it, not in a column of its own.
+    # The value after optimizing stands in the same cell as the loss.
     after = {column["loss"]: column["name"] for column in columns if column["loss"] and column["when"] == "after"}
     shown = {c["name"]: after.get(c["loss"]) for c in columns if c["name"] not in after.values()}
     rows = (
@@ -61,12 +61,12 @@ def _table(title: str, header: tuple[str, ...], rows: Any) -> Table:
 
 
 def as_text(data: str) -> Text:
-    """An id is data: neither markup nor a terminal's control codes in it may take effect."""
+    """The data as text in which neither markup nor a terminal's control codes take effect."""
     return Text(printable(data))
 
 
 def printable(data: str) -> str:
-    """The data with everything escaped that would not show."""
+    """The data with every unprintable character escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in data)
 
 

@@ -1,7 +1,7 @@
 """Say in one line why an engine broke off a run.
 
-Engines wrap the exception of a worker in tracebacks of their own, Flink's in Java's besides. What matters is the line
-in which Beam's worker tells the exception and the step; without one, the trouble was Java's.
+Engines wrap a worker's exception in tracebacks of their own; Flink adds Java's. The line that matters is the one in
+which Beam's worker names the exception and the step. If there is none, the error was Java's.
 """
 
 import re
@@ -9,14 +9,14 @@ import re
 _WORKERS_LINE = re.compile(r"^(?:RuntimeError: )?(?:\w+\.)*(\w+: .*) \[while running '([^']+)'\]", re.MULTILINE)
 _JAVAS_LINE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)+([\w$]+: .+)", re.MULTILINE)
 
-# What the workers lack, by what engines say of it.
+# A remedy for each known message.
 _REMEDIES = {
     r"No module named '(pipeline|transforms)'": (
         "the workers have no pairloss: install it in the Python that runs them, or give their image with "
         "--sdk_container_image"
     ),
     r"ConnectException: .*Connection refused": (
-        "no worker pool answers at --environment_config: see that one runs beside every TaskManager"
+        "no worker pool answers at --environment_config: start one beside every TaskManager"
     ),
     r"(PermissionError|NotADirectoryError|Read-only file system)": (
         "give an --output that every worker may write to, such as a gs:// directory"
@@ -25,7 +25,7 @@ _REMEDIES = {
 
 
 def explain(text: str) -> str:
-    """The reason in an engine's error message, in one line, with a remedy where one is known."""
+    """The reason in an engine's error message, in one line, with a remedy if one is known."""
     if found := _WORKERS_LINE.findall(text):
         told, step = found[-1]
         reason = f"{told} (in step {step})"

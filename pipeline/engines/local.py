@@ -52,7 +52,7 @@ def check(options: PipelineOptions, config: Config) -> None:
 
 
 def works_here(options: PipelineOptions) -> bool:
-    """Whether the pairs are scored in this process, and not in worker processes."""
+    """True if the pairs are scored in this process, and not in worker processes."""
     return not _has_processes(options)
 
 

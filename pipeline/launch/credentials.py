@@ -1,7 +1,7 @@
-"""Google credentials of the launcher: looked for once, at the start, so that nobody waits for ones that are not there.
+"""Look for the launcher's Google credentials once, at the start, so that a machine without them loses no time.
 
 Without credentials, Beam tries five times before it goes on anonymously (24 s), gcsfs asks the metadata server even
-after google-auth has found that there is none, and what needs a network is retried for two minutes.
+after google-auth has found that there is none, and requests are retried for two minutes if there is no network.
 """
 
 import os
@@ -17,16 +17,17 @@ _TIMEOUT = 10  # seconds
 
 
 def check_credentials(arguments: Iterable[str]) -> None:
-    """Make sure that the `gs://` paths can be asked for, anonymously at least: public buckets need no credentials.
+    """Check that the `gs://` paths are accessible, at least anonymously: public buckets need no credentials.
 
-    Where Google's own library finds credentials, as it does on Google's machines by their metadata server, nothing
-    is done. It alone decides how long to wait for that server: it may be slow where a pod has just started.
+    This does nothing if Google's own library finds credentials, as it does on Google's machines by asking their
+    metadata server. The library decides how long to wait for that server, which may be slow in a pod that has just
+    started.
 
     Args:
         arguments: paths, or flags with paths in them.
 
     Raises:
-        UsageError: there are no credentials, and one of the paths is not public.
+        UsageError: a path is not public, and this machine has no credentials.
     """
     paths = [path for argument in arguments for path in _GS_PATH.findall(argument)]
     if not paths or _has_credentials():
@@ -35,9 +36,13 @@ def check_credentials(arguments: Iterable[str]) -> None:
         try:
             _ask_anonymously(path)
         except (*READ_ERRORS, ValueError) as error:
-            reason = "it is not public" if isinstance(error, NOT_PUBLIC) else f"without any there is {one_line(error)}"
+            reason = (
+                "it is not public"
+                if isinstance(error, NOT_PUBLIC)
+                else f"anonymous access fails with {one_line(error)}"
+            )
             raise UsageError(
-                f"cannot use {path}: there are no Google credentials on this machine, and {reason}; sign in: {SIGN_IN}"
+                f"cannot use {path}: this machine has no Google credentials, and {reason}; sign in: {SIGN_IN}"
             ) from error
     _go_on_anonymously()
 
@@ -56,7 +61,7 @@ def _has_credentials() -> bool:
 
 
 def _ask_anonymously(path: str) -> None:
-    """One request without retries: does the object exist, or for a pattern, can its bucket be listed?"""
+    """Make one request without retries: does the object exist, or, for a pattern, can its bucket be listed?"""
     from google.cloud.storage import Client
 
     bucket, _, name = path.removeprefix("gs://").partition("/")
@@ -70,10 +75,10 @@ def _ask_anonymously(path: str) -> None:
 
 
 def _go_on_anonymously() -> None:
-    """Tell Beam and gcsfs in this process what is known, so that they do not look for credentials themselves."""
+    """Keep Beam and gcsfs in this process from looking for credentials themselves."""
     import fsspec.config
     from apache_beam.internal.gcp.auth import _Credentials
 
-    # Beam has no option for it; setup.py pins the version whose attribute this is.
+    # Beam has no option for this; setup.py pins a version that has the attribute.
     _Credentials._credentials_init = True
     fsspec.config.conf.setdefault("gcs", {}).setdefault("token", "anon")

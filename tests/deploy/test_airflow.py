@@ -185,7 +185,7 @@ class TestNights:
         assert night["state"] == "success"
         assert night["tasks"].pop("notify") == ["failed", 3]
         assert set(map(tuple, night["tasks"].values())) == {("success", 1)}
-        assert f"nothing to do: {ran['directory']}/audits/runs/2026-01-30/_SUCCESS is there" in ran["log"]
+        assert f"nothing to do: {ran['directory']}/audits/runs/2026-01-30/_SUCCESS exists" in ran["log"]
 
     def test_the_secret_is_nowhere(self, ran):
         assert SECRET not in ran["log"]

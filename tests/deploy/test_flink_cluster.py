@@ -128,10 +128,10 @@ class TestJava:
         assert find_java() == tmp_path / "jdk" / "bin" / "java"
 
     def test_missing(self, machine, monkeypatch):
-        with pytest.raises(FlinkError, match="needs Java 17 or newer, and there is no java on the PATH"):
+        with pytest.raises(FlinkError, match="needs Java 17 or newer; found no java on the PATH"):
             find_java()
         monkeypatch.setenv("JAVA_HOME", "/nowhere")
-        with pytest.raises(FlinkError, match="there is no java in JAVA_HOME=/nowhere"):
+        with pytest.raises(FlinkError, match="found no java in JAVA_HOME=/nowhere"):
             find_java()
 
 
@@ -155,7 +155,7 @@ class TestJobServer:
         assert cached(machine) == []
 
     def test_no_maven(self, machine):
-        with pytest.raises(FlinkError, match=r"Maven is needed .* there is no mvn on the PATH"):
+        with pytest.raises(FlinkError, match=r"is built by Maven; found no mvn on the PATH"):
             job_server_jar()
 
 

@@ -328,8 +328,8 @@ class TestNotify:
             ({"url": ""}, "usage: notify_webhook.py VERDICT.json"),
             ({"url": f"file:///{SECRET}"}, "usage: notify_webhook.py VERDICT.json"),
             ({"url": f"hooks.example.com/{SECRET}"}, "usage: notify_webhook.py VERDICT.json"),
-            ({"seconds": "0"}, "error: AUDIT_WEBHOOK_SECONDS=0 is no whole number from 1 to 600"),
-            ({"seconds": "soon"}, "error: AUDIT_WEBHOOK_SECONDS=soon is no whole number from 1 to 600"),
+            ({"seconds": "0"}, "error: AUDIT_WEBHOOK_SECONDS=0 is not a whole number from 1 to 600"),
+            ({"seconds": "soon"}, "error: AUDIT_WEBHOOK_SECONDS=soon is not a whole number from 1 to 600"),
             ({"path": Path("none.json")}, "none.json"),
         ],
     )

@@ -24,9 +24,16 @@ class TestDoors:
 
     def test_unknown(self, main, names, capsys):
         assert main(["gaet"]) == USAGE
-        assert f"'gaet'; the {'verbs' if names is audit.VERBS else 'commands'} are {', '.join(names)}" in (
-            capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert f"'gaet'. The {'verbs' if names is audit.VERBS else 'commands'} are {', '.join(names)}" in (
+            error.replace(" Did you mean 'gate'?", "")
         )
+        assert ("Did you mean 'gate'?" in error) == ("gate" in names)
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("pairloss 0.")
 
 
 @pytest.mark.parametrize("module", [module for module, _ in cli.COMMANDS.values()])
@@ -44,4 +51,4 @@ def test_every_verb_tells_its_flags(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         audit.main([verb, "--help"])
     assert ended.value.code == 0
-    assert f"usage: python -m pipeline.audit {verb} " in capsys.readouterr().out
+    assert f"usage: pairloss audit {verb} " in capsys.readouterr().out

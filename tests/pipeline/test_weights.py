@@ -112,12 +112,12 @@ class TestOnAnotherMachine:
         with pytest.raises(WeightsError, match=told) as caught:
             weights.read()
         message = str(caught.value)
-        for part in (weights.path, str(cached_weights()), "python -m pipeline.weights", "--weights=gs://"):
+        for part in (weights.path, str(cached_weights()), "pairloss weights", "--weights=gs://"):
             assert message.count(part) == 1
         assert "\n" not in message
 
     def test_the_same_place_is_named_once(self, cache):
-        with pytest.raises(WeightsError, match=r"python -m pipeline\.weights") as caught:
+        with pytest.raises(WeightsError, match=r"pairloss weights") as caught:
             WeightsFile(str(cached_weights()), LPIPS_SHA256).read()
         assert str(caught.value).count(str(cached_weights())) == 1
 
@@ -303,20 +303,20 @@ class TestCheckpoint:
             open: (str(trace), "w"),
         }[function]
         content = pickle.dumps({"VGG16_0": Command(function, *arguments)}, protocol=protocol, fix_imports=False)
-        with pytest.raises(WeightsError, match="only NumPy arrays are admitted") as error:
+        with pytest.raises(WeightsError, match="only NumPy arrays are accepted") as error:
             command.convert_checkpoint(content)
         assert f"{name};" in str(error.value)
         assert not trace.exists()
 
     @pytest.mark.parametrize("what", [np.frombuffer, np.load, np.dtypes.StringDType, np.ma.MaskedArray, Command])
     def test_not_even_of_numpy_is_more_admitted_than_arrays(self, what):
-        with pytest.raises(WeightsError, match="only NumPy arrays are admitted"):
+        with pytest.raises(WeightsError, match="only NumPy arrays are accepted"):
             command.convert_checkpoint(pickle.dumps(what))
 
     def test_objects_hidden_in_an_array(self, tmp_path):
         trace = tmp_path / "trace"
         array = np.array([Command(os.mkdir, str(trace))], object)
-        with pytest.raises(WeightsError, match="mkdir; only NumPy arrays are admitted"):
+        with pytest.raises(WeightsError, match="mkdir; only NumPy arrays are accepted"):
             command.convert_checkpoint(as_numpy1(pickle.dumps(array, protocol=3)))
         assert not trace.exists()
 

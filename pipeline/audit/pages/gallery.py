@@ -94,7 +94,7 @@ def _heat_map(identity: Mapping[str, Any], gallery: Gallery) -> HeatMap | None:
     except WeightsError as error:
         gallery.notices.append(
             f"The gradient of {objective} is not shown, for its network is not here: {error}; "
-            "python -m pipeline.weights fetches it."
+            "pairloss weights fetches it."
         )
         return None
 

@@ -23,5 +23,5 @@ def read_verdict(run: str) -> dict[str, Any] | None:
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     if verdict is not None and not (isinstance(verdict, dict) and verdict.get("verdict") in OUTCOMES):
-        raise UsageError(f"{path} holds no verdict; python -m pipeline.audit gate writes one")
+        raise UsageError(f"{path} holds no verdict; pairloss audit gate writes one")
     return verdict

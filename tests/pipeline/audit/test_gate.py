@@ -157,7 +157,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "the following arguments are required: RUN, --rules. See python -m pipeline.audit gate --help"),
+            ([], "the following arguments are required: RUN, --rules. See pairloss audit gate --help"),
             (["good"], "the following arguments are required: --rules"),
             (["unfinished", "--rules=rules.yaml"], "unfinished has not ended, it has no _SUCCESS"),
             (["none", "--rules=rules.yaml"], "none is not a run directory: there is no none/run.json"),

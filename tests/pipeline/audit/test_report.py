@@ -266,7 +266,7 @@ class TestMissing:
         changed = identity | {"objective": "lpips_vgg", "lpips_weights": "0" * 64}
         page = report(audit_runs.copy_run(run, tmp_path / "run", identity=changed))
         assert "The gradient of lpips_vgg is not shown" in page.text
-        assert "python -m pipeline.weights fetches it" in page.text
+        assert "pairloss weights fetches it" in page.text
         assert len(page.of("img")) == 3 * len([1 for attributes in page.of("tr") if "data-title" in attributes])
 
     def test_run_without_success(self, run, tmp_path, capsys):

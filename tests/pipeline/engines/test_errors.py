@@ -55,7 +55,7 @@ def test_a_workers_exception(mode, told, step, plain):
             "Pipeline job failed in state FAILED: \njava.net.ConnectException: java.net.ConnectException: "
             "finishConnect(..) failed: Connection refused",
             "ConnectException: java.net.ConnectException: finishConnect(..) failed: Connection refused; "
-            "no worker pool answers at --environment_config: see that one runs beside every TaskManager",
+            "no worker pool answers at --environment_config: start one beside every TaskManager",
         ),
         (
             "Pipeline job failed in state FAILED: \njava.lang.Exception: The user defined 'open()' method caused an "
@@ -64,7 +64,7 @@ def test_a_workers_exception(mode, told, step, plain):
             "Caused by: org.apache.beam.vendor.grpc.v1p60p1.io.netty.channel.AbstractChannel$AnnotatedConnectException:"
             " finishConnect(..) failed: Connection refused: localhost/127.0.0.1:41897\n",
             "AbstractChannel$AnnotatedConnectException: finishConnect(..) failed: Connection refused: "
-            "localhost/127.0.0.1:41897; no worker pool answers at --environment_config: see that one runs beside every "
+            "localhost/127.0.0.1:41897; no worker pool answers at --environment_config: start one beside every "
             "TaskManager",
         ),
         (

@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
-# Of the safetensors file that `python -m pipeline.weights` makes; it depends on the tensors alone.
+# SHA-256 of the safetensors file that `pairloss weights` makes. It depends on the tensors alone.
 LPIPS_SHA256 = "36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143"
 
 # VGG16's convolutions, block by block: https://arxiv.org/abs/1409.1556, configuration D.
@@ -81,7 +81,7 @@ class WeightsFile:
         except WeightsError as error:
             tried = reason if cached == self else f"{reason}; {error}"
             raise WeightsError(
-                f"{tried}. On every worker run python -m pipeline.weights, best when its image is built, "
+                f"{tried}. On every worker run pairloss weights, best when its image is built, "
                 "or give --weights=gs://BUCKET/FILE"
             ) from error
 

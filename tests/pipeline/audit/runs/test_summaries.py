@@ -153,7 +153,7 @@ class TestMerge:
             (["--output=all.json"], "RUN_OR_SUMMARY"),
             (["none", "--output=all.json"], "none is not a run directory"),
             (["none.json", "--output=all.json"], "none.json has no summary"),
-            (["day0", "", "--output=all.json"], "'' is no path"),
+            (["day0", "", "--output=all.json"], "'' is not a path"),
             (["day0", "--output=day0/_SUCCESS/all.json"], "cannot write"),
         ],
     )
