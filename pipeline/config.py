@@ -37,6 +37,7 @@ from transforms.losses.plan import Plan
 from transforms.reading.format import AUTO, FORMATS
 from transforms.schema import Fields, encoded_schema, metrics_schema, optimization_fields
 from transforms.scoring.batch import PIXELS_PER_PAIR, Batching
+from transforms.settings import setting
 from transforms.writing.metrics_text import METRICS_FORMATS
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
@@ -72,32 +73,18 @@ _DESCRIBED = "; ".join(f"{name} ({preset.objective or ', '.join(preset.losses)})
 class Choices:
     """The flags that `parse` resolves into `Config.plan` and `Config.descent`."""
 
-    preset: str | None = field(
-        default=None,
-        metadata={"group": "losses", "choices": tuple(PRESETS), "help": f"a named choice: {_DESCRIBED}"},
+    preset: str | None = setting(f"a named choice: {_DESCRIBED}", None, group="losses", choices=tuple(PRESETS))
+    losses: str = setting(
+        "comma-separated, instead of the preset's; see --list_losses", "", group="losses", metavar="NAMES"
     )
-    losses: str = field(
-        default="",
-        metadata={
-            "group": "losses",
-            "metavar": "NAMES",
-            "help": "comma-separated, instead of the preset's; see --list_losses",
-        },
+    objective: str = setting(
+        "weighted sum such as 'lpips_vgg + 0.1*fd_l1', instead of the preset's; adds the column objective",
+        "",
+        group="losses",
+        metavar="SUM",
     )
-    objective: str = field(
-        default="",
-        metadata={
-            "group": "losses",
-            "metavar": "SUM",
-            "help": "weighted sum such as 'lpips_vgg + 0.1*fd_l1', instead of the preset's; adds the column objective",
-        },
-    )
-    optimize: bool = field(
-        default=False,
-        metadata={
-            "group": OPTIMIZING,
-            "help": "move each generated image towards its target by descending the objective",
-        },
+    optimize: bool = setting(
+        "move each generated image towards its target by descending the objective", False, group=OPTIMIZING
     )
 
 
@@ -105,153 +92,96 @@ class Choices:
 class Config:
     """The settings of a run; each field's metadata says what it means."""
 
-    input: tuple[str, ...] = field(
-        metadata={
-            "group": "input",
-            # The identity holds the files that match.
-            "identity": False,
-            "nargs": "+",
-            "action": "extend",
-            "type": patterns,
-            "metavar": "PATTERN",
-            "help": "files or patterns, local or gs://; separate several by commas, or repeat the flag",
-        }
+    input: tuple[str, ...] = setting(
+        "files or patterns, local or gs://; separate several by commas, or repeat the flag",
+        group="input",
+        # The identity holds the files that match, and the hashes of the weights.
+        identity=False,
+        type=patterns,
+        nargs="+",
+        action="extend",
+        metavar="PATTERN",
     )
-    input_format: str = field(
-        default=AUTO,
-        metadata={
-            "group": "input",
-            "choices": (AUTO, *FORMATS),
-            "help": "auto goes by the file's name, or by its content if the name does not tell",
-        },
+    input_format: str = setting(
+        "auto goes by the file's name, or by its content if the name does not tell",
+        AUTO,
+        group="input",
+        choices=(AUTO, *FORMATS),
     )
     fields: Fields = field(metadata={"group": "input"})
     policy: DecodePolicy = field(metadata={"group": "images", "identity": "images"})
     plan: Plan = field(metadata={"group": "losses"})
-    weights: str = field(
-        default="",
-        metadata={
-            "group": "losses",
-            # The identity holds their hash.
-            "identity": False,
-            "metavar": "PATH",
-            "help": "LPIPS weights, local or gs://; by default they are fetched once and cached",
-        },
+    weights: str = setting(
+        "LPIPS weights, local or gs://; by default they are fetched once and cached",
+        "",
+        group="losses",
+        identity=False,
+        metavar="PATH",
     )
-    keras_weights: str = field(
-        default="",
-        metadata={
-            "group": "losses",
-            "identity": False,
-            "metavar": "PATH",
-            "help": "Keras' VGG16 .h5 file without the top, for --vgg=keras",
-        },
+    keras_weights: str = setting(
+        "Keras' VGG16 .h5 file without the top, for --vgg=keras", "", group="losses", identity=False, metavar="PATH"
     )
     descent: Descent | None = field(default=None, metadata={"group": OPTIMIZING})
-    optimized_format: str = field(
-        default="parquet",
-        metadata={
-            "group": OPTIMIZING,
-            "choices": tuple(OPTIMIZED_FORMATS),
-            # Without --optimize it must not be given, and a template gives every default.
-            "default": None,
-            "help": "of the optimized images: one file a chunk, or one PNG file a pair (default: parquet)",
-        },
+    optimized_format: str = setting(
+        "of the optimized images: one file a chunk, or one PNG file a pair (default: parquet)",
+        "parquet",
+        group=OPTIMIZING,
+        choices=tuple(OPTIMIZED_FORMATS),
+        # It must not be given without --optimize, and a template gives every default.
+        flag_default=None,
     )
-    batch_size: int | None = field(
-        default=None,
-        metadata={
-            "group": "work",
-            "positive": True,
-            "help": "most pairs in a batch; pairs larger than 256x256 come in smaller batches "
-            f"(default: {Batching.pairs}; on a GPU what its memory holds)",
-        },
+    batch_size: int | None = setting(
+        "most pairs in a batch; pairs larger than 256x256 come in smaller batches "
+        f"(default: {Batching.pairs}; on a GPU what its memory holds)",
+        None,
+        group="work",
+        positive=True,
     )
-    chunk_pairs: int = field(
-        default=256,
-        metadata={
-            "group": "work",
-            "positive": True,
-            "help": "most pairs in a chunk, the unit of work, retry and resuming",
-        },
+    chunk_pairs: int = setting(
+        "most pairs in a chunk, the unit of work, retry and resuming", 256, group="work", positive=True
     )
-    accelerator: str = field(
-        default="",
-        metadata={
-            "group": "Dataflow",
-            "identity": False,
-            "type": accelerator,
-            "metavar": "SPEC",
-            "help": "GPU of the workers that score, such as 'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
-        },
+    accelerator: str = setting(
+        "GPU of the workers that score, such as 'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
+        "",
+        group="Dataflow",
+        identity=False,
+        type=accelerator,
+        metavar="SPEC",
     )
-    min_ram: str = field(
-        default="",
-        metadata={
-            "group": "Dataflow",
-            "identity": False,
-            "type": storage_size,
-            "metavar": "SIZE",
-            "help": "memory of the workers that score, such as 16GB",
-        },
+    min_ram: str = setting(
+        "memory of the workers that score, such as 16GB",
+        "",
+        group="Dataflow",
+        identity=False,
+        type=storage_size,
+        metavar="SIZE",
     )
-    output: str = field(
-        metadata={
-            "group": "output",
-            "identity": False,
-            "type": directory,
-            "metavar": "DIR",
-            "help": "the run's directory, local or gs://; an unfinished run in it is resumed",
-        }
+    output: str = setting(
+        "the run's directory, local or gs://; an unfinished run in it is resumed",
+        group="output",
+        identity=False,
+        type=directory,
+        metavar="DIR",
     )
-    overwrite: bool = field(
-        default=False,
-        metadata={"group": "output", "identity": False, "help": "delete an earlier run in that directory first"},
+    overwrite: bool = setting("delete an earlier run in that directory first", False, group="output", identity=False)
+    metrics_format: str = setting(
+        "csv or jsonl: also write the metrics in this format, in a directory of their own",
+        "parquet",
+        group="output",
+        choices=METRICS_FORMATS,
     )
-    metrics_format: str = field(
-        default="parquet",
-        metadata={
-            "group": "output",
-            "choices": METRICS_FORMATS,
-            "help": "csv or jsonl: also write the metrics in this format, in a directory of their own",
-        },
+    slice_by: str = setting(
+        "a kept field: also summarize the pairs of each of its values", "", group="output", metavar="NAME"
     )
-    slice_by: str = field(
-        default="",
-        metadata={
-            "group": "output",
-            "metavar": "NAME",
-            "help": "a kept field: also summarize the pairs of each of its values",
-        },
+    gate: str = setting(
+        "rules to judge the run by; exit code 3 if it fails", "", group="audit", identity=False, metavar="FILE"
     )
-    gate: str = field(
-        default="",
-        metadata={
-            "group": "audit",
-            "identity": False,
-            "metavar": "FILE",
-            "help": "rules to judge the run by; exit code 3 if it fails",
-        },
+    baseline: str = setting(
+        "for --gate: a good run, or its summary.json", "", group="audit", identity=False, metavar="PATH"
     )
-    baseline: str = field(
-        default="",
-        metadata={
-            "group": "audit",
-            "identity": False,
-            "metavar": "PATH",
-            "help": "for --gate: a good run, or its summary.json",
-        },
-    )
-    quiet: bool = field(
-        default=False, metadata={"group": "messages", "identity": False, "help": "show no progress and no table"}
-    )
-    verbose: bool = field(
-        default=False,
-        metadata={
-            "group": "messages",
-            "identity": False,
-            "help": "show the logs of Beam and TensorFlow, and tracebacks",
-        },
+    quiet: bool = setting("show no progress and no table", False, group="messages", identity=False)
+    verbose: bool = setting(
+        "show the logs of Beam and TensorFlow, and tracebacks", False, group="messages", identity=False
     )
     beam_flags: tuple[str, ...] = field(default=(), metadata={"identity": False})
 

@@ -1,4 +1,4 @@
-"""Make flags of settings: a field of a settings dataclass whose metadata holds a help text is a flag.
+"""Make flags of settings: a dataclass field whose metadata holds a help text is a flag; `setting` makes one.
 
 The metadata of such a field:
     help: what the flag does.
@@ -7,7 +7,8 @@ The metadata of such a field:
     flag: the name of the flag, if it is not the field's.
     positive: True for a whole number of at least 1.
     identity: False for a setting that does not change a run's rows; a text is its name in run.json.
-    choices, metavar, type, nargs, action, default: go to `argparse` as they are.
+    flag_default: the flag's default, if it is not the field's.
+    choices, metavar, type, nargs, action: go to `argparse` as they are.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from typing import Any, NoReturn, TypeVar
 from pipeline.errors import UsageError
 
 Settings = TypeVar("Settings")
-_OWN_KEYS = {"help", "group", "flag", "positive", "identity"}
+_OWN_KEYS = {"help", "group", "flag", "flag_default", "positive", "identity"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -133,7 +134,7 @@ def _add(group: Any, flag: Flag) -> None:
     field, metadata = flag.field, dict(flag.field.metadata)
     kind, _ = _without_none(field.type)
     required = field.default is dataclasses.MISSING
-    default = None if required or flag.optional else field.default
+    default = metadata.get("flag_default", None if required or flag.optional else field.default)
     arguments = {
         "default": default if default != () else "",
         "required": required,
@@ -210,10 +211,4 @@ def _boolean(text: str) -> bool:
     return values[text.lower()]
 
 
-_PARSERS: dict[Any, Callable[[str], Any]] = {
-    str: str,
-    int: int,
-    float: float,
-    bool: _boolean,
-    tuple[str, ...]: names,
-}
+_PARSERS: dict[Any, Callable[[str], Any]] = {str: str, int: int, float: float, bool: _boolean, tuple[str, ...]: names}

@@ -203,7 +203,7 @@ class TestAudit:
         scored = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "metrics").iterdir()}
         rules.write_text(self.RULES.format(least=20))
         assert main(arguments) == OK
-        assert "is finished, and judged again" in capsys.readouterr().err
+        assert "is finished; judging it again" in capsys.readouterr().err
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "metrics").iterdir()} == scored
         assert main([*arguments, "--losses=mse"]) == USAGE
         assert "holds a finished run" in capsys.readouterr().err

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from transforms.columns import Column
+from transforms.settings import setting
 
 # Key of the metrics' schema metadata that holds the precision in which the networks computed.
 PRECISION_KEY = b"pairloss.precision"
@@ -24,29 +25,16 @@ class Fields:
         keep: scalar fields copied into the metrics.
     """
 
-    generated: str = field(
-        default="generated",
-        metadata={"flag": "generated_field", "metavar": "NAME", "help": "the encoded generated image"},
+    generated: str = setting("the encoded generated image", "generated", flag="generated_field", metavar="NAME")
+    target: str = setting("the encoded target image", "target", flag="target_field", metavar="NAME")
+    id: str | None = setting(
+        "by default id if there is such a field, else <file name>#<record number>",
+        None,
+        flag="id_field",
+        metavar="NAME",
     )
-    target: str = field(
-        default="target",
-        metadata={"flag": "target_field", "metavar": "NAME", "help": "the encoded target image"},
-    )
-    id: str | None = field(
-        default=None,
-        metadata={
-            "flag": "id_field",
-            "metavar": "NAME",
-            "help": "by default id if there is such a field, else <file name>#<record number>",
-        },
-    )
-    keep: tuple[str, ...] = field(
-        default=(),
-        metadata={
-            "flag": "keep_fields",
-            "metavar": "NAMES",
-            "help": "scalar fields to copy into the metrics, comma-separated",
-        },
+    keep: tuple[str, ...] = setting(
+        "scalar fields to copy into the metrics, comma-separated", (), flag="keep_fields", metavar="NAMES"
     )
 
 

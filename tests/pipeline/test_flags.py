@@ -13,25 +13,24 @@ from pipeline.flags import options_table
 from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
 from transforms.losses.plan import Plan
+from transforms.settings import setting
 
 NEEDED = ["--input=in.parquet", "--output=out"]
 
 
 @dataclass(frozen=True)
 class MoreImages(DecodePolicy):
-    background: str = field(
-        default="white", metadata={"choices": ("white", "black"), "help": "shows through transparent pixels"}
-    )
+    background: str = setting("shows through transparent pixels", "white", choices=("white", "black"))
 
 
 @dataclass(frozen=True)
 class MorePlan(Plan):
-    border: int = field(default=0, metadata={"help": "pixels to crop from every side"})
+    border: int = setting("pixels to crop from every side", 0)
 
 
 @dataclass(frozen=True)
 class MoreDescent(Descent):
-    momentum: float | None = field(default=None, metadata={"help": "of the steps"})
+    momentum: float | None = setting("of the steps", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +38,8 @@ class More(Config):
     policy: MoreImages = field(metadata={"group": "images", "identity": "images"})
     plan: MorePlan = field(metadata={"group": "losses"})
     descent: MoreDescent | None = field(default=None, metadata={"group": "optimizing the generated images"})
-    retries: int = field(default=3, metadata={"group": "work", "positive": True, "help": "of a chunk"})
-    webhook: str = field(default="", metadata={"group": "news", "identity": False, "help": "gets the verdict"})
+    retries: int = setting("of a chunk", 3, group="work", positive=True)
+    webhook: str = setting("gets the verdict", "", group="news", identity=False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,9 @@
 """How to descend and when to stop: plain values that travel to the workers, no TensorFlow."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from transforms.settings import setting
 
 METHODS = ("adam", "sgd", "lbfgs")
 
@@ -41,17 +43,15 @@ class Descent:
         ValueError: a value is out of its range.
     """
 
-    method: str = field(default="lbfgs", metadata={"choices": METHODS, "help": "the method of descent"})
-    learning_rate: float = field(default=0.01, metadata={"help": "in pixel units, where images are in [0, 1]"})
-    max_steps: int = field(default=50, metadata={"help": "stop after this many steps"})
-    target_loss: float | None = field(default=None, metadata={"help": "stop once the objective is as small as this"})
-    target_ratio: float | None = field(
-        default=None, metadata={"help": "stop once the objective is this part of its start"}
-    )
-    patience: int = field(default=10, metadata={"help": "stop after this many steps without progress"})
-    rtol: float = field(default=1e-3, metadata={"help": "progress is a relative fall of the objective above this"})
-    max_change: float | None = field(default=None, metadata={"help": "the most that a pixel may change, in [0, 1]"})
-    trace_every: int = field(default=0, metadata={"help": "keep the objective of every Nth step as the column trace"})
+    method: str = setting("the method of descent", "lbfgs", choices=METHODS)
+    learning_rate: float = setting("in pixel units, where images are in [0, 1]", 0.01)
+    max_steps: int = setting("stop after this many steps", 50)
+    target_loss: float | None = setting("stop once the objective is as small as this", None)
+    target_ratio: float | None = setting("stop once the objective is this part of its start", None)
+    patience: int = setting("stop after this many steps without progress", 10)
+    rtol: float = setting("progress is a relative fall of the objective above this", 1e-3)
+    max_change: float | None = setting("the most that a pixel may change, in [0, 1]", None)
+    trace_every: int = setting("keep the objective of every Nth step as the column trace", 0)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

@@ -4,13 +4,14 @@ Pillow decodes everything, because its pixels are the ones every peer sees.
 """
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from transforms.images.image_files import DecodeError, load_image, sniff
 from transforms.images.rgb import to_rgb
+from transforms.settings import setting
 
 __all__ = [
     "NOTES",
@@ -81,21 +82,14 @@ class DecodePolicy:
         ValueError: for a limit below 1 or an unknown policy.
     """
 
-    max_image_pixels: int = field(
-        default=2**23,
-        metadata={
-            "positive": True,
-            "help": "larger images fail; VGG takes about 1.5 kB of memory per pixel of a pair",
-        },
+    max_image_pixels: int = setting(
+        "larger images fail; VGG takes about 1.5 kB of memory per pixel of a pair", 2**23, positive=True
     )
-    max_image_bytes: int = field(default=64 * 2**20, metadata={"positive": True, "help": "larger encoded images fail"})
-    size_mismatch: str = field(
-        default="fail",
-        metadata={
-            "choices": SIZE_POLICIES,
-            "help": "a pair of two sizes: fail, resize the generated image to its target, or crop both to what they "
-            "share",
-        },
+    max_image_bytes: int = setting("larger encoded images fail", 64 * 2**20, positive=True)
+    size_mismatch: str = setting(
+        "a pair of two sizes: fail, resize the generated image to its target, or crop both to what they share",
+        "fail",
+        choices=SIZE_POLICIES,
     )
 
     def __post_init__(self) -> None:

@@ -1,13 +1,14 @@
 """What to compute for every pair, and with what: plain values that travel to the workers, no TensorFlow."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from transforms.columns import Column
 from transforms.losses.catalog import get_losses
 from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS, smallest_side
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective
+from transforms.settings import setting
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 NETWORKS = ("lpips", "keras")
@@ -38,33 +39,25 @@ class Plan:
 
     losses: tuple[str, ...]
     objective: Objective | None = None
-    pixel_gradient: bool = field(
-        default=False,
-        metadata={"help": "add pixel_grad_l2 and pixel_grad_linf: the objective's gradient at the generated pixels"},
+    pixel_gradient: bool = setting(
+        "add pixel_grad_l2 and pixel_grad_linf: the objective's gradient at the generated pixels", False
     )
-    precision: str = field(
-        default="float32",
-        metadata={
-            "choices": PRECISIONS,
-            "help": "of the network; bfloat16 differs by about 0.1 %%, float16 by 0.02 %%; auto: what the hardware is "
-            "fast in",
-        },
+    precision: str = setting(
+        "of the network; bfloat16 differs by about 0.1 %%, float16 by 0.02 %%; auto: what the hardware is fast in",
+        "float32",
+        choices=PRECISIONS,
     )
-    vgg: str = field(
-        default="lpips",
-        metadata={
-            "choices": NETWORKS,
-            "help": "whose VGG16 vgg_mse and style use: the one LPIPS was fitted to, or Keras' ImageNet one",
-        },
+    vgg: str = setting(
+        "whose VGG16 vgg_mse and style use: the one LPIPS was fitted to, or Keras' ImageNet one",
+        "lpips",
+        choices=NETWORKS,
     )
-    vgg_layers: tuple[str, ...] = field(
-        default=LPIPS_LAYERS,
-        metadata={
-            # A preset may choose others.
-            "default": "",
-            "metavar": "NAMES",
-            "help": f"layers that vgg_mse and style compare, instead of the preset's; from {', '.join(LAYERS)}",
-        },
+    vgg_layers: tuple[str, ...] = setting(
+        f"layers that vgg_mse and style compare, instead of the preset's; from {', '.join(LAYERS)}",
+        LPIPS_LAYERS,
+        metavar="NAMES",
+        # A preset may choose others.
+        flag_default="",
     )
     lpips_weights: WeightsFile | None = None
     keras_weights: WeightsFile | None = None
