@@ -1,7 +1,6 @@
 """Runs that are killed or run out of disk, and are started again."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from support import shards
+from support.child_setup import interruptible
 from support.pictures import encode, smooth
 
 from pipeline.run import OK, main
@@ -35,7 +35,7 @@ def parquet(tmp_path_factory) -> Path:
     return path
 
 
-def start(parquet: Path, output: Path, *flags: str, **settings: object) -> subprocess.Popen:
+def start(parquet: Path, output: Path, *flags: str, file_bytes: int | None = None) -> subprocess.Popen:
     command = [
         sys.executable,
         "-m",
@@ -45,7 +45,8 @@ def start(parquet: Path, output: Path, *flags: str, **settings: object) -> subpr
         f"--output={output}",
     ]
     command += [f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4", *flags]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **settings)
+    command = interruptible(command, file_bytes)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def finish(parquet: Path, output: Path, *flags: str) -> str:
@@ -100,8 +101,7 @@ def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path):
     output = tmp_path / "run"
     losses = "--losses=mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
     # Room for run.json, not for the metrics of so many losses.
-    limits = (2_500, 2_500)
-    run = start(parquet, output, losses, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+    run = start(parquet, output, losses, file_bytes=2_500)
     _, error = run.communicate()
     assert run.returncode == 1
     lines = error.splitlines()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.child_setup import interruptible
 
 import deploy.flink
 from deploy.flink.compare import NO_FLINK, main, same_table
@@ -61,11 +62,12 @@ class TestProcesses:
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     def test_processes_end_with_their_owner(self, number):
-        owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        command = interruptible([sys.executable, "-c", OWNER])
+        owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         member = int(owner.stdout.readline())
         assert runs(member)
         owner.send_signal(number)
-        owner.communicate()
+        owner.communicate(timeout=10)
         assert wait_until(lambda: not runs(member), 10)
 
     def test_process_gets_its_own_environment_and_directory(self, tmp_path):

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.child_setup import connected
+
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 _SECONDS = 30
-# The protocol's own: Chromium reads commands from one of these descriptors and answers on the other.
-_COMMANDS, _ANSWERS = 3, 4
 
 
 class Page:
@@ -129,19 +129,14 @@ def browser(profile: Path) -> Iterator[Page]:
     assert EXECUTABLE, "no Chromium on the PATH"
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
-    # Out of the way of the two numbers they will be copied to.
+    # Chromium reads commands from its descriptor 3 and answers on 4; these copies stay clear of both numbers.
     inherited = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (theirs_in, theirs_out)]
-
-    def connect() -> None:
-        os.dup2(inherited[0], _COMMANDS)
-        os.dup2(inherited[1], _ANSWERS)
 
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
     arguments += ["--no-first-run", "--disable-extensions", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
     process = subprocess.Popen(
-        [EXECUTABLE, *arguments, "about:blank"],
-        preexec_fn=connect,
-        pass_fds=(_COMMANDS, _ANSWERS),
+        connected([EXECUTABLE, *arguments, "about:blank"], *inherited),
+        pass_fds=inherited,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

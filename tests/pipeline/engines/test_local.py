@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 from support import shards
+from support.child_setup import interruptible
 from support.pictures import encode, smooth
 
 from pipeline.config import parse
@@ -86,12 +87,10 @@ class TestBadEnds:
     def run(parquet: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
         command = [sys.executable, "-m", "pipeline.run", f"--input={parquet}", f"--output={output}", "--losses=mae"]
         launcher = subprocess.Popen(
-            [*command, "--chunk_pairs=1", *PROCESSES],
+            interruptible([*command, "--chunk_pairs=1", *PROCESSES]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            # What runs the tests may ignore Ctrl-C, and would pass that on.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         try:
             yield launcher

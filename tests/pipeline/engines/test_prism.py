@@ -2,7 +2,6 @@
 
 import logging
 import os
-import resource
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import shards
+from support.child_setup import interruptible
 from support.pictures import encode, smooth
 from support.required import missing
 
@@ -67,14 +67,8 @@ def test_full_disk_is_told_in_one_line_and_resumed(prism, parquet, tmp_path):
     losses = "--losses=mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
     command = [sys.executable, "-m", "pipeline.run", f"--input={parquet}", f"--output={tmp_path / 'run'}", losses]
     # Room for run.json, not for the metrics of so many losses.
-    limits = (2_500, 2_500)
-    broken = subprocess.run(
-        [*command, "--quiet", prism],
-        check=False,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
-    )
+    limited = interruptible([*command, "--quiet", prism], file_bytes=2_500)
+    broken = subprocess.run(limited, check=False, stderr=subprocess.PIPE, text=True)
     assert broken.returncode == CRASH
     # Beside these, the worker and its threads print tracebacks of Beam's, which nobody can keep them from.
     lines = broken.stderr.splitlines()
