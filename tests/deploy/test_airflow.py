@@ -120,7 +120,7 @@ def run(directory: Path, nights: dict[str, Any]) -> dict[str, Any]:
     }
     scenarios, results = directory / "scenarios.json", directory / "results.json"
     scenarios.write_text(json.dumps(list(nights.values())))
-    worker = Path(__file__).with_name("airflow_worker.py")
+    worker = REPOSITORY / "tests" / "support" / "airflow_worker.py"
     command = [str(airflow_python()), str(worker), str(scenarios), str(results)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stderr[-5000:]
