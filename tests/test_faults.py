@@ -91,7 +91,8 @@ def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path):
     output = tmp_path / "run"
     losses = "--losses=mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
     # Room for run.json, not for the metrics of so many losses.
-    run = start(*arguments(parquet, output, losses), file_bytes=2_500)
+    # Quiet, for on a busy machine there would be progress before the error.
+    run = start(*arguments(parquet, output, losses, "--quiet"), file_bytes=2_500)
     _, error = run.communicate()
     assert run.returncode == 1
     lines = error.splitlines()

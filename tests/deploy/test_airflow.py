@@ -20,6 +20,9 @@ from support.webhooks import SECRET, refused_webhook, webhook
 from pipeline.config import parse
 from pipeline.engines.engine import beam_options
 
+# Airflow's environment is 300 MB, and its nights are a minute.
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 SCHEDULE = REPOSITORY / "deploy" / "schedule"
 FLAGS = (

@@ -104,6 +104,7 @@ class TestVersions:
         assert f"--uid={defaults['RUN_AS']} " in " ".join(FINAL.values("RUN"))
 
 
+@pytest.mark.slow
 class TestImage:
     @pytest.fixture(scope="class")
     def image(self, tmp_path_factory) -> Build:

@@ -18,9 +18,9 @@ from pipeline.run import OK, main
 
 pytestmark = pytest.mark.flink
 
-PAIRS, CHUNK_PAIRS = 160, 4
+PAIRS, CHUNK_PAIRS = 96, 4
 SCORE = ("--losses=lpips_vgg,sobel_l1", f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4")
-OPTIMIZE = ("--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=5", "--chunk_pairs=40")
+OPTIMIZE = ("--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=5", "--chunk_pairs=24")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,11 @@ def scored(pairs, lpips_weights, tmp_path_factory) -> pa.Table:
     return score_directly(tmp_path_factory.mktemp("direct") / "run", pairs, *SCORE)
 
 
-@pytest.mark.parametrize("uber_jar", [False, True], ids=["job_server", "uber_jar"])
+# The launcher talks to Flink through Beam's job server or, with the uber jar, directly.
+WAYS = [pytest.param(False, id="job_server"), pytest.param(True, id="uber_jar", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("uber_jar", WAYS)
 def test_scores_the_same_bits(cluster, pairs, scored, tmp_path, uber_jar):
     output = tmp_path / "run"
     flink_jobs.finish(flink_jobs.start(cluster, output, pairs, *SCORE, uber_jar=uber_jar), output)
@@ -85,7 +89,7 @@ def kill_worker(cluster: SessionCluster) -> None:
         os.kill(worker.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kill", [kill_task_manager, kill_worker])
+@pytest.mark.parametrize("kill", [kill_worker, pytest.param(kill_task_manager, marks=pytest.mark.slow)])
 def test_lost_process_costs_no_finished_chunk(cluster, pairs, scored, tmp_path, kill):
     output = tmp_path / "run"
     launcher = flink_jobs.start(cluster, output, pairs, *SCORE)
@@ -100,7 +104,8 @@ def test_lost_process_costs_no_finished_chunk(cluster, pairs, scored, tmp_path, 
     assert counts["chunks_found_done"] + counts["chunks_written"] == PAIRS // CHUNK_PAIRS
 
 
-@pytest.mark.parametrize("uber_jar", [False, True], ids=["job_server", "uber_jar"])
+@pytest.mark.slow
+@pytest.mark.parametrize("uber_jar", WAYS)
 def test_lost_launcher_is_resumed_while_its_job_goes_on(cluster, pairs, scored, tmp_path, uber_jar):
     output = tmp_path / "run"
     launcher = flink_jobs.start(cluster, output, pairs, *SCORE, uber_jar=uber_jar)

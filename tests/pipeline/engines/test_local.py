@@ -53,16 +53,23 @@ def score(parquet: Path, output: Path, *flags: str) -> list[pa.Table]:
 
 class TestSameRows:
     SCORE = ("--losses=lpips_vgg,ssim,sobel_l1",)
-    OPTIMIZE = ("--losses=mae", "--objective=mae + fd_l1", "--optimize", "--max_steps=3")
+    OPTIMIZE = (*SCORE, "--objective=mae + fd_l1", "--optimize", "--max_steps=3")
+
+    @pytest.fixture(
+        scope="class", params=[SCORE, pytest.param(OPTIMIZE, marks=pytest.mark.slow)], ids=["score", "optimize"]
+    )
+    def flags(self, request) -> tuple[str, ...]:
+        return request.param
 
     @pytest.fixture(scope="class")
-    def one(self, parquet, lpips_weights, tmp_path_factory) -> list[pa.Table]:
-        return score(parquet, tmp_path_factory.mktemp("one") / "run", "--quiet", *self.SCORE)
+    def one(self, flags, parquet, lpips_weights, tmp_path_factory) -> list[pa.Table]:
+        return score(parquet, tmp_path_factory.mktemp("one") / "run", "--quiet", *flags)
 
-    def test_processes(self, one, parquet, tmp_path, capfd, monkeypatch):
+    def test_processes(self, flags, one, parquet, tmp_path, capfd, monkeypatch):
         monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.1)
-        assert score(parquet, tmp_path / "run", *self.SCORE, *PROCESSES) == one
-        assert one[0].num_rows == 24
+        assert score(parquet, tmp_path / "run", *flags, *PROCESSES) == one
+        assert [table.num_rows for table in one] == [24] * len(one)
+        assert len(one) == 1 + ("--optimize" in flags)
         lines = capfd.readouterr().err.splitlines()
         assert lines[0] == "listing the pairs"
         assert "0 of 24 pairs" in lines
@@ -70,13 +77,8 @@ class TestSameRows:
         assert done == sorted(done)
         assert done[-1] > 0
 
-    def test_threads(self, one, parquet, tmp_path):
-        assert score(parquet, tmp_path / "run", "--quiet", *self.SCORE, *THREADS) == one
-
-    def test_optimizing(self, parquet, tmp_path):
-        one = score(parquet, tmp_path / "one", "--quiet", *self.OPTIMIZE)
-        assert score(parquet, tmp_path / "two", "--quiet", *self.OPTIMIZE, *PROCESSES) == one
-        assert [table.num_rows for table in one] == [24, 24]
+    def test_threads(self, flags, one, parquet, tmp_path):
+        assert score(parquet, tmp_path / "run", "--quiet", *flags, *THREADS) == one
 
 
 class TestBadEnds:

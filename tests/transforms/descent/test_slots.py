@@ -73,24 +73,24 @@ class TestSaved:
     @pytest.mark.parametrize("method", METHODS)
     def test_is_never_worse_than_the_start_and_mostly_much_better(self, perceptual, lpips_weights, method):
         evaluator = Evaluator(plan_of(DEFAULT_OBJECTIVE, lpips_weights))
-        for size in ((16, 16), (17, 29)):
-            starts = [pair(kind, size) for kind in (*KINDS, "identical")]
-            results = optimize(starts, perceptual, method=method, max_steps=18)
-            assert results.keys() == {start.key for start in starts}
-            for result in results.values():
-                assert result.objective_of_saved <= result.objective_initial, result.key
-                assert result.objective_final <= result.objective_initial, result.key
-                assert (result.image.dtype, result.image.shape) == (np.uint8, (*size, 3))
-            targets = np.stack([start.target for start in starts])
-            for images, name in (
-                ([start.generated for start in starts], "objective_initial"),
-                ([results[start.key].image for start in starts], "objective_of_saved"),
-            ):
-                scored = evaluator(np.stack(images), targets)["objective"]
-                expected = [getattr(results[start.key], name) for start in starts]
-                np.testing.assert_allclose(scored, expected, rtol=1e-4, atol=1e-9)
-            for kind in ("noisy", "very noisy", "black"):
-                assert results[kind].objective_of_saved < 0.3 * results[kind].objective_initial, kind
+        size = (17, 29)
+        starts = [pair(kind, size) for kind in (*KINDS, "identical")]
+        results = optimize(starts, perceptual, method=method, max_steps=18)
+        assert results.keys() == {start.key for start in starts}
+        for result in results.values():
+            assert result.objective_of_saved <= result.objective_initial, result.key
+            assert result.objective_final <= result.objective_initial, result.key
+            assert (result.image.dtype, result.image.shape) == (np.uint8, (*size, 3))
+        targets = np.stack([start.target for start in starts])
+        for images, name in (
+            ([start.generated for start in starts], "objective_initial"),
+            ([results[start.key].image for start in starts], "objective_of_saved"),
+        ):
+            scored = evaluator(np.stack(images), targets)["objective"]
+            expected = [getattr(results[start.key], name) for start in starts]
+            np.testing.assert_allclose(scored, expected, rtol=1e-4, atol=1e-9)
+        for kind in ("noisy", "very noisy", "black"):
+            assert results[kind].objective_of_saved < 0.3 * results[kind].objective_initial, kind
 
     def test_is_the_start_where_rounding_undoes_all(self, quick):
         # A level off at one pixel, and a first step of far less: rounded, it is the start again.

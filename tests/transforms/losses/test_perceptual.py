@@ -33,6 +33,7 @@ class Networks:
         self.tensors = tensors
         self.heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
         self.vgg = Vgg16(tensors, LPIPS_PREPROCESSING)
+        self._reference_features = {}
 
     def loss(self, name, generated, target):
         """[B] of float32 tensors [B, H, W, 3]."""
@@ -41,9 +42,16 @@ class Networks:
 
     def reference(self, name, generated, target):
         """One number, of float64 arrays [H, W, 3]."""
-        inputs = map(reference.lpips_input, (generated, target))
-        features = (reference.vgg16_features(x, self.tensors) for x in inputs)
+        features = map(self._features_in_float64, (generated, target))
         return getattr(reference, name)(*features, self.heads if name == "lpips_vgg" else LPIPS_LAYERS)
+
+    def _features_in_float64(self, image):
+        # They take most of the time, and most images serve several losses and pairs.
+        key = image.shape, image.tobytes()
+        if key not in self._reference_features:
+            features = reference.vgg16_features(reference.lpips_input(image), self.tensors)
+            self._reference_features[key] = features
+        return self._reference_features[key]
 
     def gradient(self, name, generated, target):
         """Value [B] and gradient [B, H, W, 3] to the generated images, of float32 arrays [B, H, W, 3]."""
