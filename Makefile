@@ -1,21 +1,32 @@
-# Two commands: `make demo` scores real pictures, `make test` runs every test. Both set up what they need.
+# `make demo` scores real pictures, `make test` runs the tests, `make check` the quick ones. All set up what they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pairloss
 BEAM := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
+PRISM := $(CACHE)/prism-$(BEAM)/prism
 
-.PHONY: demo test flink prism lint bench clean
+.PHONY: demo test test-slow check flink prism prism-binary lint bench clean
 
 demo: $(VENV)/.samples
 	$(BIN)/python -m pipeline.samples --output=$(DEMO)/pairs
 	$(BIN)/python -m pipeline.run --runner=DirectRunner --input='$(DEMO)/pairs/*.parquet' --output=$(DEMO)/run \
 	  --keep_fields=photo,degradation --overwrite
 
+# Under 8 minutes on two cores.
 test: $(VENV)/.test
 	$(BIN)/python -m pipeline.weights
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slow'
+
+# The rest, which .ci/run runs as well. It installs Airflow beside the tests' environment, another 300 MB.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pipeline.weights
+	$(BIN)/python -m pytest -m slow
+
+# For every commit, under a minute on two cores.
+check: lint
+	$(BIN)/python -m pytest -m 'not (slow or heavy or flink or browser)'
 
 # The demo's pairs on a real Flink cluster, which is up only for that, and held against the run without Flink.
 flink: $(VENV)/.samples
@@ -24,10 +35,13 @@ flink: $(VENV)/.samples
 	  --keep_fields=photo,degradation --chunk_pairs=8
 
 # Beam's local engine in Go, built from its source, and held against the one in Python.
-prism: $(VENV)/.test $(CACHE)/prism-$(BEAM)/prism
+prism: $(VENV)/.test $(PRISM)
 	$(BIN)/python -m pytest tests/pipeline/engines/test_prism.py
 
-$(CACHE)/prism-$(BEAM)/prism:
+# `make test` runs Prism's tests where its binary is.
+prism-binary: $(PRISM)
+
+$(PRISM):
 	@command -v go >/dev/null || { echo "error: building Prism needs Go, which is not installed" >&2; exit 1; }
 	GOBIN=$(@D) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM)
 

@@ -20,6 +20,8 @@ from transforms.reading.read_chunks import read_series
 from transforms.schema import Fields
 from transforms.scoring.score import load_evaluator, score_chunk
 
+pytestmark = pytest.mark.heavy
+
 SIZES = [(40, 56), (64, 64), (33, 70)]
 EMBEDDED = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
 

@@ -17,6 +17,8 @@ from support.pictures import encode, smooth
 
 from pipeline.run import OK, main
 
+pytestmark = pytest.mark.heavy
+
 PAIRS, CHUNK_PAIRS = 96, 4
 
 

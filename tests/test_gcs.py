@@ -21,6 +21,8 @@ from pipeline.run import CRASH, OK, USAGE, main
 from transforms.storage import run_files
 from transforms.storage.run_files import list_files
 
+pytestmark = pytest.mark.heavy
+
 PAIRS, CHUNK_PAIRS = 10, 4
 OPTIONS = ("--losses=mae", "--keep_fields=label", f"--chunk_pairs={CHUNK_PAIRS}", "--quiet")
 RULES = "rules:\n  - {rule: pairs, min: 1}\n  - {rule: drift, column: mae, distance: ks, max: 0.5}\n"

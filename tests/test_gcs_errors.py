@@ -19,6 +19,8 @@ from pipeline.run import OK, USAGE, main
 from transforms.storage.errors import READ_ERRORS
 from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
 
+pytestmark = pytest.mark.heavy
+
 BUCKET = "gs://pairs"
 
 

@@ -22,6 +22,8 @@ from google.cloud.storage import Client
 from support import gcs_server
 from support.audit_runs import pair
 
+pytestmark = pytest.mark.heavy
+
 REPOSITORY = Path(__file__).parents[2]
 DATAFLOW = REPOSITORY / "deploy" / "dataflow"
 SECRET = "s3cr3t-in-the-environment"

@@ -41,6 +41,7 @@ def start(environment: dict[str, str], *flags: str, **settings: object) -> subpr
     return subprocess.run(command, env={**environment, **settings}, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 class TestNights:
     """Four starts on real pictures, in order; each test looks at one of them."""
 

@@ -101,6 +101,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
     return first, second
 
 
+@pytest.mark.heavy
 class TestVerb:
     def test_table(self, runs, capsys):
         assert main(["compare", *map(str, runs)]) == 0

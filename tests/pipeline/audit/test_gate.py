@@ -15,6 +15,8 @@ from pipeline.audit.__main__ import main
 from pipeline.audit.gate import FAILED, PASSED
 from pipeline.run import main as run_pipeline
 
+pytestmark = pytest.mark.heavy
+
 USAGE = 2
 
 PAIRS = 100

@@ -16,6 +16,8 @@ from support.audit_runs import Elements, pair
 from pipeline.audit.__main__ import main
 from pipeline.audit.pages.render import encode, literal, number, percent
 
+pytestmark = pytest.mark.heavy
+
 CORRUPT = {"id": "broken <b>", "generated": b"no image", "target": b"", "camera": "camera 1"}
 HOSTILE = [
     "<script>alert(1)</script>",

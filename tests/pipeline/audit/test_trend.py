@@ -11,6 +11,8 @@ from support.audit_runs import Elements, pair
 from pipeline.audit.__main__ import main
 from pipeline.audit.runs.timeline import SCHEMA
 
+pytestmark = pytest.mark.heavy
+
 NIGHT = 86_400
 FAILING = {"id": "x", "generated": b"", "target": b"", "camera": ""}
 

@@ -24,6 +24,8 @@ from pipeline.errors import UsageError
 from pipeline.run import CRASH, OK, main
 from transforms.worker import threads
 
+pytestmark = pytest.mark.heavy
+
 SIZES = [(40, 56), (64, 64), (33, 70)]
 PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 THREADS = ("--direct_running_mode=multi_threading", "--direct_num_workers=2")

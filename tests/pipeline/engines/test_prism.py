@@ -18,6 +18,8 @@ from support.required import missing
 from pipeline.run import CRASH, OK, main
 from pipeline.weights import cached_weights
 
+pytestmark = pytest.mark.heavy
+
 SIZES = [(40, 56), (64, 64), (33, 70)]
 
 

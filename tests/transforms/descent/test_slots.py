@@ -16,6 +16,8 @@ from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.plan import EvaluationError, Plan
 
+pytestmark = pytest.mark.heavy
+
 SIZE = 24, 32
 
 

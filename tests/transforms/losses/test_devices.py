@@ -77,6 +77,7 @@ def test_this_process_has_a_device():
         assert device.on_gpu == (device.memory_bytes > 0)
 
 
+@pytest.mark.heavy
 def test_every_device_holds_the_networks_once(lpips_weights):
     """Two logical devices of TensorFlow stand for two GPUs; they can only be made before anything else is."""
     program = textwrap.dedent(

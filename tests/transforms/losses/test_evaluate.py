@@ -20,6 +20,8 @@ from transforms.losses.networks.weights_file import WeightsError, WeightsFile, l
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
 
+pytestmark = pytest.mark.heavy
+
 ALL = tuple(LOSSES)
 # The smallest size, not square, at which all are defined and halvings meet odd sides.
 SIZE = 176, 164

@@ -12,6 +12,8 @@ from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.plan import Plan
 
+pytestmark = pytest.mark.heavy
+
 OBJECTIVE = "0.5 + 2*lpips_vgg + 0.1*fd_l1 - 0.2*ssim + 0.01*vgg_mse"
 
 

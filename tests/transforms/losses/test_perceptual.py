@@ -20,6 +20,8 @@ from transforms.losses.networks.layers import LPIPS_LAYERS
 from transforms.losses.networks.vgg16 import LPIPS_PREPROCESSING, Vgg16
 from transforms.losses.networks.weights_file import load_lpips
 
+pytestmark = pytest.mark.heavy
+
 LOSSES = ["lpips_vgg", "vgg_mse", "style"]
 SIZES = [(16, 16), (17, 23), (33, 20)]
 REFERENCE = Path(__file__).parents[2] / "data" / "lpips_reference.json"

@@ -16,6 +16,8 @@ from transforms.scoring.batch import Batching
 from transforms.scoring.optimize import Optimizer, load_optimizer, optimize_chunk
 from transforms.scoring.score import score_chunk
 
+pytestmark = pytest.mark.heavy
+
 PLAN = Plan(("mae", "ssim", "psnr"), parse_objective("mae + fd_l1"))
 DESCENT = Descent(max_steps=12)
 

@@ -38,6 +38,7 @@ def test_without_affinity(monkeypatch):
     assert threads.available_cpus() == 6
 
 
+@pytest.mark.heavy
 def test_tensorflow_gets_as_many(monkeypatch):
     monkeypatch.setenv(threads.VARIABLE, "3")
     code = """

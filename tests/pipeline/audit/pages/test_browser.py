@@ -9,10 +9,11 @@ import pytest
 from support import audit_runs, browser
 from support.audit_runs import pair
 from support.browser import Page
+from support.required import missing
 
 from pipeline.audit.__main__ import main
 
-pytestmark = pytest.mark.skipif(browser.EXECUTABLE is None, reason="no Chromium on the PATH: apt-get install chromium")
+pytestmark = pytest.mark.browser
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 RULES = "rules: [{rule: pair_limit, column: mae, max: 0.2, allowed: 0.01, least_pairs: 1}]"
@@ -43,6 +44,8 @@ def pages(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory) -> Iterator[Page]:
+    if browser.EXECUTABLE is None:
+        missing("browser", "there is no Chromium on the PATH")
     with browser.browser(tmp_path_factory.mktemp("profile")) as page:
         yield page
 
