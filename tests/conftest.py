@@ -1,16 +1,16 @@
-"""What every test file shares: the real weights, and a quiet TensorFlow."""
+"""Fixtures that several test files share: the published weights, and a Google Cloud Storage server."""
 
 import os
 
 import pytest
 
-# Before anything imports TensorFlow.
+# TensorFlow reads this when it is imported, and prints warnings to standard error without it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @pytest.fixture(scope="session")
 def lpips_weights():
-    """The published weights; fetched by the first run on a machine, from the cache afterwards."""
+    """The published weights, which the first run on a machine downloads into the cache."""
     from pipeline.weights import ensure_weights
     from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile
 
@@ -19,7 +19,7 @@ def lpips_weights():
 
 @pytest.fixture(scope="module")
 def gcs(tmp_path_factory):
-    """A Google Cloud Storage server without buckets, which this process uses while the module's tests run."""
+    """A Google Cloud Storage server without buckets; this process uses it while the module's tests run."""
     from support.gcs_server import serve_this_process
 
     with serve_this_process(tmp_path_factory.mktemp("gcs")) as server:

@@ -1,4 +1,4 @@
-"""An environment with Airflow, beside that of the tests, whose libraries it need not agree with."""
+"""A separate environment for Airflow, whose requirements conflict with those of the tests."""
 
 import subprocess
 import sys
@@ -16,13 +16,13 @@ _CONSTRAINTS = Path(__file__).parents[1] / "data" / "airflow_constraints.txt"
 
 @cache
 def airflow_python() -> Path:
-    """Its Python. The environment is made at first use; skips the test where it cannot be made.
+    """The environment's Python; skips the test if the environment cannot be made.
 
-    It is 300 MB, and takes a minute to make. A second use completes one that an earlier one left unfinished.
+    The first use makes the environment: 300 MB, about a minute. A later use completes an unfinished one.
     """
     directory = cached_weights().parent / "envs" / "airflow"
     python = directory / "bin" / "python"
-    # Installs nothing, and asks no index, where the pinned versions are there already.
+    # If the pinned versions are there already, pip installs nothing and asks no index.
     install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"--constraint={_CONSTRAINTS}"]
     for command in ([sys.executable, "-m", "venv", directory], [python, *install, f"apache-airflow=={VERSION}"]):
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

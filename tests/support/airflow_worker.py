@@ -1,8 +1,8 @@
 """Runs nights of deploy/schedule/airflow_dag.py in Airflow's environment: `python airflow_worker.py SCENARIOS RESULTS`.
 
-SCENARIOS is JSON: a list of {"date": ..., "environment": {...}}. RESULTS becomes JSON: what Airflow knows of the DAG,
-and for each scenario the state of the run and the state and tries of each task. Airflow runs the tasks itself, with
-its own rules for states and retries, in this process and on a database of its own.
+SCENARIOS is a JSON file: a list of {"date": ..., "environment": {...}}. RESULTS is the JSON file to write: Airflow's
+description of the DAG, and for each scenario the state of the run and the state and number of tries of each task.
+Airflow runs the tasks in this process, by its own rules for states and retries, on a database of its own.
 """
 
 import json
@@ -19,20 +19,20 @@ DAG = "pairloss_audit"
 
 
 def main(scenarios: Path, results: Path) -> None:
-    """Run the scenarios, one after the other."""
+    """Run the scenarios one after the other."""
     initdb()
     told = {"nights": [night(**scenario) for scenario in json.loads(scenarios.read_text())], "dag": describe()}
     results.write_text(json.dumps(told))
 
 
 def load() -> BundleDagBag:
-    """What Airflow's DAG processor finds, with the settings of the environment as it is now."""
+    """Load the DAGs as Airflow's DAG processor does, with the current environment variables."""
     folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     return BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
 
 
 def describe() -> dict[str, Any]:
-    """The DAG as Airflow sees it, and what an environment without settings gets to read."""
+    """Describe the DAG as Airflow sees it, and its import errors when the settings are missing."""
     bag = load()
     dag = bag.dags[DAG]
     tasks = {task.task_id: {"retries": task.retries, "next": sorted(task.downstream_task_ids)} for task in dag.tasks}
@@ -43,11 +43,11 @@ def describe() -> dict[str, Any]:
 
 
 def night(date: str, environment: dict[str, str]) -> dict[str, Any]:
-    """One run of the DAG for a logical date."""
+    """Run the DAG for a logical date."""
     os.environ.update(environment)
     dag = load().dags[DAG]
     for task in dag.tasks:
-        # Retries are waited for.
+        # dag.test() would sleep until the retry is due.
         task.retry_delay = timedelta(0)
     run = dag.test(logical_date=datetime.fromisoformat(date).replace(tzinfo=UTC))
     tasks = {task.task_id: [task.state, task.try_number] for task in run.get_task_instances()}

@@ -1,4 +1,4 @@
-"""A CPU that is treated as a GPU is, so that the GPU's form of the computations runs where there is none."""
+"""A CPU that the package takes for a GPU, so that tests run the code for GPUs on a machine without one."""
 
 from transforms.losses.devices import Device
 

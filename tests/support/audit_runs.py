@@ -1,4 +1,4 @@
-"""Small real runs for the tests of what audits them."""
+"""Small real runs, for tests of the audit."""
 
 import json
 import re
@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 40, 56
 
 
 def pair(number: int, strength: float = 0.1, id: str = "") -> dict[str, Any]:
-    """A pair whose generated image is its target with so much noise mixed in; 0: it is identical."""
+    """A pair whose generated image is the target blended with noise; at strength 0 they are identical."""
     target = smooth(HEIGHT, WIDTH, shift=number)
     mixed = (1 - strength) * target + strength * noise(number, HEIGHT, WIDTH)
     return {
@@ -34,14 +34,14 @@ def pair(number: int, strength: float = 0.1, id: str = "") -> dict[str, Any]:
 def score(
     directory: Path, pairs: Iterable[Mapping[str, Any]], name: str = "run", *flags: str, suffix: str = ".parquet"
 ) -> Path:
-    """Write the pairs to `<name>.parquet`, or as TFRecord, and score them; the directory of the run."""
+    """Write the pairs to `<name>.parquet`, or as TFRecord, and score them; return the run's directory."""
     source, output = directory / f"{name}{suffix}", directory / name
     rows = [dict(pair) for pair in pairs]
     if suffix == ".parquet":
         shards.write_parquet(source, pa.Table.from_pylist(rows))
     else:
         shards.write_tfrecord(source, rows)
-    # As a pattern: what is a wildcard in one stands for itself as well.
+    # --input is a pattern, so a wildcard character in the path becomes `?`, which matches it.
     pattern = re.sub(r"[\[\]*?]", "?", str(source))
     arguments = [f"--input={pattern}", f"--output={output}", f"--losses={LOSSES}", "--keep_fields=camera", "--quiet"]
     assert main([*arguments, *flags]) in (0, 3)
@@ -49,7 +49,7 @@ def score(
 
 
 def copy_run(run: Path, to: Path, **changes: Any) -> Path:
-    """The same run under another path, with other entries in its run.json."""
+    """Copy the run to another path, with some entries of its run.json replaced."""
     shutil.copytree(run, to)
     record = json.loads((to / "run.json").read_text())
     (to / "run.json").write_text(json.dumps(record | changes))
@@ -57,7 +57,7 @@ def copy_run(run: Path, to: Path, **changes: Any) -> Path:
 
 
 class Elements(HTMLParser):
-    """The elements of a page as a browser would see them, and the text in them."""
+    """The elements of an HTML page and its visible text."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -77,9 +77,9 @@ class Elements(HTMLParser):
         self.text += "" if self._silent else data
 
     def attributes(self, name: str) -> list[str]:
-        """The values of an attribute, wherever it stands."""
+        """All values of an attribute on the page."""
         return [attributes[name] or "" for _, attributes in self.found if name in attributes]
 
     def of(self, tag: str) -> list[dict[str, str | None]]:
-        """The attributes of all elements of a kind."""
+        """The attributes of every element with this tag."""
         return [attributes for found, attributes in self.found if found == tag]

@@ -1,4 +1,4 @@
-"""Run directories and summaries made in code, for tests of the audit."""
+"""Summaries and run directories made in code, for tests of the audit."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ IDENTITY = {"losses": ["mae"], "lpips_weights": "abc", "images": {"size_mismatch
 def summarized(
     columns: Mapping[str, Values], failed: int = 0, kept: Sequence[str | None] | None = None, start: int = 0
 ) -> Summary:
-    """The summary of these values, sliced by `kept` where it is given."""
+    """The summary of these values, sliced by `kept` if it is given."""
     failures = [pair_failure(f"f{n}", f"in#f{n}", "decode", "corrupt", "") for n in range(failed)]
     array = None if kept is None else pa.array(kept, pa.string())
     chunk = chunk_of(table(dict(columns), start, kept=array), failures)
@@ -27,12 +27,12 @@ def summarized(
 
 
 def run_of(summary: Summary, path: str = "run", **identity: object) -> RunSummary:
-    """The summary as if it had been read."""
+    """The summary as the audit reads it from a run directory."""
     return RunSummary(path, {**IDENTITY, **identity}, summary)
 
 
 def write_run(directory: Path, summary: Summary, **identity: object) -> Path:
-    """A run directory as the pipeline leaves it, but for its metrics."""
+    """Write a run directory as the pipeline leaves it, but without its metrics."""
     record = RunRecord(fingerprint="f", identity={**IDENTITY, **identity})
     finish_run(summary, RunFiles(str(directory)), record)
     return directory

@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests, driven over a pipe by the DevTools protocol: no driver, no port, no package."""
+"""A headless Chromium, driven through a pipe by the DevTools protocol: needs no driver, port or package."""
 
 import base64
 import fcntl
@@ -21,7 +21,7 @@ _SECONDS = 30
 
 
 class Page:
-    """One page. `errors` and `requests` gather what went wrong and what it asked for."""
+    """One page. `errors` collects its errors and console output, `requests` the URLs it requested."""
 
     def __init__(self, commands: int, answers: int):
         self._commands, self._answers = commands, answers
@@ -41,7 +41,7 @@ class Page:
         self._loaded = False
         self.errors.clear()
         self.requests.clear()
-        # By way of an empty page: a new fragment alone would not load the file again.
+        # An empty page comes in between, because a new fragment alone would not reload the file.
         self.call("Page.navigate", url="about:blank")
         self._await_load()
         self.requests.clear()
@@ -49,7 +49,7 @@ class Page:
         self._await_load()
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression; a promise is awaited."""
+        """Evaluate a JavaScript expression, wait for its promise if it is one, and return the value."""
         answer = self.call(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True
         )
@@ -66,8 +66,8 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def look(self, scheme: str = "light", width: int = 1280, height: int = 900, media: str = "screen") -> None:
-        """Set the theme, the size of the window in pixels, and whether it is a screen or paper."""
-        # Without motion, or a page that was just opened at an anchor would still be on its way there.
+        """Set the theme, the window's size in pixels, and whether the page is on a screen or printed."""
+        # Reduced motion: otherwise a page opened at an anchor is still scrolling there when the test looks.
         wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
         features = [{"name": name, "value": value} for name, value in wanted.items()]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
@@ -76,7 +76,7 @@ class Page:
         )
 
     def screenshot(self, path: Path) -> None:
-        """Keep a picture of the whole page, as PNG."""
+        """Save a picture of the whole page as PNG."""
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
 
@@ -125,7 +125,7 @@ class Page:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Page]:
-    """A page in a Chromium of its own, which keeps what it has to in the directory `profile`."""
+    """Open a page in a new Chromium whose profile is in the directory `profile`."""
     assert EXECUTABLE, "no Chromium on the PATH"
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
@@ -148,7 +148,7 @@ def browser(profile: Path) -> Iterator[Page]:
     finally:
         os.close(ours_out)
         os.close(ours_in)
-        # Chromium ends when its pipe does.
+        # Chromium exits when its pipe is closed.
         try:
             process.wait(_SECONDS)
         except subprocess.TimeoutExpired:

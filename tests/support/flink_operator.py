@@ -1,4 +1,4 @@
-"""The schema of a FlinkDeployment, from the Flink Kubernetes operator's own jar."""
+"""The schema of a FlinkDeployment, read from the jar of the Flink Kubernetes operator."""
 
 import hashlib
 import shutil
@@ -22,19 +22,19 @@ _DEFINITION = "META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml"
 
 
 def flink_deployment_schema() -> dict[str, Any]:
-    """JSON schema that knows no other fields than the operator; skips the test where the jar cannot be had."""
+    """JSON schema that allows only the operator's fields; skips the test if the jar cannot be fetched."""
     with zipfile.ZipFile(_jar()) as jar:
         definition = yaml.load(jar.read(_DEFINITION), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     (version,) = definition["spec"]["versions"]
     schema = version["schema"]["openAPIV3Schema"]
-    # Those of every object, which such definitions leave out.
+    # Every Kubernetes object has these fields, so resource definitions leave them out.
     schema["properties"] |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {}}
     _forbid_others(schema)
     return schema
 
 
 def _forbid_others(schema: Any) -> None:
-    """What is not among the properties Kubernetes drops in silence: make it an error."""
+    """Make unknown properties an error; Kubernetes would drop them silently."""
     if isinstance(schema, dict):
         if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
             schema.setdefault("additionalProperties", False)
@@ -43,7 +43,7 @@ def _forbid_others(schema: Any) -> None:
 
 
 def _jar() -> Path:
-    """The jar in the cache, fetched by Maven where it is not there yet."""
+    """The jar in the cache; Maven fetches it at first use."""
     path = cached_weights().parent / "flink" / f"operator-api-{VERSION}.jar"
     if not path.is_file():
         maven = shutil.which("mvn")

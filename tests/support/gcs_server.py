@@ -1,4 +1,4 @@
-"""A Google Cloud Storage server on a free loopback port, with faults on demand, and what its clients need to use it."""
+"""A Google Cloud Storage server on a free loopback port, which can be told to fail, and the settings of its clients."""
 
 import json
 import logging
@@ -38,13 +38,14 @@ MESSAGES = {
 
 @dataclass
 class Fault:
-    """Requests that the server answers with an error instead of doing them.
+    """Requests that the server refuses with an error.
 
     Attributes:
         request: pattern of the method and the unquoted path with its query, such as `POST .*name=run/metrics`.
-        status: of the answer.
-        times: how many requests; 0: all.
-        skip: how many to let pass before.
+        status: HTTP status of the refusal.
+        times: number of requests to refuse; 0 refuses all.
+        skip: number of requests to let pass first.
+        seen: number of matching requests so far.
     """
 
     request: str
@@ -65,10 +66,10 @@ class GcsServer:
     """The running server.
 
     Attributes:
-        url: of its root.
+        url: its root.
         key: file of a throw-away service account, whose tokens the server itself issues.
-        anonymous: whether it serves those without credentials.
-        faults: what to refuse.
+        anonymous: whether it serves requests without credentials.
+        faults: requests to refuse.
         requests: methods and unquoted paths of all requests since the start.
     """
 
@@ -81,42 +82,42 @@ class GcsServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables of a program that may use the server, with the key of the account."""
+        """Environment variables of a program that uses the server with the account's key."""
         return {**self.without_credentials, "GOOGLE_APPLICATION_CREDENTIALS": str(self.key)}
 
     @property
     def on_google(self) -> dict[str, str]:
-        """Those of a program on a machine of Google's, which has its credentials from the metadata server."""
+        """Environment variables of a program on a Google machine, which gets credentials from the metadata server."""
         address = self.url.removeprefix("http://")
         changed = {"GCE_METADATA_HOST": address, "GCE_METADATA_IP": address, "NO_GCE_CHECK": "false"}
         return self.without_credentials | changed
 
     @property
     def without_credentials(self) -> dict[str, str]:
-        """Those of a program on a machine that has none, whatever this one has."""
+        """Environment variables of a program without credentials, even if this machine has some."""
         return {
             "STORAGE_EMULATOR_HOST": self.url,
             "GOOGLE_APPLICATION_CREDENTIALS": "",
             "CLOUDSDK_CONFIG": str(self.key.parent),
             "NO_GCE_CHECK": "true",
-            # gcsfs would look up by gRPC, which the server does not speak, what kind of bucket it has.
+            # Without this, gcsfs asks for the kind of the bucket by gRPC, which the server does not speak.
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-            # google-auth asks Google by HTTPS where the account may be used; nothing may leave this machine.
+            # google-auth asks Google by HTTPS where the account is valid. This proxy keeps requests on this machine.
             "HTTPS_PROXY": self.url,
         }
 
     def create_bucket(self, name: str) -> str:
-        """Make a bucket; its `gs://` path."""
+        """Make a bucket and return its `gs://` path."""
         assert create_bucket(name, self.storage)
         return f"gs://{name}"
 
     def directory(self, bucket: str, test: str) -> str:
-        """The `gs://` path of a directory for the test of that name."""
+        """The `gs://` path of a directory named after a test."""
         return f"gs://{bucket}/{re.sub(r'[^A-Za-z0-9]+', '-', test)}"
 
     @contextmanager
     def refusing(self, *faults: Fault) -> Iterator[None]:
-        """Within the context the server has these faults."""
+        """The server has these faults inside the `with` block."""
         self.faults.extend(faults)
         try:
             yield
@@ -125,7 +126,7 @@ class GcsServer:
                 self.faults.remove(fault)
 
     def answer(self, request: str, headers: Mapping[str, str]) -> int:
-        """Status of the error to answer with; 0: none."""
+        """The HTTP status of the error to answer with, or 0 for no error."""
         self.requests.append(request)
         if "authorization" not in headers and not self.anonymous:
             return 401
@@ -152,7 +153,7 @@ class _Handler(RequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 (the names of http.server)
 
     def _reply(self, status: int, value: Mapping[str, Any]) -> None:
-        # What is not read, the client cannot finish sending.
+        # The client must be able to send its whole request before it reads the answer.
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         content = json.dumps(value).encode()
         self.send_response(status)
@@ -165,14 +166,14 @@ class _Handler(RequestHandler):
 
 class _Server(HTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that was killed in the middle is what some tests are about.
+        # Some tests kill a client in the middle of a request.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 @contextmanager
 def serve(directory: Path) -> Iterator[GcsServer]:
-    """A server with its objects in memory; its key file lies in the directory."""
+    """Run a server that keeps its objects in memory and its key file in the directory."""
     gcs = GcsServer(Storage(use_memory_fs=True))
     httpd = _Server(("127.0.0.1", 0), partial(_Handler, gcs))
     gcs.url = f"http://127.0.0.1:{httpd.server_port}"
@@ -184,30 +185,30 @@ def serve(directory: Path) -> Iterator[GcsServer]:
 
 @contextmanager
 def serve_this_process(directory: Path) -> Iterator[GcsServer]:
-    """A server that this process has access to."""
+    """Run a server and give this process access to it."""
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     with serve(directory) as gcs, pytest.MonkeyPatch.context() as patch:
         for name, value in gcs.environment.items():
             patch.setenv(name, value)
-        # Beam keeps what it has once found, be it nothing.
+        # Beam looks for credentials once and remembers the result, even if it found none.
         patch.setattr(auth._Credentials, "_credentials_init", False)
         yield gcs
 
 
 def put(path: str, content: bytes) -> None:
-    """Make an object."""
+    """Write an object."""
     with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         file.write(content)
 
 
 def get(path: str) -> bytes:
-    """The content of an object."""
+    """Read an object."""
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         return file.read()
 
 
 def names(directory: str) -> list[str]:
-    """The paths of all objects below a directory, relative to it."""
+    """The paths of all objects below a directory, relative to the directory."""
     return sorted(path.removeprefix(f"{directory}/") for path in list_files(directory, deep=True))
 
 

@@ -1,8 +1,8 @@
-"""Carry out deploy/Dockerfile without Docker: `python tests/support/image_build.py DIRECTORY`.
+"""Build deploy/Dockerfile without Docker: `python tests/support/image_build.py DIRECTORY`.
 
-RUN, COPY, ENV and ARG of the stages that start from the Python image, in directories: each stage has a root of its own,
-and one virtual environment stands for the Python image and its /usr/local. Absolute paths are led into the root. What
-comes from other images, Beam's boot and the template launcher, cannot be had here and is left out; no user is made.
+Executes RUN, COPY, ENV and ARG of the stages that start from the Python image. Each stage is a directory, absolute
+paths are redirected into it, and one virtual environment stands for the Python image and its /usr/local. Files from
+other images (Beam's boot, the template launcher) are left out, and no user is created.
 """
 
 import os
@@ -34,19 +34,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its name, what it starts from, its instructions after FROM."""
+    """A stage: its name, the image or stage it starts from, and its instructions after FROM."""
 
     name: str
     base: str
     steps: tuple[Step, ...]
 
     def values(self, instruction: str) -> list[str]:
-        """What stands after the instruction, wherever it occurs."""
+        """The arguments of every occurrence of the instruction."""
         return [step.value for step in self.steps if step.instruction == instruction]
 
 
 def stages(dockerfile: str) -> list[Stage]:
-    """The stages of a Dockerfile; the last is called `final` where it has no name."""
+    """The stages of a Dockerfile; a last stage without a name is called `final`."""
     found: list[Stage] = []
     for entry in DockerfileParser(fileobj=BytesIO(dockerfile.encode())).structure:
         if entry["instruction"] == "COMMENT":
@@ -62,19 +62,19 @@ def stages(dockerfile: str) -> list[Stage]:
 
 
 class Build:
-    """The image in a directory.
+    """The image, built in a directory.
 
     Attributes:
         python_image: the virtual environment that stands for the Python image.
-        root: where the absolute paths of the last stage are.
+        root: the directory that stands for `/` in the last stage.
     """
 
     def __init__(self, directory: Path, borrowed: Path | None = None):
         """Build it.
 
         Args:
-            directory: an empty one.
-            borrowed: a directory of installed packages, which are not installed again.
+            directory: an empty directory.
+            borrowed: a site-packages directory whose packages are used instead of being installed again.
         """
         self.python_image = directory / "python"
         self.root = directory / "final"
@@ -83,7 +83,7 @@ class Build:
         if borrowed:
             (site,) = self.python_image.glob("lib/python*/site-packages")
             (site / "borrowed.pth").write_text(f"{borrowed}\n")
-        # Nobody wants new users on this machine.
+        # The build must not create users on this machine.
         (self.python_image / "bin" / "useradd").symlink_to("/bin/true")
         states: dict[str, _State] = {}
         for stage in stages(DOCKERFILE.read_text()):
@@ -95,12 +95,12 @@ class Build:
         self._settings = states["final"].settings
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The variables of a process in the image: those of ENV, and PATH."""
+        """The environment variables of a process in the image: ENV and PATH."""
         settings = {name: self.locate(value) for name, value in self._settings.items()}
         return {"PATH": self._path, **settings, **more}
 
     def locate(self, text: str) -> str:
-        """The text with the absolute paths of the final image as they are here."""
+        """The text with absolute paths of the final image redirected to this machine."""
         return self._locate(text, self.root)
 
     @property
@@ -156,7 +156,7 @@ class Build:
 
 @dataclass(frozen=True)
 class _State:
-    """What a stage hands on besides its files: the variables of ENV, and the working directory."""
+    """The variables of ENV and the working directory, which a stage hands on with its files."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
     work: str = "/tmp"

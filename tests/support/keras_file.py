@@ -1,4 +1,4 @@
-"""VGG16's weights in the layout of the file Keras publishes, vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5."""
+"""Writes VGG16's weights like the file that Keras publishes, vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ CONVOLUTIONS = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
 
 
 def write_keras_file(path: Path, tensors: dict[str, np.ndarray]) -> Path:
-    """Write tensors named and arranged as `load_lpips` gives them; kernels for RGB become Caffe's, for BGR."""
+    """Write tensors that are named and arranged as by `load_lpips`; the first kernel turns from RGB to Caffe's BGR."""
     layers = ["input_1"]
     for block, convolutions in CONVOLUTIONS.items():
         layers += [f"block{block}_conv{number}" for number in range(1, convolutions + 1)] + [f"block{block}_pool"]

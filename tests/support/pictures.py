@@ -1,4 +1,4 @@
-"""Small pictures for the tests, as arrays and encoded."""
+"""Small pictures, as arrays and encoded."""
 
 from io import BytesIO
 
@@ -12,14 +12,14 @@ def noise(seed: int, height: int, width: int, dtype: type = np.uint8) -> np.ndar
 
 
 def smooth(height: int, width: int, shift: int = 0) -> np.ndarray:
-    """A coloured gradient [H, W, 3] with some texture, uint8: no two of its rows or columns are the same."""
+    """A textured colour gradient, uint8 [H, W, 3], in which no two rows and no two columns are equal."""
     y, x = np.mgrid[:height, :width]
     channels = [(3 * x + y + shift) % 256, (x + 2 * y) % 256, (x * y // 7 + 5 * shift) % 256]
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
 def encode(pixels: np.ndarray, format: str = "PNG", **options: object) -> bytes:
-    """The picture as a file's bytes."""
+    """The picture as the bytes of an image file."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format, **options)
     return buffer.getvalue()

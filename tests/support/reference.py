@@ -1,6 +1,6 @@
-"""The losses once more, as the papers write them: float64, one pair, NumPy and SciPy. For tests to compare with.
+"""Independent definitions of the losses, as the papers write them: float64, one pair, NumPy and SciPy.
 
-Images are [H, W, 3] in [0, 1]. Nothing here is shared with the package, and nothing is arranged for speed.
+Images are [H, W, 3] in [0, 1]. This module shares no code with the package and is not written for speed.
 """
 
 import numpy as np
@@ -83,12 +83,12 @@ def ms_ssim(generated, target):
 
 
 def lpips_input(image):
-    """What LPIPS feeds its network: its own scaling of [-1, 1]."""
+    """The input of LPIPS' network: [-1, 1], scaled by constants of its own."""
     return (2 * image - 1 - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450])
 
 
 def keras_input(image):
-    """What Keras' VGG16 was trained on: [0, 255] minus ImageNet's mean. Channels stay RGB."""
+    """The input of Keras' VGG16: [0, 255] minus ImageNet's mean. The channels stay RGB."""
     return 255 * image - np.array([123.68, 116.779, 103.939])
 
 
@@ -111,7 +111,7 @@ def vgg16_features(x, tensors):
 
 
 def lpips_vgg(generated, target, heads):
-    """Of the features of two images; `heads` holds the weights [C] of every layer to compare."""
+    """LPIPS from the features of two images; `heads` holds the weights [C] of every compared layer."""
     total = 0.0
     for layer, weights in heads.items():
         unit = [f[layer] / (np.linalg.norm(f[layer], axis=2, keepdims=True) + 1e-10) for f in (generated, target)]

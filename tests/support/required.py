@@ -1,4 +1,4 @@
-"""Tests that need what not every machine has: skipped aloud, or failed where `PAIRLOSS_REQUIRE` names it."""
+"""Skips tests that need a tool this machine lacks, and fails them if `PAIRLOSS_REQUIRE` names the tool."""
 
 import os
 from typing import NoReturn
@@ -7,7 +7,7 @@ import pytest
 
 
 def missing(name: str, reason: str) -> NoReturn:
-    """Skip the test; fail it if the comma-separated `PAIRLOSS_REQUIRE` holds the name."""
+    """Skip the test, or fail it if the comma-separated `PAIRLOSS_REQUIRE` contains the name."""
     if name in os.environ.get("PAIRLOSS_REQUIRE", "").split(","):
         pytest.fail(f"PAIRLOSS_REQUIRE holds {name}, but {reason}", pytrace=False)
     pytest.skip(f"{name}: {reason}")

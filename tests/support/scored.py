@@ -1,4 +1,4 @@
-"""Scored chunks made in code, for tests of summaries and of what is built on them."""
+"""Scored chunks made in code, for tests of summaries and of everything that reads summaries."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def table(
     sizes: Sequence[tuple[int, int]] = ((5, 4),),
     notes: Sequence[Sequence[str]] = (("note",),),
 ) -> pa.Table:
-    """Metrics with these columns; sources count from `start`, sizes (W, H) and notes take turns."""
+    """Metrics with these columns; sources are numbered from `start`, sizes (W, H) and notes repeat in turn."""
     count = len(next(iter(columns.values())))
     keep = [] if kept is None else [pa.field("kept", kept.type)]
     rows = {
@@ -54,14 +54,19 @@ def table(
 def chunk_of(
     metrics: pa.Table, failures: Sequence[Failure] = (), pairs: int | None = None, name: str = "in"
 ) -> ScoredChunk:
-    """The metrics and failures as a chunk of so many pairs, by default of all of them."""
+    """The metrics and failures as a chunk of `pairs` pairs, by default as many as there are rows."""
     listed = len(metrics) + len(failures) if pairs is None else pairs
     return ScoredChunk(Chunk(name, f"{name}.parquet", "parquet", 0, listed), metrics, tuple(failures))
 
 
 def summary_of(*chunks: ScoredChunk, columns: tuple[str, ...] = ("mae",), slice_by: str = "") -> Summary:
+<<<<<<< HEAD
     """The summary of these chunks, as an engine would make it in one bundle."""
     combine = SummarizeChunks(columns_named(*columns), slice_by)
+=======
+    """The summary of these chunks, as an engine makes it in one bundle."""
+    combine = SummarizeChunks(columns, slice_by)
+>>>>>>> d5d50a7 (Write the helpers of the tests in plain English)
     accumulator = combine.create_accumulator()
     for chunk in chunks:
         accumulator = combine.add_input(accumulator, chunk)

@@ -1,4 +1,4 @@
-"""Serve in a thread while a block runs."""
+"""Runs an HTTP server in a thread."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from http.server import HTTPServer
 
 @contextmanager
 def serving(server: HTTPServer) -> Iterator[None]:
-    """Answer requests inside the block; at its end the server is closed."""
+    """Serve inside the `with` block, and close the server at its end."""
     thread = threading.Thread(target=server.serve_forever)
     with server:
         thread.start()

@@ -1,4 +1,4 @@
-"""Small input files for the tests: Parquet and TFRecord, and TFRecord frames to damage."""
+"""Small input files, Parquet and TFRecord, and single TFRecord frames that tests damage."""
 
 import gzip
 import struct
@@ -15,7 +15,7 @@ from transforms.reading.tfrecord_container import masked_crc
 
 
 def example(features: Mapping[str, Any]) -> bytes:
-    """A serialised Example; a list gives several values, None a feature without a value."""
+    """A serialized Example; a list gives a feature several values, None gives it no value."""
     message = Example()
     for name, value in features.items():
         feature = message.features.feature[name]
@@ -33,7 +33,7 @@ def example(features: Mapping[str, Any]) -> bytes:
 
 
 def frame(data: bytes) -> bytes:
-    """A TFRecord record around the data."""
+    """The data framed as a TFRecord record."""
     length = struct.pack("<Q", len(data))
     return length + struct.pack("<I", masked_crc(length)) + data + struct.pack("<I", masked_crc(data))
 
@@ -45,7 +45,7 @@ def write(path: Path, content: bytes) -> InputFile:
 
 
 def write_tfrecord(path: Path, rows: Sequence[Mapping[str, Any]]) -> InputFile:
-    """A TFRecord of Examples, gzipped where the name says so."""
+    """Write a TFRecord file of Examples, gzipped if the name ends in .gz."""
     content = b"".join(frame(example(row)) for row in rows)
     return write(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
@@ -62,7 +62,7 @@ def input_file(path: Path) -> InputFile:
 
 
 def rows(count: int) -> list[dict[str, Any]]:
-    """Pairs whose "images" are their numbers, of different lengths."""
+    """Pairs with short texts of various lengths in place of images."""
     return [
         {
             "id": f"pair-{i}",

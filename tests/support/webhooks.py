@@ -1,4 +1,4 @@
-"""Webhooks on this machine: one that answers, one that is silent, one that is not there."""
+"""Webhooks on this machine: one answers, one stays silent, one refuses connections."""
 
 import json
 import socket
@@ -15,8 +15,8 @@ class Receiver:
     """A webhook on this machine.
 
     Attributes:
-        url: its address, with a secret in it.
-        received: the JSON posted to it.
+        url: its address, which contains a secret.
+        received: the JSON documents posted to it.
     """
 
     def __init__(self, port: int):
@@ -46,14 +46,14 @@ def webhook(status: int = 200) -> Iterator[Receiver]:
 
 @contextmanager
 def silent_webhook() -> Iterator[Receiver]:
-    """Accepts connections and never answers."""
+    """A webhook that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield Receiver(server.getsockname()[1])
 
 
 @contextmanager
 def refused_webhook() -> Iterator[Receiver]:
-    """A port that is taken, so that nobody else gets it, and at which nobody listens."""
+    """A webhook whose port is reserved, so that nobody else gets it, but does not listen."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield Receiver(bound.getsockname()[1])

@@ -121,7 +121,7 @@ def test_lost_launcher_is_resumed_while_its_job_goes_on(cluster, pairs, scored, 
     assert wait_until(lambda: len(flink_jobs.chunks(output)) > len(finished) or resumed.poll() is not None, 240)
     os.kill(worker.pid, signal.SIGCONT)
     flink_jobs.finish(resumed, output)
-    assert f"{len(finished)} chunks are done" in flink_jobs.told(output).read_text()
+    assert f"{len(finished)} chunks are done" in flink_jobs.log_of(output).read_text()
     assert flink_jobs.counted(cluster)["chunks_found_done"] >= len(finished)
 
     flink_jobs.wait_for_silence(cluster)
