@@ -24,6 +24,8 @@ from pipeline.samples import (
     write_tfrecord,
 )
 
+pytestmark = pytest.mark.heavy
+
 FORMATS = {"jpeg": "JPEG", "webp": "WEBP"}
 
 

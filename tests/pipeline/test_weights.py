@@ -171,6 +171,7 @@ class TestLpipsFile:
             check_vgg16(trunk, heads=True)
 
 
+@pytest.mark.heavy
 class TestKerasFile:
     def test_tensors_come_back_with_rgb_kernels(self, keras_file, tensors):
         loaded = load_keras(keras_file.read_bytes())
@@ -355,6 +356,7 @@ def archive(tmp_path, monkeypatch, tensors):
     return pinned_archive(tmp_path / "archive.tar", tensors, monkeypatch)
 
 
+@pytest.mark.heavy
 class TestCommand:
     def test_the_cache_directory(self, monkeypatch, tmp_path):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

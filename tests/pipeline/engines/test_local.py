@@ -18,7 +18,7 @@ from support.child_setup import interruptible
 from support.pictures import encode, smooth
 
 from pipeline.config import parse
-from pipeline.console import progress
+from pipeline.console import counts, progress
 from pipeline.engines.engine import beam_options, check_engine
 from pipeline.errors import UsageError
 from pipeline.run import CRASH, OK, main
@@ -68,7 +68,10 @@ class TestSameRows:
         return score(parquet, tmp_path_factory.mktemp("one") / "run", "--quiet", *flags)
 
     def test_processes(self, flags, one, parquet, tmp_path, capfd, monkeypatch):
-        monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.1)
+        monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.02)
+        # Often enough to see a chunk before the run is over, also on a busy machine.
+        monkeypatch.setattr(counts, "_LEAST_PAUSE_SECONDS", 0.02)
+        monkeypatch.setattr(counts, "_PAUSES_PER_LOOK", 1)
         assert score(parquet, tmp_path / "run", *flags, *PROCESSES) == one
         assert [table.num_rows for table in one] == [24] * len(one)
         assert len(one) == 1 + ("--optimize" in flags)

@@ -8,6 +8,8 @@ import tensorflow as tf
 from transforms.descent.lbfgs import Lbfgs
 from transforms.descent.methods import Adam, Box, Evaluation, Sgd
 
+pytestmark = pytest.mark.heavy
+
 SHAPE = 3, 4, 5, 3
 EVERYWHERE = Box(tf.constant(-1e9), tf.constant(1e9))
 

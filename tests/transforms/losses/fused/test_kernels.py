@@ -9,6 +9,8 @@ from support.pictures import noise, smooth
 from transforms.losses.catalog import LOSSES, loss_function
 from transforms.losses.fused import KERNELS
 
+pytestmark = pytest.mark.heavy
+
 SIZES = [(2, 2), (3, 3), (11, 11), (11, 40), (12, 13), (33, 20), (64, 65)]
 
 
