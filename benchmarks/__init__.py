@@ -1,1 +1,1 @@
-"""What measures PairLoss' speed, memory and accuracy against its peers; no part of the installed package."""
+"""Measures PairLoss' speed, memory and accuracy, also against its peers; not part of the installed package."""

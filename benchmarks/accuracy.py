@@ -1,7 +1,7 @@
-"""How exact the losses are: `python -m benchmarks.accuracy`.
+"""Measures how exact the losses are: `python -m benchmarks.accuracy`.
 
-LPIPS against the values that the original PyTorch implementation gave (benchmarks/lpips_reference.py), and bfloat16 and
-float16 against float32 on the sample photographs.
+Compares LPIPS with the values of the original PyTorch implementation (benchmarks/lpips_reference.py), and bfloat16 and
+float16 with float32 on the sample photographs.
 """
 
 import json
@@ -23,7 +23,7 @@ from transforms.losses.plan import Plan
 
 NETWORK_LOSSES = ("lpips_vgg", "vgg_mse", "style")
 
-# Below this LPIPS, a pair is so nearly identical that a relative error says nothing.
+# Below this LPIPS the two images are so nearly identical that a relative error means nothing.
 NEARLY_IDENTICAL = 1e-3
 
 
@@ -74,7 +74,7 @@ def _evaluator(precision: str, losses: Sequence[str]) -> Evaluator:
 
 
 def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's: Pearson's correlation of the ranks."""
+    """Spearman's rank correlation, which is Pearson's correlation of the ranks."""
     return float(np.corrcoef(x.argsort().argsort(), y.argsort().argsort())[0, 1])
 
 

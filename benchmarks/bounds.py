@@ -1,4 +1,4 @@
-"""What bounds a run on this machine: the network alone, and decoding alone. Shared by the benchmarks."""
+"""Upper bounds for a run on this machine: the speed of the network alone and of decoding alone."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ Batches = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 def sample_pairs(sizes: Sizes, count: int) -> Iterator[SamplePair]:
-    """Pairs of the sizes in turn; a few distinct ones, over and over, for making them takes longer than scoring."""
+    """Pairs of the sizes in turn; a few distinct pairs repeat, because making one takes longer than scoring it."""
     each = DISTINCT_PAIRS // len(sizes)
     made = [list(pairs_of_size(height, width, each)) for height, width in sizes]
     distinct = list(chain.from_iterable(zip(*made, strict=True)))
@@ -39,7 +39,7 @@ def sample_pairs(sizes: Sizes, count: int) -> Iterator[SamplePair]:
 
 
 def sample_batches(sizes: Sizes, count: int, batching: Batching) -> Batches:
-    """Decoded sample pairs in batches, in memory: (generated, target), uint8 [B, H, W, 3] each."""
+    """Batches of decoded sample pairs: (generated, target), each uint8 [B, H, W, 3]."""
     decoded = (_decode((pair.generated, pair.target)) for pair in sample_pairs(sizes, count))
     groups = batch_by_shape(decoded, batching)
     return [(np.stack([p.generated for p in group]), np.stack([p.target for p in group])) for group in groups]
@@ -55,21 +55,21 @@ def network_speed(batches: Batches, precision: str, device: Device, seconds: flo
         @tf.function(input_signature=signature)
         def network(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
             images = tf.cast(tf.concat([generated, target], 0), tf.float32) / 255
-            # One number a pair, so that what is waited for is the end, and not the way of its features to the CPU.
+            # One number a pair: the caller waits for the computation, not for a copy of the features to the CPU.
             return tf.reduce_max(vgg.features(images, LPIPS_LAYERS)["relu5_3"], axis=(1, 2, 3))
 
         return _speed(batches, lambda *images: network(*images).numpy(), seconds)
 
 
 def losses_speed(batches: Batches, precision: str, device: Device, seconds: float) -> float:
-    """Pairs per second of an evaluator with the losses of --preset=default."""
+    """Pairs per second of an evaluator that computes the losses of --preset=default."""
     weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
     plan = Plan(PRESETS["default"].losses, precision=precision, lpips_weights=weights)
     return _speed(batches, Evaluator(plan, Networks(plan, device)), seconds)
 
 
 def decoding_speed(sizes: Sizes, seconds: float) -> float:
-    """Pairs per second of decoding alone, on every core."""
+    """Pairs per second of decoding alone, on all cores."""
     encoded = [(pair.generated, pair.target) for pair in sample_pairs(sizes, DISTINCT_PAIRS)]
     with ThreadPoolExecutor(thread_count()) as executor:
         return _rounds_per_second(lambda: list(executor.map(_decode, encoded)), seconds) * DISTINCT_PAIRS
@@ -84,7 +84,7 @@ def _speed(batches: Batches, function: Callable[[np.ndarray, np.ndarray], object
 
 
 def _rounds_per_second(work: Callable[[], object], seconds: float) -> float:
-    """Over about so many seconds, after two rounds that are not counted: the first traces, the second is timed."""
+    """Measure for about `seconds`, after a round that traces the graphs and one that tells how many rounds fit."""
     work()
     once = _seconds(work, 1)
     rounds = max(1, round(seconds / once))

@@ -1,8 +1,8 @@
-"""How close the pipeline comes to its bounds: `python -m benchmarks.end_to_end`.
+"""Measures how close the pipeline comes to its upper bounds: `python -m benchmarks.end_to_end`.
 
-The bound of scoring is the network alone: VGG16 up to relu5_3 on batches that are in memory already. The bound of
-`--preset=edges`, which needs no network, is decoding alone. Everything is measured in one run on the same pairs, so
-that the ratios hold although machines differ.
+The bound of scoring is the network alone: VGG16 up to relu5_3 on batches in memory. The bound of `--preset=edges`,
+which needs no network, is decoding alone. One process measures everything on the same pairs, so the ratios carry over
+to other machines.
 """
 
 import argparse
@@ -36,12 +36,12 @@ MIXED = ((256, 256), (192, 320), (320, 240), (128, 128), (300, 200))
 def main() -> int:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.end_to_end", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=12, help="of each measurement, about (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=12, help="length of each measurement (default: %(default)s)")
     seconds = parser.parse_args().seconds
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        # First, while this process has no threads and no memory of its own to speak of.
+        # This comes first, while this process has few threads and little memory.
         processes = _processes(directory)
         network = 0.0
         scoring = Table("pairs", "precision", "network", "+ losses", "pipeline", "losses/network", "pipeline/network")
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def scoring_speeds(sizes: Sizes, precision: str, seconds: float, directory: Path) -> tuple[float, float, float]:
-    """Pairs per second of the network alone, with the losses, and of the pipeline, with --preset=default."""
+    """Pairs per second with --preset=default: of the network, of the network with the losses, of the pipeline."""
     device = find_devices()[0]
     batches = sample_batches(sizes, DISTINCT_PAIRS, batching_for(device.memory_bytes))
     network = network_speed(batches, precision, device, seconds)
@@ -75,7 +75,7 @@ def scoring_speeds(sizes: Sizes, precision: str, seconds: float, directory: Path
 
 
 def pipeline_speed(sizes: Sizes, pairs: int, directory: Path, *flags: str) -> float:
-    """Pairs per second of a whole run in this process, whose networks an earlier, small run has loaded."""
+    """Pairs per second of a whole run in this process, after a small run that loads the networks."""
     seconds = 0.0
     for count in (DISTINCT_PAIRS, pairs):
         path = directory / "pairs.parquet"
@@ -88,14 +88,14 @@ def pipeline_speed(sizes: Sizes, pairs: int, directory: Path, *flags: str) -> fl
 
 
 def _processes(directory: Path) -> dict[int, tuple[float, float]]:
-    """Wall seconds and peak MiB by number of pairs, each of a process of its own."""
+    """Wall seconds and peak MiB by number of pairs, each measured in a process of its own."""
     used = {}
     for pairs in (64, 640):
         path = directory / f"{pairs}.parquet"
         write_parquet(path, sample_pairs(SQUARE, pairs))
         run = ["-m", "pipeline.run", "--runner=FnApiRunner", f"--input={path}", f"--output={directory / str(pairs)}"]
         command = [sys.executable, *run, "--precision=auto", "--quiet"]
-        # A process counts the memory of the one that started it as its own, so a small one starts it.
+        # A process inherits the peak memory of its parent, so its parent is a small process.
         measured = subprocess.run([sys.executable, "-c", _MEASURE, *command], check=True, stdout=subprocess.PIPE)
         seconds, kib = map(float, measured.stdout.split())
         used[pairs] = seconds, kib / 1024

@@ -1,8 +1,8 @@
-"""How fast Flink scores, beside this machine without it, and what its worker holds: `python -m benchmarks.flink`.
+"""Compares Flink with DirectRunner on this machine, and measures its worker's memory: `python -m benchmarks.flink`.
 
-Both engines get the same pairs and the same cores, in turns; of each the best round counts, for what else a machine
-does only ever slows one down. The speed is that between the first finished chunks and the last one, so that how long an
-engine takes to start is counted by itself.
+Both engines score the same pairs on the same cores, in turns. The best round of each counts, because other work on the
+machine can only slow a round down. Speed is measured from the first finished chunks to the last one; the time an engine
+takes to start is reported separately.
 """
 
 import argparse
@@ -31,9 +31,11 @@ _SAMPLE_SECONDS = 0.25
 def main() -> int:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flink", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=192, help="of 256x256, for the speed (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="of both engines (default: %(default)s)")
-    parser.add_argument("--tiny_pairs", type=int, default=100_000, help="for the memory (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=192, help="pairs of 256x256 to time (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each engine (default: %(default)s)")
+    parser.add_argument(
+        "--tiny_pairs", type=int, default=100_000, help="pairs of 32x32 to watch the memory with (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as name, SessionCluster(SLOTS) as cluster:
@@ -80,12 +82,12 @@ def _memory(cluster: SessionCluster, pairs: int, directory: Path) -> Table:
 
 @dataclass(frozen=True)
 class _Scored:
-    """What a run did.
+    """The measurements of a run.
 
     Attributes:
-        chunks: how many it wrote.
-        first: seconds until it had finished the first.
-        speed: pairs per second from then on.
+        chunks: number of chunks written.
+        first: seconds until the first chunk was finished.
+        speed: pairs per second after that.
     """
 
     chunks: int
@@ -99,7 +101,7 @@ def _score(
     output: Path,
     watch: Callable[[int], object] = lambda chunks: None,
 ) -> _Scored:
-    """Run to the end; `watch` is told now and then how many chunks are finished."""
+    """Run to the end, and regularly call `watch` with the number of finished chunks."""
     began = time.time()
     run = start([sys.executable, "-m", "pipeline.run", "--quiet", f"--output={output}", *flags])
     while run.poll() is None:
@@ -110,7 +112,7 @@ def _score(
     written = (output / "metrics").iterdir()
     finished = sorted((path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in written)
     first, last = finished[SLOTS - 1][0], finished[-1][0]
-    # Each slot has one chunk behind it then, and is at the beginning of the next.
+    # At that time each slot has finished one chunk and begins the next.
     later = sum(pairs for _, pairs in finished[SLOTS:])
     return _Scored(len(finished), finished[0][0] - began, later / (last - first))
 

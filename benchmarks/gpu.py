@@ -1,8 +1,8 @@
-"""What a GPU worker does and what bounds it: `python -m benchmarks.gpu`. It runs on a CPU too, to show that it runs.
+"""Measures a GPU worker and its upper bounds: `python -m benchmarks.gpu`. It also runs on a CPU, to try it out.
 
-Prints, by precision, the network alone, with the losses, and the whole pipeline, beside decoding, which becomes the
-bound where a GPU is fast and its cores are few; then, by number of pairs in a batch, the network's speed and the GPU
-memory it took; then the steps of a descent, which XLA compiles there.
+Prints the speeds of the network, of the network with the losses, and of the pipeline by precision, and that of
+decoding, which is the bound if the GPU is fast and the CPU cores are few. Then the network's speed and GPU memory by
+batch size, and the speed of a descent, which XLA compiles on a GPU.
 """
 
 import argparse
@@ -38,7 +38,7 @@ FIXED_PRECISIONS = tuple(precision for precision in PRECISIONS if precision != "
 def main() -> int:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10, help="of each measurement, about (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10, help="length of each measurement (default: %(default)s)")
     seconds = parser.parse_args().seconds
     console = Console(width=110)
     devices = find_devices()

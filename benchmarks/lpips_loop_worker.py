@@ -1,7 +1,7 @@
-"""Descend LPIPS as the example of the package `lpips` does; prints JSON. Runs in the environment with PyTorch.
+"""Minimizes LPIPS like the example of the package `lpips`; prints JSON. Runs in the environment with PyTorch.
 
-One image at a time, Adam on the image in [-1, 1] with a learning rate of 0.001 and the usual moments, clamped after
-each step: what its users start from.
+The loop that users of `lpips` start from: one image at a time, in [-1, 1], Adam with a learning rate of 0.001 and the
+usual moments, clamped after each step.
 """
 
 import json
@@ -18,14 +18,14 @@ LEARNING_RATE = 1e-3
 
 
 def descend(network: torch.nn.Module, generated: np.ndarray, target: np.ndarray, steps: int, ratio: float) -> Any:
-    """Steps and seconds until the loss is below `ratio` of its start, or `steps` were made.
+    """Descend until the loss is below `ratio` of its first value, or for `steps` steps; return counts and seconds.
 
     Args:
         network: LPIPS.
         generated: uint8 [H, W, 3].
-        target: the same.
-        steps: most steps.
-        ratio: of the loss's start; 0: make all steps.
+        target: uint8 [H, W, 3].
+        steps: the most steps to make.
+        ratio: the fraction of the first loss to reach; 0 makes all steps.
     """
     image, reference = (torch.from_numpy(i.copy()).permute(2, 0, 1)[None] / 127.5 - 1 for i in (generated, target))
     image.requires_grad_(True)
@@ -45,7 +45,7 @@ def descend(network: torch.nn.Module, generated: np.ndarray, target: np.ndarray,
 
 
 def main() -> int:
-    """Descend on the pairs of an .npz file: `generated` and `target` [B, H, W, 3]."""
+    """Descend on the pairs of an .npz file, which holds `generated` and `target` [B, H, W, 3]."""
     weights, path, steps, ratio = sys.argv[1:]
     network = original_lpips(weights)
     pairs = np.load(path)

@@ -1,11 +1,11 @@
-"""Store what the original LPIPS says of a dozen image pairs: `python -m benchmarks.lpips_reference`.
+"""Stores the original LPIPS of 13 image pairs: `python -m benchmarks.lpips_reference`.
 
-Makes an environment of its own with PyTorch and the authors' package, https://github.com/richzhang/PerceptualSimilarity,
-scores `reference_pairs()` there and writes `tests/data/lpips_reference.json`. The tests compare our LPIPS with that
+Makes a separate environment with PyTorch and the authors' package, https://github.com/richzhang/PerceptualSimilarity,
+scores `reference_pairs()` in it and writes `tests/data/lpips_reference.json`. The tests compare our LPIPS with that
 file, so they need neither PyTorch nor this command. A second run reuses the environment.
 
-PyPI's PyTorch for Linux on x86 brings the CUDA libraries, which its import needs even on a CPU: about 3 GB to
-fetch, 6 GB on disk. An index with PyTorch's CPU builds, named to pip by PIP_EXTRA_INDEX_URL, saves nearly all of it.
+PyTorch for Linux on x86 from PyPI depends on the CUDA libraries, even on a CPU: a download of 3 GB, 6 GB on disk. To
+avoid nearly all of it, set PIP_EXTRA_INDEX_URL to an index with PyTorch's CPU builds.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ REQUIREMENTS = ("torch==2.15.0", "torchvision==0.29.2", "lpips==0.1.4", "safeten
 
 @dataclass(frozen=True)
 class ReferencePair:
-    """Two images made by exact integer arithmetic, so that every machine and every NumPy has the same pixels.
+    """Two images made by exact integer arithmetic, with the same pixels on every machine and with every NumPy.
 
     Attributes:
-        name: kind and size, unique.
+        name: a unique name, the kind and the size.
         generated: uint8 [H, W, 3], RGB.
         target: uint8 [H, W, 3], RGB.
     """
@@ -37,12 +37,12 @@ class ReferencePair:
 
     @property
     def sha256(self) -> str:
-        """Of the pixels of the generated and then the target image, hexadecimal."""
+        """The hash of the generated image's pixels followed by the target's, in hexadecimal."""
         return hashlib.sha256(self.generated.tobytes() + self.target.tobytes()).hexdigest()
 
 
 def reference_pairs() -> tuple[ReferencePair, ...]:
-    """The pairs whose values are stored, in the order of the file: even and odd sizes, both extremes of distance."""
+    """The pairs in the order of the file: even and odd sizes, and both extremes of distance."""
     black, white = (np.full((16, 16, 3), level, np.uint8) for level in (0, 255))
     return (
         ReferencePair("noise_16x16", _noise(16, 16, seed=1), _noise(16, 16, seed=2)),
@@ -62,13 +62,13 @@ def reference_pairs() -> tuple[ReferencePair, ...]:
 
 
 def _noise(height: int, width: int, seed: int) -> np.ndarray:
-    # NumPy promises the raw stream of a bit generator for all versions; that of default_rng's methods it does not.
+    # NumPy keeps the raw stream of a bit generator the same in all versions, but not the methods of default_rng.
     raw = np.random.PCG64(seed).random_raw(height * width * 3)
     return (raw >> np.uint64(56)).astype(np.uint8).reshape(height, width, 3)
 
 
 def _smooth(height: int, width: int) -> np.ndarray:
-    """Slanted waves of another slope and period per channel, red and blue darkened towards one side."""
+    """Slanted waves with a slope and a period per channel; red and blue darken towards one side."""
     y, x = np.mgrid[:height, :width]
     red = _triangle(5 * x + 3 * y) * _triangle(2 * y + 90) // 255
     green = _triangle(4 * y - 7 * x)
@@ -82,14 +82,14 @@ def _triangle(phase: np.ndarray) -> np.ndarray:
 
 
 def _changed(image: np.ndarray, seed: int) -> np.ndarray:
-    """Every value moved by -8 to 7 levels."""
+    """Move every value by -8 to 7 levels."""
     height, width, _ = image.shape
     shift = _noise(height, width, seed).astype(np.int64) // 16 - 8
     return np.clip(image + shift, 0, 255).astype(np.uint8)
 
 
 def _one_level_off(image: np.ndarray) -> np.ndarray:
-    """One channel of the pixel in the middle moved by one level."""
+    """Move one channel of the middle pixel by one level."""
     height, width, _ = image.shape
     moved = image.copy()
     moved[height // 2, width // 2, 1] ^= 1
@@ -97,7 +97,7 @@ def _one_level_off(image: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    """Make the environment, run the worker in it and write the file."""
+    """Make the environment, run the worker in it, and write the file."""
     scored = run_with_pytorch("benchmarks.lpips_reference_worker")
     REFERENCE_FILE.parent.mkdir(parents=True, exist_ok=True)
     REFERENCE_FILE.write_text(scored, encoding="utf-8")
@@ -109,15 +109,15 @@ def run_with_pytorch(module: str, *arguments: str) -> str:
     """Run a worker module in the environment with PyTorch; return what it prints.
 
     Args:
-        module: of this package; it gets the path of our LPIPS weights as its first argument.
-        arguments: the others.
+        module: a module of this package, whose first argument is the path of our LPIPS weights.
+        arguments: its other arguments.
     """
-    # Here, because the workers and the tests import this module for the pairs alone.
+    # Imported here, because the workers and the tests need only the pairs of this module.
     from pipeline.weights import cached_weights, ensure_weights
 
     weights = ensure_weights()
     python = _ensure_environment(cached_weights().parent / "envs" / "lpips")
-    # lpips 0.1.4 calls torchvision in a way that torchvision deprecates on every construction.
+    # lpips 0.1.4 makes torchvision print a deprecation warning whenever it builds its network.
     command = [str(python), "-W", "ignore::UserWarning", "-m", module, str(weights), *arguments]
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
@@ -126,7 +126,7 @@ def _ensure_environment(directory: Path) -> Path:
     """Make the environment, or complete one that an earlier run left unfinished; return its Python."""
     subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
     python = directory / "bin" / "python"
-    # Installs nothing, and asks no index, where the pinned versions are there already.
+    # If the pinned versions are there already, pip installs nothing and asks no index.
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
     return python
 

@@ -1,8 +1,8 @@
-"""Score the reference pairs with the original LPIPS; prints JSON. Runs in the environment that `lpips_reference` makes.
+"""Scores the reference pairs with the original LPIPS; prints JSON. Runs in the environment of `lpips_reference`.
 
-Scaling, network, linear layers and distance are those of the package `lpips`. Its trunk's weights come from our file,
-which carries torchvision's (pipeline/weights.py): the package would download them, and from no package index.
-float64 means the arithmetic; weights and scaling constants stay the float32 numbers that the package has.
+Scaling, network, linear layers and distance are those of the package `lpips`. The trunk's weights are torchvision's and
+come from our weights file (pipeline/weights.py); the package would download them from outside the package index.
+Only the arithmetic is float64; weights and scaling constants stay the float32 numbers of the package.
 """
 
 import json
@@ -17,13 +17,13 @@ import torch  # type: ignore[import-not-found]
 
 from benchmarks.lpips_reference import ReferencePair, reference_pairs
 
-# The convolutions of torchvision's vgg16().features, as lpips spreads them over its five slices.
+# The convolutions of torchvision's vgg16().features in the five slices that lpips makes of it.
 SLICES = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)}
 
 
 def original_lpips(weights: str) -> torch.nn.Module:
-    """LPIPS v0.1 of VGG16, in evaluation mode and float32, with the trunk of our safetensors file (HWIO kernels)."""
-    # pnet_rand keeps lpips from downloading the trunk; the strict load below leaves none of the random values.
+    """LPIPS v0.1 on VGG16 in float32 and evaluation mode, its trunk from our safetensors file (HWIO kernels)."""
+    # pnet_rand keeps lpips from downloading the trunk; the strict load below replaces all random values.
     network = lpips.LPIPS(net="vgg", version="0.1", pnet_rand=True, verbose=False)
     tensors = safetensors.numpy.load_file(weights)
     trunk = {}
@@ -37,7 +37,7 @@ def original_lpips(weights: str) -> torch.nn.Module:
 
 
 def score(network: torch.nn.Module, pair: ReferencePair, dtype: torch.dtype) -> tuple[float, list[float], float]:
-    """Distance, its five layers' shares, and the L2 norm of its gradient to the generated image in [0, 1]."""
+    """Distance, share of each layer, and L2 norm of the gradient with respect to the generated image in [0, 1]."""
     generated, target = (_as_batch(image, dtype) for image in (pair.generated, pair.target))
     generated.requires_grad_(True)
     value, layers = network.to(dtype)(generated, target, retPerLayer=True, normalize=True)
@@ -51,7 +51,7 @@ def _as_batch(image: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
 
 
 def reference_case(network: torch.nn.Module, pair: ReferencePair) -> dict[str, Any]:
-    """The entry of one pair in the file."""
+    """The file's entry for one pair."""
     value_float32, _, _ = score(network, pair, torch.float32)
     value, layers, gradient_l2 = score(network, pair, torch.float64)
     height, width, _ = pair.target.shape
@@ -75,7 +75,7 @@ def main(weights: str) -> None:
         "versions": {name: version(name) for name in ("lpips", "torch", "torchvision", "numpy")},
         "cases": [reference_case(network, pair) for pair in reference_pairs()],
     }
-    # lpips' gradient is NaN where a pixel's features are all zero; such a pair is no reference and stops here.
+    # The gradient of lpips is NaN if all features of a pixel are zero. Such a pair cannot be a reference: dumps raises.
     print(json.dumps(reference, indent=2, allow_nan=False))
 
 

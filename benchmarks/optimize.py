@@ -1,7 +1,7 @@
-"""Optimizing against the loop people start from: `python -m benchmarks.optimize`.
+"""Compares optimizing with the loop that people start from: `python -m benchmarks.optimize`.
 
-The loop is that of the example of the package `lpips` (benchmarks/lpips_loop_worker.py), in an environment with PyTorch
-that is made on first use. Same objective, same pictures, one machine, one run: what counts are the ratios.
+The loop is the example of the package `lpips` (benchmarks/lpips_loop_worker.py), in an environment with PyTorch that is
+made at first use. Both have the same objective and pictures on the same machine, so the ratios are what counts.
 """
 
 import argparse
@@ -37,10 +37,10 @@ from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.plan import Plan
 
 SLOTS = 8
-# Neither converges early nor stops: for measuring steps.
+# Never converges and never stops early, to measure the speed of steps.
 ENDLESS = Descent(patience=10**6, rtol=0.0)
 
-# Degradations that leave something of the picture.
+# Degradations that leave enough of the picture to restore it.
 RESTORABLE = ("jpeg-q10", "jpeg-q30", "webp-q10", "blur", "noise", "resampled-x4", "colour-shift", "occlusion")
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
@@ -49,7 +49,7 @@ Pairs = list[tuple[np.ndarray, np.ndarray]]
 def main() -> int:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.optimize", description=__doc__)
-    parser.add_argument("--steps", type=int, default=30, help="of each speed measurement (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help="steps of each speed measurement (default: %(default)s)")
     steps = parser.parse_args().steps
     console = Console(width=110)
     console.print("image-steps per second, lpips_vgg, 256x256", _speed(steps), sep="\n")
@@ -78,7 +78,7 @@ def _speed(steps: int) -> Table:
 
 
 def _evaluations() -> Table:
-    """Both stop at a tenth of the start; ours in its default method."""
+    """Both stop at a tenth of the first loss; ours uses its default method."""
     pairs = _pairs(64, 4)
     theirs = _loop(pairs, steps=600, ratio=0.1)
     descent = Descent(target_ratio=0.1, max_steps=1000, patience=100)
@@ -94,7 +94,7 @@ def _evaluations() -> Table:
 
 
 def _improvement() -> Table:
-    """The default objective and method, and losses that were not optimized."""
+    """The default objective and method, also judged by losses that were not optimized."""
     losses = ("lpips_vgg", "ssim", "gmsd", "mse")
     encoded = [pair for pair in pairs_of_size(96, 96, 39) if pair.degradation in RESTORABLE]
     decoded = [decode_pair(pair.generated, pair.target, DecodePolicy()) for pair in encoded]
@@ -113,14 +113,14 @@ def _improvement() -> Table:
         )
         steps = f"{np.mean([saved[row].steps for row in rows]):.0f}"
         changes = [f"{before[loss].mean():.3f} > {after[loss].mean():.3f}" for loss in losses[:-1]]
-        # A pair may end identical to its target, where its own PSNR is infinite.
+        # A pair may end up identical to its target, with an infinite PSNR, so the mean is over mse.
         psnr = (-10 * np.log10(values["mse"].mean()) for values in (before, after))
         table.add_row(degradation, steps, f"{start:.3f} > {end:.3f}", *changes, "{:.1f} > {:.1f}".format(*psnr))
     return table
 
 
 def _refill() -> str:
-    """64 pairs of mixed difficulty: slots that refill, against batches that run until their last pair is done."""
+    """64 pairs of mixed difficulty: refilled slots against batches that run until their last pair is done."""
     pairs = _pairs(32, 64)
     objective = _objective("lpips_vgg", "float32")
     descent = Descent(target_ratio=0.1, max_steps=200)
@@ -137,7 +137,7 @@ def _refill() -> str:
 
 
 def _memory() -> str:
-    """Peak memory after 4 and after 40 batches of pairs in this process."""
+    """Peak memory of this process after 4 batches of pairs, and after 40 more."""
     objective = _objective("lpips_vgg", "float32")
     pairs = _pairs(64, SLOTS)
     peaks = []
@@ -148,7 +148,7 @@ def _memory() -> str:
 
 
 def _pairs(side: int, count: int) -> Pairs:
-    """Degraded photographs; not those that are the target itself, or nothing like it."""
+    """Degraded photographs, without the identical and the upside-down ones."""
     encoded = (p for p in pairs_of_size(side, side, 2 * count) if p.degradation not in ("identical", "upside-down"))
     decoded = (decode_pair(pair.generated, pair.target, DecodePolicy()) for pair in islice(encoded, count))
     return [(pair.generated, pair.target) for pair in decoded]
@@ -171,7 +171,7 @@ def _optimize(pairs: Pairs, objective: ObjectiveFunction, descent: Descent) -> I
 
 
 def _timed(pairs: Pairs, objective: ObjectiveFunction, descent: Descent) -> tuple[list[Optimized], float]:
-    """Results and seconds, without those that tracing the graphs takes, once for every descent."""
+    """Results and seconds; the time to trace the graphs is not included."""
     list(_optimize(_pairs(16, 1), objective, descent))
     start = time.perf_counter()
     results = list(_optimize(pairs, objective, descent))
@@ -184,7 +184,7 @@ def _objective(text: str, precision: str) -> ObjectiveFunction:
 
 
 def _network_speed(pairs: Pairs, precision: str) -> float:
-    """Image-steps per second of the network's forward pass and its gradient to the image, and nothing else."""
+    """Image-steps per second of the network's forward pass and its gradient to the image alone."""
     weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
     vgg = Vgg16(load_lpips(weights.read()), LPIPS_PREPROCESSING, tf.as_dtype(precision))
     images = tf.constant(np.stack([generated for generated, _ in pairs]) / 255.0, tf.float32)

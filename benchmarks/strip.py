@@ -1,4 +1,4 @@
-"""Draw what optimizing does to sample pictures: `python -m benchmarks.strip` writes docs/optimize.jpg."""
+"""Draws sample pictures before, while and after they are optimized: `python -m benchmarks.strip`."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ MARGIN, HEADER = 4, 18
 
 
 def main() -> int:
-    """Optimize the pictures, stopping earlier and later, and draw the strip."""
+    """Optimize the pictures for several numbers of steps, and write the strip to docs/optimize.jpg."""
     rows = {pair.id: _row(pair.generated, pair.target) for pair in make_pairs() if pair.id in PICTURES}
     titles = ("generated", *(f"{steps} steps" for steps in STEPS), "target")
     width = len(titles) * (SIDE + MARGIN) - MARGIN

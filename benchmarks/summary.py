@@ -1,6 +1,7 @@
-"""What summaries cost and how exact they are: `python -m benchmarks.summary`.
+"""Measures the cost and the accuracy of summaries: `python -m benchmarks.summary`.
 
-The time to summarize a chunk and to merge many, and the largest error of a quantile of a million values.
+Prints the time to summarize a chunk and to merge many summaries, and the largest error of a quantile of a million
+values.
 """
 
 import sys
@@ -23,7 +24,7 @@ CHUNK_PAIRS = 256
 COLUMNS = Plan(("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")).columns
 VALUES = 1_000_000
 
-# The summaries of so many different chunks are merged over and over.
+# Number of distinct chunks, whose summaries are merged repeatedly.
 DIFFERENT_CHUNKS = 50
 
 
