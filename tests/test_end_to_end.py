@@ -1,4 +1,4 @@
-"""The whole program on real pictures: what it writes, on every local engine, and what bad input does to it."""
+"""The whole program with real pictures: its outputs, the local engines, and bad input."""
 
 import json
 from io import BytesIO
@@ -27,7 +27,7 @@ EMBEDDED = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_ty
 
 
 def good_pairs(count: int, start: int = 0) -> list[dict[str, object]]:
-    """Pairs of three sizes, degraded by JPEG, in turn."""
+    """Pairs of three alternating sizes, degraded by JPEG."""
     pairs = []
     for number in range(start, start + count):
         height, width = SIZES[number % len(SIZES)]
@@ -48,7 +48,7 @@ def write_shard(path: Path, pairs: list[dict[str, object]]) -> Path:
 
 
 def score(output: Path, *arguments: object) -> pa.Table:
-    """Run the program, which must succeed, and return all its metrics, sorted by source."""
+    """Run the program, assert that it succeeds, and return its metrics sorted by source."""
     assert main([f"--output={output}", "--quiet", *map(str, arguments)]) == OK
     return metrics(output)
 
@@ -101,7 +101,7 @@ class TestOutputs:
             score(tmp_path / str(number), f"--input={path}", *options).sort_by("id").drop_columns("source")
             for number, path in enumerate((parquet, other))
         ]
-        # Batches differ, for Parquet's chunks end where row groups do.
+        # Batches differ, because Parquet's chunks end where row groups end.
         for column in ("sobel_l1", "ssim", "gmsd"):
             np.testing.assert_allclose(tables[0][column], tables[1][column], rtol=1e-5)
         assert tables[0].select(["id", "height", "width"]) == tables[1].select(["id", "height", "width"])

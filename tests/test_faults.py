@@ -1,4 +1,4 @@
-"""Runs that are killed or run out of disk, and are started again."""
+"""Runs that are killed, run out of disk or overlap, and are started again."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def arguments(parquet: Path, output: Path, *flags: str) -> list[str]:
 
 
 def start(*arguments: str, file_bytes: int | None = None) -> subprocess.Popen:
-    """Start a run that a test will end before it is done."""
+    """Start a run in a process of its own, for a test to break off."""
     command = interruptible([sys.executable, "-m", "pipeline.run", *arguments], file_bytes)
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -92,8 +92,8 @@ def test_killed_run_resumes(parquet, lpips_weights, tmp_path, capsys, flags):
 def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path):
     output = tmp_path / "run"
     losses = "--losses=mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
-    # Room for run.json, not for the metrics of so many losses.
-    # Quiet, for on a busy machine there would be progress before the error.
+    # There is room for run.json, but not for the metrics of so many losses.
+    # --quiet, because on a busy machine progress would come before the error.
     run = start(*arguments(parquet, output, losses, "--quiet"), file_bytes=2_500)
     _, error = run.communicate()
     assert run.returncode == 1
@@ -109,7 +109,7 @@ def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path):
 
 
 def test_two_runs_in_one_directory(parquet, tmp_path, monkeypatch):
-    """A launcher is gone, its job goes on; the same command, given again, ends before it. Neither harms the other."""
+    """A launcher is killed, its job goes on, and a second run of the same command ends first."""
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "run"
     flags = [f"--input={parquet}", "--losses=mae", f"--chunk_pairs={CHUNK_PAIRS}", "--quiet"]
     assert main([*flags, f"--output={undisturbed}"]) == OK
@@ -125,7 +125,7 @@ def test_two_runs_in_one_directory(parquet, tmp_path, monkeypatch):
 
     monkeypatch.setattr(FileSystems, "rename", second_run_after_some_chunks)
     assert main([*flags, f"--output={output}"]) == OK
-    # The first run in vain, the second, and the first once more.
+    # The first run failed to rename it, the second run renamed it, and the first tried again.
     assert written.count(written[4]) == 3
     assert results(output) == results(undisturbed)
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in undisturbed.iterdir())

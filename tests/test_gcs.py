@@ -1,4 +1,4 @@
-"""Runs and audits at `gs://`, against a server that speaks the protocol of Google Cloud Storage."""
+"""Runs and audits at `gs://`, with a local server that speaks the protocol of Google Cloud Storage."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def pairs(count: int = PAIRS) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> Path:
-    """A directory with the inputs: the same pairs in each format."""
+    """A directory with the same pairs in each format."""
     directory = tmp_path_factory.mktemp("local")
     shards.write_parquet(directory / "pairs.parquet", pa.Table.from_pylist(pairs()))
     for name in ("pairs.tfrecord", "pairs.tfrecord.gz"):
@@ -49,7 +49,7 @@ def local(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def gcs(gcs, local, lpips_weights):
-    """The server, with the inputs in a bucket."""
+    """The server, with the same files in a bucket."""
     gcs.create_bucket("pairs")
     for path in local.iterdir():
         put(f"{BUCKET}/in/{path.name}", path.read_bytes())
@@ -111,7 +111,7 @@ class TestRun:
             here, there = (table(f"{directory}/optimized")["image"] for directory in (tmp_path / "run", output))
             assert here == there
         else:
-            # The names hold a hash of the source.
+            # The names differ, because they contain a hash of the source.
             there = {get(path) for path in list_files(f"{output}/optimized")}
             assert there == {path.read_bytes() for path in (tmp_path / "run" / "optimized").iterdir()}
             assert len(there) == PAIRS
@@ -144,10 +144,10 @@ class TestRun:
 
 class TestResume:
     def test_killed_run_resumes(self, gcs, local, output, tmp_path):
-        """The one that is killed has its credentials from a metadata server, as on Google's machines."""
+        """The killed run has credentials from a metadata server, as on Google's machines."""
         arguments = [f"--input={BUCKET}/in/pairs.parquet", f"--output={output}", *OPTIONS, "--chunk_pairs=1"]
         command = [sys.executable, "-m", "pipeline.run", *arguments]
-        # After three chunks it waits and tries again, until it is killed.
+        # After three chunks it keeps retrying until it is killed.
         stuck = Fault(f"PUT .*:{output.removeprefix(BUCKET)[1:]}/metrics/", 503, skip=3)
         with (
             gcs.refusing(stuck),
@@ -171,7 +171,7 @@ class TestResume:
         assert not list(list_files(f"{output}/_temporary"))
 
     def test_second_run_ends_before_the_first(self, gcs, output, monkeypatch):
-        """As where a launcher is gone, its job goes on, and the same command is given again."""
+        """A launcher is killed, its job goes on, and a second run of the same command ends first."""
         write, written = run_files.create_file, []
 
         def second_run_before_the_third_chunk(path, content):
@@ -208,7 +208,7 @@ def was_uploaded(gcs: GcsServer, path: str, since: int) -> bool:
 class TestAudit:
     @pytest.fixture(scope="class")
     def finished(self, gcs) -> str:
-        """Two runs, `/one` and `/two`, and rules for them."""
+        """A directory with two runs, `/one` and `/two`, and rules for them."""
         directory = f"{BUCKET}/audit"
         put(f"{directory}/rules.yaml", RULES.encode())
         run(f"{BUCKET}/in/pairs.parquet", f"{directory}/one")

@@ -1,4 +1,4 @@
-"""What can go wrong at `gs://`: uploads that fail, what is missing or forbidden, credentials that are not there."""
+"""Errors at `gs://`: failed uploads, missing or forbidden objects, missing credentials."""
 
 import gc
 import os
@@ -26,7 +26,7 @@ BUCKET = "gs://pairs"
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> str:
-    """A file of one pair."""
+    """The path of a file with one pair."""
     path = tmp_path_factory.mktemp("input") / "pairs.parquet"
     shards.write_parquet(
         path, pa.Table.from_pylist([{"generated": encode(noise(0, 9, 9)), "target": encode(noise(1, 9, 9))}])
@@ -36,7 +36,7 @@ def local(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def gcs(gcs, local):
-    """The server with a bucket that holds the file."""
+    """The server, with the file in a bucket."""
     gcs.create_bucket("pairs")
     with open(local, "rb") as file:
         put(f"{BUCKET}/in/pairs.parquet", file.read())
@@ -50,7 +50,7 @@ def output(gcs, request) -> str:
 
 
 def refused(capsys, *arguments: str) -> str:
-    """The one line of a request that is refused at launch."""
+    """Assert that the request is refused at launch, and return its one line of error."""
     assert main(arguments) == USAGE
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -59,7 +59,7 @@ def refused(capsys, *arguments: str) -> str:
 
 
 class TestWriteWhole:
-    """An upload that fails raises, and leaves what was there before: nothing, or the older content whole."""
+    """A failed upload raises and leaves everything as it was: nothing, or the whole older content."""
 
     OLD, NEW = b"old" * 1000, os.urandom(33 << 20)  # three requests of 16 MiB at most
 
@@ -69,7 +69,7 @@ class TestWriteWhole:
 
     @pytest.fixture
     def impatient(self, monkeypatch):
-        """Beam tries for two minutes."""
+        """Shorten the two minutes for which Beam retries."""
         impatient = gcsio_retry.DEFAULT_RETRY_WITH_THROTTLING_COUNTER.with_timeout(0.1)
         monkeypatch.setattr(gcsio_retry, "DEFAULT_RETRY_WITH_THROTTLING_COUNTER", impatient)
 
@@ -86,7 +86,7 @@ class TestWriteWhole:
 
     @pytest.mark.parametrize("passed", [0, 1], ids=["begin", "end"])
     def test_nothing_is_tried_again_later(self, gcs, files, impatient, passed):
-        """As a file does that is still open when its memory is freed."""
+        """A file that is still open would upload when it is garbage-collected."""
         with gcs.refusing(Fault("(POST|PUT) /upload", 503, skip=passed)), pytest.raises(GoogleAPIError):
             files.write_whole(files.report, b"content")
         begun = len(gcs.requests)
@@ -101,7 +101,7 @@ class TestWriteWhole:
         assert get(files.report) == self.NEW
 
     def test_nothing_but_the_upload(self, gcs, files):
-        """No temporary name, so no copy and no deletion that could fail."""
+        """Without a temporary name, no copy and no deletion can fail."""
         begun = len(gcs.requests)
         files.write_whole(files.report, b"content")
         assert [request.partition(" ")[0] for request in gcs.requests[begun:]] == ["POST", "PUT"]
@@ -112,7 +112,7 @@ class TestWriteWhole:
         assert get(files.success) == b""
 
     def test_killed_in_the_middle(self, gcs, files):
-        """What was uploaded of it is no object."""
+        """The uploaded part does not become an object."""
 
         def break_off():
             with FileSystems.create(files.report, compression_type="uncompressed") as file:
@@ -196,7 +196,7 @@ class TestRefusedAtLaunch:
 
 
 class TestWithoutCredentials:
-    """Each in a process of its own, which must not wait for credentials that are not there."""
+    """Each test starts a process, which must not wait for credentials that do not exist."""
 
     @staticmethod
     def run(environment: dict[str, str], *arguments: str) -> tuple[int, str, float]:

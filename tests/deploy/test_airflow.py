@@ -1,4 +1,4 @@
-"""The nightly audit as Airflow runs it: by its rules for states and retries, on real pictures and with a stub."""
+"""The nightly audit as Airflow runs it, by its rules for states and retries: with real pictures and with a stub."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from support.webhooks import SECRET, refused_webhook, webhook
 from pipeline.config import parse
 from pipeline.engines.engine import beam_options
 
-# Airflow's environment is 300 MB, and its nights are a minute.
+# Airflow's environment is 300 MB, and its nights take a minute.
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ rules:
   - {rule: pair_limit, column: mae, max: 0.1}
   - {rule: drift, column: mae, distance: ks, max: 0.2}
 """
-# Notes how it is called, and exits with the next code of a step's list; its last one stays.
+# Records its arguments and exits with the step's next code; the last code repeats.
 STUB = """#!/usr/bin/env bash
 printf '%s\\t' "$@" >> "$AUDIT_DIR/calls"; echo >> "$AUDIT_DIR/calls"
 [[ -z ${AUDIT_WEBHOOK_URL:-} ]] || echo told >> "$AUDIT_DIR/calls"
@@ -73,7 +73,7 @@ STUBBED = {
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> dict[str, Any]:
-    """Every night of this file, run by one Airflow; what it tells, by the night's name, and their directories."""
+    """Run all nights of this file in one Airflow; return its report by the night's name, and the directories."""
     directory = tmp_path_factory.mktemp("airflow")
     (directory / "rules.yaml").write_text(RULES)
     stub = directory / "python"
@@ -111,7 +111,7 @@ def ran(tmp_path_factory) -> dict[str, Any]:
 
 
 def run(directory: Path, nights: dict[str, Any]) -> dict[str, Any]:
-    """Run the nights with Airflow, on a database of its own."""
+    """Run the nights in an Airflow with a new database."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AUDIT_", "AIRFLOW"))}
     environment = {
         **kept,
@@ -133,7 +133,7 @@ def run(directory: Path, nights: dict[str, Any]) -> dict[str, Any]:
 
 
 def calls(ran: dict[str, Any], name: str) -> list[list[str]]:
-    """How a night with the stub called it: the arguments after the -m."""
+    """The arguments after -m of every call that a night made to the stub."""
     text = (ran["directory"] / name / "calls").read_text().replace(f"{ran['directory']}/", "")
     assert "told" not in text, "what scores gets to see the webhook's address"
     return [line.removesuffix("\t").split("\t")[1:] for line in text.splitlines()]
@@ -245,7 +245,7 @@ class TestCommands:
         assert (config.input, config.output) == (("2026-02-01.parquet",), "passes/runs/2026-02-01")
         assert (config.plan.losses, config.fields.keep, config.quiet) == (("mae", "ssim"), ("camera",), True)
         assert beam_options(config.beam_flags).get_all_options()["flink_master"] == "flink:8081"
-        # The real nights prove the other two.
+        # The nights with real pictures show that the program accepts the other two.
         assert judge == ["pipeline.audit", "gate", "passes/runs/2026-02-01", "--rules=rules.yaml"]
         assert report == ["pipeline.audit", "report", "passes/runs/2026-02-01"]
 

@@ -1,7 +1,7 @@
-"""The container image: its versions, and its steps carried out in a directory, as far as that goes without Docker.
+"""The container image: its versions, and a build in a directory, as far as that is possible without Docker.
 
-The dependencies are those of the environment of the tests; `python tests/support/image_build.py DIRECTORY`
-installs them, too.
+The build borrows the dependencies from the environment of the tests; `python tests/support/image_build.py DIRECTORY`
+installs them as well.
 """
 
 import re
@@ -25,7 +25,7 @@ from transforms.losses.networks.weights_file import LPIPS_SHA256, sha256_hex
 DEPLOY = REPOSITORY / "deploy"
 STAGES = {stage.name: stage for stage in stages(DOCKERFILE.read_text())}
 FINAL = STAGES["final"]
-# Refuses every address outside of this machine, and says which one was wanted.
+# Refuses every address outside this machine and names it.
 NO_NETWORK = """
 import sys
 
@@ -33,20 +33,20 @@ def refuse(event, arguments):
     if event in ("socket.getaddrinfo", "socket.connect"):
         host = arguments[0] if event == "socket.getaddrinfo" else arguments[1][0]
         if host not in ("localhost", "127.0.0.1", "::1", "/"):
-            raise OSError(f"there is no network, and {host} was wanted")
+            raise OSError(f"no network: cannot reach {host}")
 
 sys.addaudithook(refuse)
 """
 
 
 def pins(path: Path) -> dict[str, str]:
-    """Names and versions of a file of constraints."""
+    """The names and versions in a constraints file."""
     lines = (line.partition(";")[0].strip() for line in path.read_text().splitlines())
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
 def copied(stage: Stage) -> list[str]:
-    """What the stage copies from the repository."""
+    """The paths that the stage copies from the repository."""
     words = [value.split() for value in stage.values("COPY")]
     return [source for *sources, _ in words if not sources[0].startswith("--from=") for source in sources]
 
@@ -99,7 +99,7 @@ class TestVersions:
     def test_the_user_is_not_root(self):
         (user,) = FINAL.values("USER")
         defaults = dict(value.split("=") for value in FINAL.values("ARG"))
-        # Kubernetes believes that of a number only.
+        # For runAsNonRoot, Kubernetes needs the user as a number.
         assert int(defaults[user.strip("${}")]) >= 1000
         assert f"--uid={defaults['RUN_AS']} " in " ".join(FINAL.values("RUN"))
 
@@ -112,13 +112,13 @@ class TestImage:
 
     @pytest.fixture
     def offline(self, image, tmp_path) -> dict[str, str]:
-        """The environment of a process in the image, without a network and with a home in which nothing can be made."""
+        """The environment of a process in the image, without a network and with a home that cannot be written to."""
         (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
         return image.environment(HOME="/dev/null", PYTHONPATH=str(tmp_path), TMPDIR=str(tmp_path))
 
     @staticmethod
     def start(image: Build, environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
-        """What `docker run IMAGE COMMAND...` does."""
+        """Start a command as `docker run IMAGE COMMAND...` does."""
         (entrypoint,) = FINAL.values("ENTRYPOINT")
         words = re.findall(r'"([^"]*)"', image.locate(entrypoint))
         work = image.locate(FINAL.values("WORKDIR")[-1])

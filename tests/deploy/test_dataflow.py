@@ -1,4 +1,4 @@
-"""Jobs as the launcher of Dataflow's Flex Templates makes them, up to the JSON that Google would get."""
+"""Jobs made by the launcher of Dataflow's Flex Templates, up to the JSON that Google receives."""
 
 import io
 import json
@@ -29,7 +29,7 @@ DATAFLOW = REPOSITORY / "deploy" / "dataflow"
 SECRET = "s3cr3t-in-the-environment"
 ACCELERATOR = "type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver"
 IMAGE = "europe-docker.pkg.dev/project/pairloss/pairloss:1"
-# What Dataflow's launcher of Flex Templates gives besides the parameters.
+# The flags that Dataflow's launcher of Flex Templates adds to the template's parameters.
 LAUNCHER = [
     "--runner=DataflowRunner",
     "--project=my-project",
@@ -44,12 +44,12 @@ INPUT, OUTPUT = "--input=gs://bucket/pairs/*.parquet", "--output=gs://bucket/run
 
 @dataclass
 class Launch:
-    """A launch that has ended.
+    """A finished launch.
 
     Attributes:
         code: the exit code.
-        said: what it printed.
-        objects: what is in the bucket now, and was not there before.
+        said: its standard error.
+        objects: the objects that it added to the bucket.
     """
 
     code: int
@@ -58,17 +58,17 @@ class Launch:
 
     @property
     def job(self) -> dict[str, Any]:
-        """The request for the job as Google would get it."""
+        """The request for the job as Google receives it."""
         job: dict[str, Any] = json.loads(self.objects["template/job_object"])
         return job
 
     @property
     def pipeline(self) -> beam_runner_api_pb2.Pipeline:
-        """The graph, which goes to Google as a file."""
+        """The graph, which Google receives as a file."""
         return beam_runner_api_pb2.Pipeline.FromString(self.staged("pipeline.pb"))
 
     def staged(self, name: str) -> bytes:
-        """A file that the workers get."""
+        """A file that the workers receive."""
         (found,) = (content for path, content in self.objects.items() if re.fullmatch(f"staging/[^/]+/{name}", path))
         return found
 
@@ -90,7 +90,7 @@ def bucket(server: gcs_server.GcsServer) -> Any:
 
 
 def launch(server: gcs_server.GcsServer, *flags: str) -> Launch:
-    """Start the program as the launcher of Flex Templates does, with no way out of this machine."""
+    """Start the program as the launcher of Flex Templates does, but unable to reach other machines."""
     before = {blob.name for blob in bucket(server).list_blobs()}
     environment = {**os.environ, **server.environment, "PYTHONPATH": str(REPOSITORY), "AUDIT_WEBHOOK_URL": SECRET}
     command = [sys.executable, str(DATAFLOW / "template.py"), *LAUNCHER, *flags]
@@ -100,7 +100,7 @@ def launch(server: gcs_server.GcsServer, *flags: str) -> Launch:
 
 
 class TestGpuJob:
-    """Launched from the template, on GPU workers, in a network of one's own."""
+    """A job launched from the template, on GPU workers in a private network."""
 
     @pytest.fixture(scope="class")
     def launched(self, gcs):
@@ -180,7 +180,7 @@ class TestGpuJob:
             f"--sdk_container_image={IMAGE}",
             "--flexrs_goal=COST_OPTIMIZED",
         )
-        # Refused, were it not the run that is there unfinished.
+        # Another request would be refused, because the directory holds an unfinished run.
         assert again.code == 0, again.said
         job = json.loads(again.objects["template/again"])
         assert job["environment"]["flexResourceSchedulingGoal"] == "FLEXRS_COST_OPTIMIZED"
@@ -188,7 +188,7 @@ class TestGpuJob:
 
 class TestSetupPackaging:
     def test_the_workers_get_the_whole_package(self, gcs, tmp_path):
-        # A copy, for setuptools leaves its work beside setup.py.
+        # A copy, because setuptools writes files beside setup.py.
         for name in ("setup.py", "pyproject.toml", "README.md"):
             shutil.copy(REPOSITORY / name, tmp_path)
         for package in ("pairloss", "pipeline", "transforms"):
@@ -202,7 +202,7 @@ class TestSetupPackaging:
             f"--setup_file={tmp_path}/setup.py",
         )
         assert launched.code == 0, launched.said
-        # The name that Beam's workers look for.
+        # Beam's workers look for this name.
         with tarfile.open(fileobj=io.BytesIO(launched.staged("workflow.tar.gz"))) as tar:
             packed = {name.partition("/")[2] for name in tar.getnames()}
         whole = {

@@ -1,4 +1,4 @@
-"""The files of deploy/dataflow, read by Google's own libraries, and held against the program."""
+"""The files of deploy/dataflow, read by Google's libraries and compared with the program."""
 
 import json
 import re
@@ -154,7 +154,7 @@ class TestRequests:
         declared = set(re.findall(r"^ARG (\w+)", (REPOSITORY / "deploy" / "Dockerfile").read_text(), re.MULTILINE))
         given = {argument.split("=")[1] for argument in arguments if argument.startswith("--build-arg=")}
         assert given <= declared
-        # The caller gives these two: there is no good default.
+        # The caller must give these two; they have no sensible default.
         used = set(re.findall(r"\$\{(\w+)\}", " ".join(arguments)))
         assert used - build.substitutions.keys() == {"_IMAGE", "_TEMPLATE"}
 

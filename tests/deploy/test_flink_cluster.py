@@ -1,4 +1,4 @@
-"""What a Flink cluster on this machine is made of and needs; the cluster itself is tested in test_flink.py."""
+"""The parts and requirements of a Flink cluster on this machine; test_flink.py tests the cluster itself."""
 
 import hashlib
 import os
@@ -18,16 +18,16 @@ from deploy.flink.compare import NO_FLINK, main, same_table
 from deploy.flink.downloads import FlinkError, find_java, flink_jars, job_server_jar, missing_tools
 from deploy.flink.processes import ProcessGroup, children, free_ports, is_listening, wait_until
 
-# A process with a child that outlives it: it tells its child's number, and waits.
+# Starts a child that outlives it, prints the child's process id, and waits.
 WITH_CHILD = ["sh", "-c", "sleep 600 & echo $!; wait"]
 
-# A Maven whose jar is the pom.
+# A fake Maven, whose jar is the pom.
 MAVEN = """
 while [ "$1" != --file ]; do shift; done
 cd "${2%/*}" && mkdir target && cp pom.xml target/flink-job-server-1.jar
 """
 
-# Owns a group, and tells the number of a process of it.
+# Owns a group of processes and prints the process id of a member.
 OWNER = """
 import time
 from deploy.flink.processes import ProcessGroup
@@ -88,7 +88,7 @@ class TestProcesses:
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch) -> Path:
-    """A machine with nothing on its path and an empty cache; the directory is for its programs."""
+    """A machine with an empty PATH and an empty cache; tests put programs into the returned directory."""
     programs = tmp_path / "bin"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))
@@ -144,7 +144,7 @@ class TestJobServer:
         jar = job_server_jar()
         assert jar.read_bytes() == pom
         assert hashlib.sha256(pom).hexdigest()[:16] in jar.name
-        # Beam's and our own checks tell the Flink it is made for by the name.
+        # Beam's checks and ours read Flink's version from the name.
         assert "flink-1.19" in jar.name
         assert cached(machine) == [jar.name]
         (machine / "mvn").unlink()
@@ -166,7 +166,7 @@ class TestFlinkJars:
 
     @pytest.fixture(autouse=True)
     def index(self, machine, tmp_path, monkeypatch) -> Path:
-        """Where pip looks, and nowhere else."""
+        """The only directory in which pip looks for packages."""
         index = tmp_path / "index"
         index.mkdir()
         monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -223,7 +223,7 @@ def test_all_missing_tools_are_named(machine):
 @pytest.mark.parametrize(("required", "code", "told"), [("", 0, "SKIPPED"), ("prism,flink", 1, "PAIRLOSS_REQUIRE")])
 def test_missing_tools_are_told_aloud(machine, monkeypatch, capsys, required, code, told):
     monkeypatch.setenv("PAIRLOSS_REQUIRE", required)
-    # In this process, which has imported TensorFlow and Beam already.
+    # In this process, which has already imported TensorFlow and Beam.
     tests = ["tests/pipeline/engines/test_flink.py", "-k", "optimizes"]
     assert pytest.main(["-p", "no:cacheprovider", *tests]) == code
     printed = capsys.readouterr().out

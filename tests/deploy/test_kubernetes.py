@@ -1,4 +1,4 @@
-"""The files for Kubernetes: against Kubernetes' schemas, the operator's, and what the program itself accepts."""
+"""The files for Kubernetes, checked against the schemas of Kubernetes and the operator, and by the program."""
 
 import copy
 import re
@@ -26,7 +26,7 @@ from pipeline.run import NOTHING_SCORED, USAGE
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = DEPLOY / "flink" / "kubernetes"
-# The first one with init containers that stay, and the newest that is known here.
+# The first version with sidecars, which are init containers that keep running, and the newest known version.
 VERSIONS = ("1.29.0", kubernetes_validate.latest_version())
 VARIANTS = ("base", "gpu")
 YAML_FILES = sorted(path for path in DEPLOY.rglob("*.y*ml") if path.suffix in (".yaml", ".yml"))
@@ -38,7 +38,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def merged(base: Any, over: Any) -> Any:
-    """A pod template over another one, as the operator merges them: lists by the names of what they hold."""
+    """Merge two pod templates as the operator does: items of lists by their names."""
     if isinstance(base, dict) and isinstance(over, dict):
         return base | {key: merged(base.get(key), value) for key, value in over.items()}
     if isinstance(base, list) and isinstance(over, list):
@@ -48,7 +48,7 @@ def merged(base: Any, over: Any) -> Any:
 
 
 def pod(deployment: dict[str, Any], role: str) -> dict[str, Any]:
-    """The pod of a role of the cluster, as far as the deployment describes it."""
+    """The pod of a role in the cluster, as far as the deployment describes it."""
     spec = deployment["spec"]
     template = merged(spec["podTemplate"], spec[role]["podTemplate"])
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": role.lower()}, **template}
@@ -56,7 +56,7 @@ def pod(deployment: dict[str, Any], role: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def built(request) -> dict[str, dict[str, Any]]:
-    """What a variant brings to the cluster, by kind and name."""
+    """The objects of a variant by kind and name."""
     kubectl = shutil.which("kubectl")
     if not kubectl:
         missing("kubectl", "there is no kubectl to build the kustomizations with")
@@ -85,7 +85,7 @@ def launcher(job) -> dict[str, Any]:
 
 @pytest.fixture
 def arguments(built, launcher) -> list[str]:
-    """What the launcher is started with, its variables replaced as Kubernetes does."""
+    """The launcher's arguments, with variables replaced as Kubernetes replaces them."""
     variables = {**built["ConfigMap/pairloss-settings"]["data"], "RUN": "pairloss-nightly-29497095"}
     return [re.sub(r"\$\((\w+)\)", lambda match: variables[match[1]], argument) for argument in launcher["args"]]
 
@@ -98,7 +98,7 @@ def worker(deployment) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def operator() -> jsonschema.Validator:
-    """Validates a FlinkDeployment as the operator would read it."""
+    """A validator of FlinkDeployments that knows the fields of the operator."""
     return jsonschema.Draft202012Validator(flink_deployment_schema())
 
 
@@ -144,7 +144,7 @@ class TestCluster:
     def test_flink_knows_every_setting(self, deployment):
         if problem := missing_tools():
             missing("flink", problem)
-        # What it does not know, it ignores in silence.
+        # Flink silently ignores settings that it does not know.
         with zipfile.ZipFile(next(flink_jars().glob("flink-dist-*.jar"))) as jar:
             known = b"".join(jar.read(name) for name in jar.namelist() if name.endswith("Options.class"))
         settings = deployment["spec"]["flinkConfiguration"]
@@ -176,7 +176,7 @@ class TestCluster:
 
     def test_the_job_finds_the_cluster(self, deployment, arguments):
         options = beam_options(parse(arguments[3:]).beam_flags).get_all_options()
-        # The operator calls the service of a cluster like that.
+        # The operator gives the cluster's service this name.
         assert options["flink_master"] == f"{deployment['metadata']['name']}-rest:8081"
 
     def test_launcher_and_workers_are_of_one_image(self, built, worker, launcher):
@@ -236,7 +236,7 @@ class TestNightlyJob:
 
     def test_a_retry_resumes_and_another_night_does_not(self, launcher):
         (run,) = [variable for variable in launcher["env"] if variable["name"] == "RUN"]
-        # The same for all pods of a job; jobs are named after the minute they were due.
+        # All pods of a job have it in common, and a job is named after the minute it is due.
         assert run["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['batch.kubernetes.io/job-name']"
         assert "--output=$(RUNS)/$(RUN)" in launcher["args"]
         assert "--overwrite" not in " ".join(launcher["args"])
@@ -247,7 +247,7 @@ class TestNightlyJob:
         assert codes["containerName"] == launcher["name"]
         assert codes["values"] == sorted({USAGE, NOTHING_SCORED, gate.FAILED})
         assert rules["Ignore"]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
-        # Kubernetes accepts such a policy with no other one.
+        # Kubernetes accepts a pod failure policy only with this restart policy.
         assert job["template"]["spec"]["restartPolicy"] == "Never"
         assert job["backoffLimit"] > 0
 

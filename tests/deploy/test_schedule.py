@@ -1,4 +1,4 @@
-"""The nightly audit as cron starts it: nights of real data, what is handed on, and webhooks good and dead."""
+"""The nightly audit as cron starts it: nights with real pictures, the order of the steps, and webhooks."""
 
 import json
 import os
@@ -29,7 +29,7 @@ rules:
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    """That of this process, without settings of an audit."""
+    """The environment of this process without the settings of an audit."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
     return {**kept, "PYTHON": sys.executable, "PYTHONPATH": str(REPOSITORY), "no_proxy": "127.0.0.1"}
 
@@ -42,11 +42,11 @@ def start(environment: dict[str, str], *flags: str, **settings: object) -> subpr
 
 @pytest.mark.slow
 class TestNights:
-    """Four starts on real pictures, in order; each test looks at one of them."""
+    """Four nights with real pictures, in order; each test looks at one of them."""
 
     @pytest.fixture(scope="class")
     def nights(self, tmp_path_factory, environment):
-        """Directory of the audits, and what each start printed and posted."""
+        """The directory of the audits, and each night's process and webhook posts."""
         directory = tmp_path_factory.mktemp("nights")
         (directory / "rules.yaml").write_text(RULES)
         audits, source = directory / "audits", directory / "pairs.parquet"
@@ -74,7 +74,7 @@ class TestNights:
             pairs[number] = pair(number, strength=0.8)
         shards.write_parquet(source, pa.Table.from_pylist(pairs))
         night("degraded", "2026-02-01", silent_webhook)
-        # Nothing can be scored any more.
+        # Without its input the night cannot score again.
         source.unlink()
         night("again", "2026-02-01", webhook)
         return audits, ended, posted
@@ -138,7 +138,7 @@ class TestNights:
 
 
 class TestSteps:
-    """What is called in which order, and what is handed on: with a PYTHON that only notes how it is called."""
+    """The order of the steps and their arguments, with a PYTHON that only records its calls."""
 
     STUB = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >> "$AUDIT_DIR/calls"
@@ -162,7 +162,7 @@ esac
 
     @pytest.fixture
     def night(self, tmp_path, environment):
-        """Starts a night; its exit code and the steps that were called."""
+        """A function that starts a night and returns its exit code and the steps it called."""
         stub = tmp_path / "stub python"
         stub.write_text(self.STUB)
         stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
@@ -190,7 +190,7 @@ esac
             f"-m pipeline.audit gate {run} --rules=rules.yaml {baseline}",
             f"-m pipeline.audit report {run} {baseline}",
         ]
-        # The last one alone gets the address, and not as an argument.
+        # Only the last step gets the address, and not as an argument.
         assert calls[3].endswith(f"/deploy/schedule/notify_webhook.py {run}/verdict.json")
         assert calls[4:] == ["told"]
 

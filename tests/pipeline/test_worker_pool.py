@@ -1,4 +1,4 @@
-"""The worker pool starts workers, and stops none that another job may still need."""
+"""The worker pool starts workers, and never stops one that another job may still need."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import grpc
 import pytest
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
-# Stands for Beam's boot: it tells how it was called, and stays.
+# Stands in for Beam's boot: it records its arguments and keeps running.
 BOOT = """#!/bin/sh
 echo "$@" >> {told}
 exec sleep 60 >/dev/null 2>&1
@@ -39,7 +39,7 @@ def test_a_worker_outlives_the_stop_of_its_number(pool, tmp_path):
     request = beam_fn_api_pb2.StartWorkerRequest(worker_id="1-1")
     with grpc.insecure_channel(address) as channel:
         stub = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
-        # One of a job, and one of the job after it, which Flink gives the same number.
+        # Workers of two successive jobs, to which Flink gives the same id.
         assert [stub.StartWorker(request, timeout=20).error for _ in range(2)] == ["", ""]
         deadline = time.monotonic() + 20
         while not (tmp_path / "told").exists() or (tmp_path / "told").read_text().count("--id=1-1") < 2:

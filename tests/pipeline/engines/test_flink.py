@@ -1,4 +1,4 @@
-"""Runs on a real Flink cluster: the same rows as elsewhere, though processes are killed in the middle."""
+"""Runs on a real Flink cluster give the same rows as without Flink, even if processes are killed."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ OPTIMIZE = ("--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max
 def cluster():
     if tools := missing_tools():
         missing("flink", tools)
-    # Room for a job whose launcher was killed, and for the one that resumes it.
+    # Enough slots for a job whose launcher was killed and for the job that resumes it.
     with SessionCluster(slots=4) as cluster:
         yield cluster
 
@@ -50,7 +50,7 @@ def score_directly(output: Path, *arguments: str) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def scored(pairs, lpips_weights, tmp_path_factory) -> pa.Table:
-    """What `SCORE` gives without Flink."""
+    """The metrics of `SCORE` without Flink."""
     return score_directly(tmp_path_factory.mktemp("direct") / "run", pairs, *SCORE)
 
 
@@ -112,7 +112,7 @@ def test_lost_launcher_is_resumed_while_its_job_goes_on(cluster, pairs, scored, 
     flink_jobs.wait_for_chunks(launcher, output, 3)
     launcher.kill()
     launcher.wait()
-    # Else it might be over before the run is resumed.
+    # Stop the worker, so that the job does not end before the run is resumed.
     (worker,) = cluster.workers()
     os.kill(worker.pid, signal.SIGSTOP)
     finished = flink_jobs.chunks(output)

@@ -1,4 +1,4 @@
-"""Several workers on this machine: the rows of one, the threads shared out, and a clean end whatever happens."""
+"""Several workers on this machine give the rows of one, share its threads, and leave no process behind."""
 
 import os
 import signal
@@ -69,7 +69,7 @@ class TestSameRows:
 
     def test_processes(self, flags, one, parquet, tmp_path, capfd, monkeypatch):
         monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.02)
-        # Often enough to see a chunk before the run is over, also on a busy machine.
+        # Look often enough to see a chunk before the run ends, even on a busy machine.
         monkeypatch.setattr(counts, "_LEAST_PAUSE_SECONDS", 0.02)
         monkeypatch.setattr(counts, "_PAUSES_PER_LOOK", 1)
         assert score(parquet, tmp_path / "run", *flags, *PROCESSES) == one
@@ -87,7 +87,7 @@ class TestSameRows:
 
 
 class TestBadEnds:
-    """`mae` of many chunks: the workers take seconds to import TensorFlow, so that there is time to end them."""
+    """`mae` of many chunks: the workers take seconds to import TensorFlow, which is time enough to end them."""
 
     @staticmethod
     @contextmanager
@@ -107,7 +107,7 @@ class TestBadEnds:
 
     @staticmethod
     def workers(launcher: subprocess.Popen[str]) -> list[int]:
-        """Process ids of the two workers, once they have started."""
+        """Wait until both workers have started, and return their process ids."""
         deadline = time.monotonic() + 60
         while True:
             assert launcher.poll() is None
@@ -147,7 +147,7 @@ class TestBadEnds:
             launcher.send_signal(signal.SIGINT)
             assert self.told(launcher) == [f"interrupted; the same command resumes {tmp_path}/run"]
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
-        # On the way: what the workers were given of the machine.
+        # The workers also share the threads of the machine.
         assert f"{threads.VARIABLE}={max(1, threads.thread_count() // 2)}" in variables
 
 

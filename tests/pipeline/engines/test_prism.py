@@ -1,4 +1,4 @@
-"""Prism, Beam's local engine in Go, gives the rows that FnApiRunner gives. `make prism` builds it."""
+"""Prism, Beam's local engine in Go, gives the same rows as FnApiRunner. `make prism` builds it."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ def prism() -> str:
     path = os.environ.get("PRISM", built)
     if not Path(path).exists():
         missing("prism", f"there is no {path}; make prism builds one")
-    # Its farewell, "really destroying service", comes after pytest's own end.
+    # It logs "really destroying service" after pytest has ended.
     logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
     return f"--prism_location={path}"
 
@@ -68,11 +68,11 @@ def test_the_same_rows(prism, parquet, lpips_weights, tmp_path, flags):
 def test_full_disk_is_told_in_one_line_and_resumed(prism, parquet, tmp_path):
     losses = "--losses=mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
     command = [sys.executable, "-m", "pipeline.run", f"--input={parquet}", f"--output={tmp_path / 'run'}", losses]
-    # Room for run.json, not for the metrics of so many losses.
+    # There is room for run.json, but not for the metrics of so many losses.
     limited = interruptible([*command, "--quiet", prism], file_bytes=2_500)
     broken = subprocess.run(limited, check=False, stderr=subprocess.PIPE, text=True)
     assert broken.returncode == CRASH
-    # Beside these, the worker and its threads print tracebacks of Beam's, which nobody can keep them from.
+    # Besides these lines, the worker and its threads print tracebacks of Beam's, which cannot be suppressed.
     lines = broken.stderr.splitlines()
     (told,) = (number for number, line in enumerate(lines) if line.startswith("error: "))
     assert lines[told].startswith("error: the run broke off: OSError: ")

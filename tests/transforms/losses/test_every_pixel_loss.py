@@ -12,7 +12,7 @@ from transforms.losses.catalog import LOSSES, loss_function
 ON_PIXELS = [name for name, loss in LOSSES.items() if not loss.network]
 COMPARING = [name for name in ON_PIXELS if LOSSES[name].direction != "none"]
 DIFFERENTIABLE = [name for name in ON_PIXELS if LOSSES[name].differentiable]
-# One pixel has no reflected border, and Sobel is refused there: test_losses_edges.py.
+# One pixel has no reflected border, and Sobel is refused there: test_edges.py.
 FROM_SOME_SIZE_ON = [n for n in ON_PIXELS if LOSSES[n].min_side > 1 and not n.startswith("sobel")]
 
 SIZES = ((1, 1), (2, 3), (3, 3), (9, 9), (11, 11), (16, 16), (17, 23), (32, 20), (161, 161), (165, 178))
