@@ -60,10 +60,13 @@ def modified(output: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--losses=lpips_vgg,ssim"],
-        ["--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=40", "--patience=40"],
+        pytest.param(["--losses=lpips_vgg,ssim"], id="score"),
+        pytest.param(
+            ["--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=40", "--patience=40"],
+            id="optimize",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["score", "optimize"],
 )
 def test_killed_run_resumes(parquet, lpips_weights, tmp_path, capsys, flags):
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "run"

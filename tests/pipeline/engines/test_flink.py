@@ -89,7 +89,8 @@ def kill_worker(cluster: SessionCluster) -> None:
         os.kill(worker.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kill", [kill_worker, pytest.param(kill_task_manager, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [kill_task_manager, kill_worker])
 def test_lost_process_costs_no_finished_chunk(cluster, pairs, scored, tmp_path, kill):
     output = tmp_path / "run"
     launcher = flink_jobs.start(cluster, output, pairs, *SCORE)
