@@ -60,13 +60,8 @@ def chunk_of(
 
 
 def summary_of(*chunks: ScoredChunk, columns: tuple[str, ...] = ("mae",), slice_by: str = "") -> Summary:
-<<<<<<< HEAD
-    """The summary of these chunks, as an engine would make it in one bundle."""
-    combine = SummarizeChunks(columns_named(*columns), slice_by)
-=======
     """The summary of these chunks, as an engine makes it in one bundle."""
-    combine = SummarizeChunks(columns, slice_by)
->>>>>>> d5d50a7 (Write the helpers of the tests in plain English)
+    combine = SummarizeChunks(columns_named(*columns), slice_by)
     accumulator = combine.create_accumulator()
     for chunk in chunks:
         accumulator = combine.add_input(accumulator, chunk)
