@@ -66,15 +66,11 @@ def launch(config: Config) -> int:
     return _report(prepared)
 
 
-def _report(prepared: "Prepared") -> int:
-    """Print the run's result, and judge it; return the exit code."""
-    from rich.console import Console
-
+def _tell(config: Config) -> int:
+    """Print what the run found, and judge it; return the exit code."""
     from pipeline.audit.gate import gate
-    from pipeline.console.tables import print_run
-    from transforms.storage.json_files import read_json
-    from transforms.storage.run_files import RunFiles
-    from transforms.storage.run_record import RunRecord
+    from pipeline.console.tables import make_console, print_run
+    from transforms.storage.run_files import RunFiles, read_json
 
     config, files = prepared.config, RunFiles(prepared.config.output)
     status = RunRecord.from_json(read_json(files.config)).status
@@ -82,8 +78,7 @@ def _report(prepared: "Prepared") -> int:
         print(f"error: the job was cancelled; the same command resumes {config.output}", file=sys.stderr)
         return CRASH
     if not config.quiet:
-        # Piped output has no width limit.
-        print_run(read_json(files.summary), files, Console(width=None if sys.stdout.isatty() else 140))
+        print_run(read_json(files.summary), files, make_console())
     if config.gate:
         return gate(config.output, config.gate, prepared.rules, prepared.baseline)
     return OK if status == "finished" else NOTHING_SCORED

@@ -1,1 +1,1 @@
-"""The audit of finished runs: gates, reports, trends. `pairloss audit VERB`."""
+"""Judge and report finished runs: gate, propose, report, compare, trend, merge."""

@@ -1,4 +1,4 @@
-"""The audit of finished runs: `pairloss audit VERB`, or `python -m pipeline.audit VERB`.
+"""The audit of finished runs: `pairloss audit VERB`.
 
 Exit codes: 0 done, and passed; 1 a crash; 2 the request was wrong; 3 a gate failed.
 """
@@ -15,12 +15,13 @@ from pipeline.errors import USAGE, UsageError, nearest
 VERBS = {
     "gate": "judge a run by rules: may this dataset ship?",
     "propose": "write a first rules file from a good run",
-    "report": "write one HTML file: verdict, distributions, failures, worst pairs",
-    "compare": "show runs side by side: which pairs got better, which worse",
+    "report": "write one HTML file: verdict, distributions, failures and worst pairs",
+    "compare": "show runs side by side: which pairs got better, and which got worse",
     "trend": "gather many runs into one page and one table",
     "merge": "merge the summaries of shards or days into one",
 }
-_HELP = "usage: pairloss audit VERB ...; pairloss audit VERB --help lists its flags\n\n" + "\n".join(
+
+_HELP = "usage: pairloss audit VERB ...\n\n`pairloss audit VERB --help` lists the flags of a verb.\n\n" + "\n".join(
     f"  {verb:8} {what}" for verb, what in VERBS.items()
 )
 
@@ -33,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
     verb, *arguments = argv
     if verb not in VERBS:
         hint = nearest(verb, VERBS)
-        print(f"error: no verb {verb!r}.{hint} The verbs are {', '.join(VERBS)}", file=sys.stderr)
+        print(f"error: there is no verb {verb!r}; the verbs are {', '.join(VERBS)}.{hint}", file=sys.stderr)
         return USAGE
-    # Beam takes seconds to import, and it also logs the errors that it raises.
+    # Importing Beam takes seconds. Its file systems also log the errors that they raise.
     from pipeline.launch.credentials import check_credentials
 
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)

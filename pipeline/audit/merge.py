@@ -11,13 +11,17 @@ from transforms.storage.run_files import RunFiles
 
 
 def main(argv: Sequence[str]) -> int:
-    """Merge, write, say what was written; return the exit code."""
-    parser = VerbParser("merge", "Merge summaries of runs: the same, to the last digit, as of one run of all pairs.")
+    """Merge the summaries and write the result; return the exit code."""
+    parser = VerbParser(
+        "merge", "Merge summaries. The result equals, to the last digit, the summary of one run of all pairs."
+    )
     parser.add_argument("parts", metavar="RUN_OR_SUMMARY", nargs="+", type=path, help="run directories, summary files")
-    parser.add_argument("--output", required=True, type=path, metavar="FILE", help="a .json file, replaced if there")
+    parser.add_argument(
+        "--output", required=True, type=path, metavar="FILE", help="a .json file; an old one is replaced"
+    )
     given = parser.parse_args(argv)
     if repeated := sorted({part for part in given.parts if given.parts.count(part) > 1}):
-        raise UsageError(f"{', '.join(repeated)} is given twice; its pairs would count twice")
+        raise UsageError(f"{', '.join(repeated)} is given twice, so its pairs would count twice")
     _check_output(given.output)
     merged = merge_summaries([read_summary(part) for part in given.parts], given.output)
     write_summary(merged)
@@ -27,6 +31,6 @@ def main(argv: Sequence[str]) -> int:
 
 def _check_output(output: str) -> None:
     if not output.endswith(".json"):
-        raise UsageError(f"--output={output} is no .json file")
+        raise UsageError(f"--output={output} must end in .json")
     if FileSystems.exists(RunFiles(FileSystems.split(output)[0] or ".").config):
-        raise UsageError(f"--output={output} lies in a run's directory; give another place")
+        raise UsageError(f"--output={output} lies in a run's directory; choose another place")

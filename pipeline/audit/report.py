@@ -1,15 +1,20 @@
-"""`pairloss audit report RUN`: one HTML file: may the dataset ship, and which pairs are to blame?"""
+"""`pairloss audit report RUN`: one HTML file: may the dataset ship, and which pairs are the reason?"""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.audit.arguments import VerbParser, path
-from pipeline.audit.pages.gallery import make_gallery
+from pipeline.audit.pages.gallery import Gallery, make_gallery
 from pipeline.audit.pages.render import encode, render
 from pipeline.audit.pages.views import failure_views, loss_view, pair_views, slice_views, worst_rows
-from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_record, read_run, read_summary, write_file
-from pipeline.audit.runs.verdict_file import read_verdict
+from pipeline.audit.runs.files import write_file
+from pipeline.audit.runs.record import RunRecord, read_record
+from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_run, read_summary
+from pipeline.audit.runs.verdict_file import read_verdict, skip_reasons
+from pipeline.errors import UsageError
 from transforms.images.decode import NOTES
+from transforms.reading.list_chunks import match_files
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 
@@ -21,16 +26,35 @@ def main(argv: Sequence[str]) -> int:
         UsageError: the run, its verdict or the baseline cannot be read, they cannot be compared, or the page cannot be
             written.
     """
-    parser = VerbParser("report", "Write one HTML file: verdict, distributions, failures and worst pairs of a run.")
-    parser.add_argument("run", metavar="RUN", type=path, help="directory of a run that has ended, local or gs://")
+    parser = VerbParser(
+        "report", "Write one HTML file with the verdict, distributions, failures and worst pairs of a run."
+    )
+    parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local or gs://")
     parser.add_argument("--baseline", type=path, metavar="PATH", help="a good run's directory, or its summary.json")
+    parser.add_argument("--input", action="append", default=[], metavar="PATTERN", help="where the images are now")
     parser.add_argument("--output", type=path, metavar="FILE", help="where to write it (default: RUN/report.html)")
     given = parser.parse_args(argv)
     audited = read_run(given.run)
     baseline = read_summary(given.baseline) if given.baseline else None
     if baseline:
         check_comparable(audited, baseline)
-    page = build_report(audited, read_record(given.run), baseline, read_verdict(given.run))
+    record = read_record(given.run)
+    try:
+        now = match_files(given.input)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    rows = worst_rows(audited.summary.columns)
+    ids = {source: row["id"] for source, row in rows.items()}
+    pixels = {source: row["height"] * row["width"] for source, row in rows.items()}
+    gallery = make_gallery(ids, record.identity, pixels, now)
+    page = build_report(audited, record, gallery, baseline, read_verdict(given.run))
+    if gallery.problems:
+        reasons = [reason for reason in gallery.problems.values() if reason] or gallery.notices
+        print(
+            f"warning: {len(gallery.problems)} of {len(rows)} pairs have no pictures: {reasons[0]} "
+            "If the files have moved, --input=PATTERN says where they are now.",
+            file=sys.stderr,
+        )
     output = given.output or RunFiles(given.run).report
     write_file(output, encode(page))
     print(output)
@@ -40,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
 def build_report(
     audited: RunSummary,
     record: RunRecord,
+    gallery: Gallery,
     baseline: RunSummary | None = None,
     verdict: Mapping[str, Any] | None = None,
 ) -> str:
@@ -48,20 +73,19 @@ def build_report(
     Args:
         audited: the run's summary.
         record: its run.json.
-        baseline: what it is compared with.
+        gallery: pictures of its worst pairs.
+        baseline: the run it is compared with.
         verdict: the content of its verdict.json, if it has one.
     """
     summary, before = audited.summary, baseline.summary if baseline else None
     columns, earlier = summary.columns, before.columns if before else {}
     rows = worst_rows(columns)
-    ids = {source: row["id"] for source, row in rows.items()}
-    pixels = {source: row["height"] * row["width"] for source, row in rows.items()}
-    gallery = make_gallery(ids, record.identity, pixels)
     return render(
         "report.html",
         path=audited.path,
         record=record,
         verdict=verdict,
+        skipped=skip_reasons(verdict["results"]) if verdict else [],
         counts=summary.counts(),
         counts_before=before.counts() if before else None,
         baseline=baseline.path if baseline else None,
@@ -79,6 +103,6 @@ def build_report(
 
 
 def _meaning(note: str) -> str:
-    """What a note says of an image: `generated:gray`, `too_small:ssim`."""
+    """The meaning of a note such as `generated:gray` or `too_small:ssim`."""
     subject, _, kind = note.partition(":")
     return f"the image is too small for {kind}" if subject == "too_small" else NOTES.get(kind, "")

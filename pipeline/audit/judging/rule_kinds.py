@@ -1,15 +1,24 @@
-"""What the rules of a gate measure: one function per kind of rule."""
+"""The kinds of rules, one class each: the keys that a rules file gives, what is measured, and how to say it.
 
+To add a kind, write a class, add it to `RULE_KINDS`, and run `python -m pipeline.audit.judging.rules`, which writes
+rules.schema.json again.
+"""
+
+import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, get_origin, get_type_hints
 
-from pipeline.audit.judging.rules import Rule
 from pipeline.audit.runs.drift import drift
+from pipeline.console.numbers import as_given
 from transforms.columns import Column
-from transforms.summary.distribution import Distribution
+from transforms.summary.distribution import Distribution, as_stored
 from transforms.summary.scored_pairs import ScoredPairs
 from transforms.summary.summary import Summary
+
+# A statistic of fewer pairs than this says little.
+LEAST_PAIRS = 30
 
 
 @dataclass(frozen=True)
@@ -17,8 +26,8 @@ class Measured:
     """A measured value.
 
     Attributes:
-        value: NaN where there is none.
-        pairs: number of pairs it rests on; of the smaller run, where it compares two.
+        value: NaN if there is none.
+        pairs: number of pairs it rests on; if it compares two runs, of the smaller one.
         reason: why it cannot be judged, or empty.
     """
 
@@ -27,84 +36,291 @@ class Measured:
     reason: str = ""
 
 
-def _failure_fraction(summary: Summary) -> Measured:
-    lost = summary.failed + summary.unread
-    return Measured(lost / summary.listed if summary.listed else math.nan, summary.listed)
+@dataclass(frozen=True)
+class Scope:
+    """The pairs to measure: all pairs of a run, or one slice of them.
+
+    Attributes:
+        run: summary of the whole run.
+        pairs: the pairs to measure.
+        baseline: the same pairs of the baseline; None without one.
+        slice: which pairs they are, such as `camera=left`; empty for all.
+    """
+
+    run: Summary
+    pairs: ScoredPairs
+    baseline: ScoredPairs | None
+    slice: str = ""
 
 
-def _files_failed(summary: Summary) -> Measured:
-    return Measured(len(summary.failed_files), summary.listed)
+# The types of a rule's keys, each with the JSON Schema of its values.
+Level = Annotated[
+    Literal["fail", "warn"], {"enum": ["fail", "warn"], "description": "What a violation means for the run."}
+]
+Name = Annotated[str, {"type": "string", "description": "A column of the metrics: a loss, or objective."}]
+Number = Annotated[float, {"type": "number"}]
+Positive = Annotated[float, {"type": "number", "minimum": 0}]
+Fraction = Annotated[float, {"type": "number", "minimum": 0, "maximum": 1}]
+LeastPairs = Annotated[
+    int, {"type": "integer", "minimum": 1, "description": "With fewer pairs the value is reported, but not judged."}
+]
+EachSlice = Annotated[
+    bool,
+    {"type": "boolean", "description": "Judge the pairs of each value of --slice_by as well as all of them."},
+]
+Distance = Annotated[
+    Literal["wasserstein", "psi", "ks"],
+    {
+        "enum": ["wasserstein", "psi", "ks"],
+        "description": "Wasserstein distance in standard deviations of the baseline; population stability index; "
+        "Kolmogorov-Smirnov statistic.",
+    },
+]
 
 
-def _pairs(rule: Rule, ours: ScoredPairs, base: ScoredPairs | None) -> Measured:
-    return Measured(ours.count, ours.count)
+@dataclass(frozen=True, kw_only=True)
+class Rule(ABC):
+    """One rule. A subclass is a kind; its fields of an annotated type are the keys of a rules file.
+
+    Attributes:
+        kind: the kind's name in a rules file.
+        line: where the rule begins in its file, from 1.
+        column: column of the metrics; empty if the kind measures none.
+        each_slice: whether it holds for every slice as well.
+        least_pairs: with fewer pairs it is skipped; 0: any number of pairs can be judged.
+        min: smallest allowed value.
+        max: largest allowed value.
+        level: what a violation means.
+    """
+
+    kind: ClassVar[str]
+
+    line: int = 0
+    each_slice: bool = False
+    least_pairs: int = 0
+    # Factories, because subclasses inherit a plain default and could not make the key required.
+    column: str = field(default_factory=str)
+    min: float = field(default_factory=lambda: -math.inf)
+    max: float = field(default_factory=lambda: math.inf)
+    level: Level = "fail"
+
+    @abstractmethod
+    def measure(self, scope: Scope) -> Measured:
+        """The value to judge."""
+
+    @property
+    def what(self) -> str:
+        """Names the measured value for people: `quantile 0.95 of lpips_vgg`."""
+        return f"{self.kind} of {self.column}" if self.column else self.kind
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value that hold."""
+        return self.min, self.max
+
+    def examples(self, pairs: ScoredPairs) -> tuple[dict[str, Any], ...]:
+        """Id, source and value of some pairs that violate the rule, the worst first."""
+        return ()
 
 
-def _count_ratio(rule: Rule, ours: ScoredPairs, base: ScoredPairs | None) -> Measured:
-    if base is None:
-        return _NO_BASELINE
-    if not base.count:
-        return Measured(math.nan, ours.count, "not in the baseline")
-    return Measured(ours.count / base.count, ours.count)
+@dataclass(frozen=True, kw_only=True)
+class _Count(Rule):
+    each_slice: EachSlice = False
+    min: Number = -math.inf
+    max: Number = math.inf
 
 
-def _quantile(rule: Rule, ours: ScoredPairs, base: ScoredPairs | None) -> Measured:
-    distribution = _column(ours, rule)
-    return Measured(distribution.quantile(rule.quantile), distribution.finite, _if_infinite(distribution))
+@dataclass(frozen=True, kw_only=True)
+class _OfColumn(Rule):
+    column: Name
+    each_slice: EachSlice = False
+    least_pairs: LeastPairs = LEAST_PAIRS
+
+    def of(self, pairs: ScoredPairs) -> Distribution:
+        """The column's values; a slice without pairs has no columns."""
+        return pairs.columns.get(self.column) or Distribution(Column(self.column, "", "", "none"))
 
 
-def _mean(rule: Rule, ours: ScoredPairs, base: ScoredPairs | None) -> Measured:
-    distribution = _column(ours, rule)
-    return Measured(distribution.mean, distribution.finite, _if_infinite(distribution))
+@dataclass(frozen=True, kw_only=True)
+class FailureFraction(Rule):
+    """Records that could not be scored, as a fraction of all records found."""
+
+    kind = "failure_fraction"
+    least_pairs: LeastPairs = LEAST_PAIRS
+    max: Fraction
+
+    def measure(self, scope: Scope) -> Measured:
+        lost, listed = scope.run.failed + scope.run.unread, scope.run.listed
+        return Measured(lost / listed if listed else math.nan, listed)
 
 
-def _nan_fraction(rule: Rule, ours: ScoredPairs, base: ScoredPairs | None) -> Measured:
-    return Measured(_column(ours, rule).nan / ours.count if ours.count else math.nan, ours.count)
+@dataclass(frozen=True, kw_only=True)
+class FilesFailed(Rule):
+    """Number of input files that could not be read to their end."""
+
+    kind = "files_failed"
+    max: Positive
+
+    def measure(self, scope: Scope) -> Measured:
+        return Measured(len(scope.run.failed_files), scope.run.listed)
 
 
-def _pair_limit(rule: Rule, ours: ScoredPairs, base: ScoredPairs | None) -> Measured:
-    distribution = _column(ours, rule)
-    beyond = distribution.outside(rule.min, rule.max)
-    return Measured(beyond / distribution.defined if distribution.defined else math.nan, distribution.defined)
+@dataclass(frozen=True, kw_only=True)
+class Pairs(_Count):
+    """Number of scored pairs."""
+
+    kind = "pairs"
+
+    def measure(self, scope: Scope) -> Measured:
+        return Measured(scope.pairs.count, scope.pairs.count)
 
 
-def _drift(rule: Rule, ours: ScoredPairs, base: ScoredPairs | None) -> Measured:
-    if base is None:
-        return _NO_BASELINE
-    now, then = _column(ours, rule), _column(base, rule)
-    if not then.defined:
-        return Measured(math.nan, 0, "not in the baseline")
-    value: float = getattr(drift(now, then), rule.distance)
-    if rule.distance == "wasserstein":
-        return Measured(value, min(now.finite, then.finite), _if_infinite(now) or _if_infinite(then))
-    return Measured(value, min(now.defined, then.defined))
+@dataclass(frozen=True, kw_only=True)
+class CountRatio(_Count):
+    """Number of scored pairs, divided by the baseline's number."""
+
+    kind = "count_ratio"
+
+    def measure(self, scope: Scope) -> Measured:
+        if scope.baseline is None:
+            return _NO_BASELINE
+        if not scope.baseline.count:
+            return _NOT_IN_BASELINE
+        return Measured(scope.pairs.count / scope.baseline.count, scope.pairs.count)
 
 
-def _column(pairs: ScoredPairs, rule: Rule) -> Distribution:
-    """A slice without pairs has no columns either."""
-    return pairs.columns.get(rule.column) or Distribution(Column(rule.column, "", "", "none"))
+@dataclass(frozen=True, kw_only=True)
+class Quantile(_OfColumn):
+    """A quantile of a column's finite values."""
+
+    kind = "quantile"
+    quantile: Fraction
+    min: Number = -math.inf
+    max: Number = math.inf
+
+    @property
+    def what(self) -> str:
+        return f"quantile {as_given(self.quantile)} of {self.column}"
+
+    def measure(self, scope: Scope) -> Measured:
+        values = self.of(scope.pairs)
+        return Measured(values.quantile(self.quantile), values.finite, _if_infinite(values))
 
 
-def _if_infinite(distribution: Distribution) -> str:
-    return "all values are infinite" if distribution.defined and not distribution.finite else ""
+@dataclass(frozen=True, kw_only=True)
+class Mean(_OfColumn):
+    """The mean of a column's finite values."""
+
+    kind = "mean"
+    min: Number = -math.inf
+    max: Number = math.inf
+
+    def measure(self, scope: Scope) -> Measured:
+        values = self.of(scope.pairs)
+        return Measured(values.mean, values.finite, _if_infinite(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanFraction(_OfColumn):
+    """Pairs whose value in a column is NaN, as a fraction of all scored pairs."""
+
+    kind = "nan_fraction"
+    max: Fraction
+
+    def measure(self, scope: Scope) -> Measured:
+        count = scope.pairs.count
+        return Measured(self.of(scope.pairs).nan / count if count else math.nan, count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairLimit(_OfColumn):
+    """Pairs whose value lies below min or above max: at most the allowed fraction of the pairs with a value."""
+
+    kind = "pair_limit"
+    min: Number = -math.inf
+    max: Number = math.inf
+    allowed: Fraction = 0
+
+    @property
+    def what(self) -> str:
+        return f"pairs with {self.column} {' or '.join(limits(self.min, '<', self.max, '>'))}"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Bounds of the fraction; `min` and `max` are those of each pair."""
+        return -math.inf, self.allowed
+
+    def measure(self, scope: Scope) -> Measured:
+        values = self.of(scope.pairs)
+        beyond = values.outside(self.min, self.max)
+        return Measured(beyond / values.defined if values.defined else math.nan, values.defined)
+
+    def examples(self, pairs: ScoredPairs) -> tuple[dict[str, Any], ...]:
+        values = self.of(pairs)
+        higher = values.column.higher_is_better
+        found: dict[str, dict[str, Any]] = {}
+        for extremes, ascending in ((values.worst, higher), (values.best, not higher)):
+            for rank, source, text in extremes:
+                value = rank if ascending else -rank
+                if not as_stored(self.min) <= value <= as_stored(self.max):
+                    shown = value if math.isfinite(value) else None
+                    found.setdefault(source, {"id": json.loads(text)["id"], "source": source, "value": shown})
+        return tuple(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftLimit(_OfColumn):
+    """Distance of a column's distribution from the baseline's."""
+
+    kind = "drift"
+    distance: Distance
+    max: Positive
+
+    @property
+    def what(self) -> str:
+        return f"drift of {self.column}, {self.distance}"
+
+    def measure(self, scope: Scope) -> Measured:
+        if scope.baseline is None:
+            return _NO_BASELINE
+        now, then = self.of(scope.pairs), self.of(scope.baseline)
+        if not then.defined:
+            return _NOT_IN_BASELINE
+        value: float = getattr(drift(now, then), self.distance)
+        if self.distance == "wasserstein":
+            return Measured(value, min(now.finite, then.finite), _if_infinite(now) or _if_infinite(then))
+        return Measured(value, min(now.defined, then.defined))
+
+
+RULE_KINDS: dict[str, type[Rule]] = {
+    kind.kind: kind
+    for kind in (
+        *(FailureFraction, FilesFailed, Pairs, CountRatio),
+        *(Quantile, Mean, NanFraction, PairLimit, DriftLimit),
+    )
+}
+
+
+def keys_of(kind: type[Rule]) -> dict[str, dict[str, Any]]:
+    """The JSON Schema of each key of a kind; without a `default`, a rule must give the key or one of several."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = {}
+    for entry in fields(kind):
+        if get_origin(hints[entry.name]) is Annotated:
+            given = {} if entry.default is MISSING else {"default": entry.default}
+            found[entry.name] = hints[entry.name].__metadata__[0] | given
+    return found
+
+
+def limits(least: float, below: str, most: float, above: str) -> list[str]:
+    """The finite ones of two limits, each after its sign."""
+    texts = [f"{below} {as_given(least)}"] if least > -math.inf else []
+    return texts + ([f"{above} {as_given(most)}"] if most < math.inf else [])
+
+
+def _if_infinite(values: Distribution) -> str:
+    return "all values are infinite" if values.defined and not values.finite else ""
 
 
 _NO_BASELINE = Measured(math.nan, 0, "no baseline")
-
-# Of a whole run: records that failed belong to no slice, for what they hold may be unreadable.
-OF_RUN: dict[str, Callable[[Summary], Measured]] = {
-    "failure_fraction": _failure_fraction,
-    "files_failed": _files_failed,
-}
-# Of any set of scored pairs, and the same set of the baseline's.
-OF_PAIRS: dict[str, Callable[[Rule, ScoredPairs, ScoredPairs | None], Measured]] = {
-    "pairs": _pairs,
-    "count_ratio": _count_ratio,
-    "quantile": _quantile,
-    "mean": _mean,
-    "nan_fraction": _nan_fraction,
-    "pair_limit": _pair_limit,
-    "drift": _drift,
-}
-# What can be judged of any number of pairs.
-COUNTING = ("files_failed", "pairs", "count_ratio")
+_NOT_IN_BASELINE = Measured(math.nan, 0, "not in the baseline")

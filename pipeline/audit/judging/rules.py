@@ -1,63 +1,43 @@
-"""The rules of a gate: read from YAML or JSON, checked against rules.schema.json, errors told with their line."""
+"""Read the rules of a gate from YAML or JSON, and report each mistake with its line.
+
+`python -m pipeline.audit.judging.rules` writes rules.schema.json, with which editors check and complete a rules file.
+"""
 
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib import resources
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import yaml
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from jsonschema import Draft202012Validator, ValidationError
 
+from pipeline.audit.judging.rule_kinds import RULE_KINDS, Rule, keys_of
 from pipeline.errors import UsageError, nearest
-from transforms.storage.errors import READ_ERRORS
+from transforms.reading.list_chunks import READ_ERRORS
 
-Level = Literal["fail", "warn"]
+SCHEMA_FILE = Path(__file__).with_name("rules.schema.json")
 
-# With fewer pairs than this, a statistic says little.
-LEAST_PAIRS = 30
+# Aliases unfold: a few hundred bytes of YAML can hold billions of values.
+_MOST_VALUES = 100_000
+_MOST_CHARACTERS = 300
 
-# Where in a document: keys and positions from the root.
+# A path in a document: keys and positions from the root.
 Place = tuple[str | int, ...]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One rule; what its kind does not know is left at its default. See rules.schema.json.
-
-    Attributes:
-        rule: its kind.
-        line: where it begins in its file, from 1.
-        column: of the metrics.
-        quantile: which one.
-        distance: name of a field of `Drift`.
-        min: least value.
-        max: largest value.
-        allowed: fraction of the pairs that may lie outside of `min` and `max`, for `pair_limit`.
-        level: what a violation means.
-        least_pairs: with fewer it is skipped.
-        each_slice: whether it holds for every slice as well.
-    """
-
-    rule: str
-    line: int = 0
-    column: str = ""
-    quantile: float = math.nan
-    distance: str = ""
-    min: float = -math.inf
-    max: float = math.inf
-    allowed: float = 0.0
-    level: Level = "fail"
-    least_pairs: int = LEAST_PAIRS
-    each_slice: bool = False
-
-
 class _Loader(yaml.SafeLoader):
-    """Of YAML 1.1, where `1e-3` is a text."""
+    """Reads `1e-3` as a number, which YAML 1.1 takes for text, and names the line of a value that it cannot read."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            problem = f"{str(node.value)[:40]!r} cannot be read as {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark) from error
 
 
 _Loader.add_implicit_resolver(
@@ -83,7 +63,7 @@ def parse_rules(text: str, name: str) -> tuple[Rule, ...]:
     """The rules in a text.
 
     Args:
-        text: YAML, or JSON, which is YAML but for tabs.
+        text: YAML or JSON. JSON is YAML, except for tabs.
         name: of the file, for messages.
 
     Raises:
@@ -98,22 +78,60 @@ def parse_rules(text: str, name: str) -> tuple[Rule, ...]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UsageError(f"{name}:{line}: {error.reason} (character {error.position})") from error
+    except RecursionError as error:
+        raise UsageError(f"{name}: lists are nested too deeply; rules need no more than two levels") from error
     except _WrongRuleError as error:
         raise UsageError(f"{name}:{error.line}: {error}") from error
-    return tuple(Rule(**entry, line=lines["rules", number]) for number, entry in enumerate(document["rules"]))
+    return tuple(_rule(entry, lines["rules", number]) for number, entry in enumerate(document["rules"]))
 
 
 def rules_schema() -> dict[str, Any]:
     """The JSON Schema of a rules file."""
-    text = resources.files("pipeline.audit.judging").joinpath("rules.schema.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
+    chosen = [
+        {"if": {"required": ["rule"], "properties": {"rule": {"const": name}}}, "then": _kind_schema(kind)}
+        for name, kind in RULE_KINDS.items()
+    ]
+    known = {"rule": {"enum": list(RULE_KINDS)}}
+    rule = {"type": "object", "required": ["rule"], "properties": known, "allOf": chosen}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Rules of a PairLoss gate",
+        "type": "object",
+        "required": ["rules"],
+        "additionalProperties": False,
+        "properties": {"rules": {"type": "array", "minItems": 1, "items": rule}},
+    }
+
+
+def write_schema() -> None:
+    """Write rules.schema.json from the kinds of rules."""
+    SCHEMA_FILE.write_text(json.dumps(rules_schema(), indent=2) + "\n", encoding="utf-8")
 
 
 class _WrongRuleError(Exception):
     def __init__(self, message: str, line: int):
-        super().__init__(message)
+        super().__init__(message if len(message) <= _MOST_CHARACTERS else f"{message[:_MOST_CHARACTERS]}…")
         self.line = line
+
+
+def _rule(entry: Mapping[str, Any], line: int) -> Rule:
+    keys = {name: value for name, value in entry.items() if name != "rule"}
+    return RULE_KINDS[entry["rule"]](line=line, **keys)
+
+
+def _kind_schema(kind: type[Rule]) -> dict[str, Any]:
+    keys = keys_of(kind)
+    optional = {name: value.pop("default") for name, value in keys.items() if "default" in value}
+    # An infinite limit is none.
+    shown = {name: {"default": value} for name, value in optional.items() if value not in (-math.inf, math.inf)}
+    either = {"anyOf": [{"required": ["min"]}, {"required": ["max"]}]} if {"min", "max"} <= keys.keys() else {}
+    return {
+        "description": kind.__doc__,
+        "required": [name for name in keys if name not in optional],
+        **either,
+        "additionalProperties": False,
+        "properties": {"rule": True} | {name: schema | shown.get(name, {}) for name, schema in keys.items()},
+    }
 
 
 def _load(text: str) -> tuple[Any, dict[Place, int]]:
@@ -124,16 +142,19 @@ def _load(text: str) -> tuple[Any, dict[Place, int]]:
         raise _WrongRuleError("the file is empty; it needs the key 'rules'", 1)
     lines: dict[Place, int] = {}
     for place, inner in _walk(node, (), frozenset()):
+        line = inner.start_mark.line + 1
         if place in lines:
-            raise _WrongRuleError(f"{place[-1]!r} is given twice", inner.start_mark.line + 1)
-        lines[place] = inner.start_mark.line + 1
+            raise _WrongRuleError(f"{place[-1]!r} is given twice", line)
+        if len(lines) == _MOST_VALUES:
+            raise _WrongRuleError(f"the file holds more than {_MOST_VALUES:,} values", line)
+        lines[place] = line
     return loader.construct_document(node), lines
 
 
 def _walk(node: yaml.Node, place: Place, above: frozenset[int]) -> Iterator[tuple[Place, yaml.Node]]:
-    """Every node with its place. A key's line is that of its value, which may begin below it; so the key is given."""
+    """Every node with its place. A value may begin below its key, so the key's node stands for both."""
     if id(node) in above:
-        raise _WrongRuleError("an alias stands within what it refers to", node.start_mark.line + 1)
+        raise _WrongRuleError("an alias refers to a list or mapping that contains it", node.start_mark.line + 1)
     above |= {id(node)}
     if not place:
         yield place, node
@@ -151,15 +172,17 @@ def _walk(node: yaml.Node, place: Place, above: frozenset[int]) -> Iterator[tupl
 
 def _validate(document: Any, lines: Mapping[Place, int]) -> None:
     errors = Draft202012Validator(rules_schema()).iter_errors(document)
-    # A key that is wrong explains one that is missing.
+    # A misspelt key explains why another one is missing, so it comes first.
     found = [(error.validator != "additionalProperties", _described(error, lines)) for error in errors]
     if found:
         raise min(found, key=lambda entry: (entry[1].line, entry[0]))[1]
     for number, rule in enumerate(document["rules"]):
         for key, value in rule.items():
-            # JSON Schema knows neither; and no value would ever violate a limit that is not a number.
-            if isinstance(value, float) and not math.isfinite(value):
+            # JSON Schema lets these pass, but no value would ever violate a limit of NaN.
+            if isinstance(value, int | float) and not abs(value) < math.inf:
                 raise _WrongRuleError(f"{key} is {value}, not a finite number", _line(lines, ("rules", number, key)))
+            if isinstance(value, int) and abs(value) > 2**63:
+                raise _WrongRuleError(f"{key} is too large a number", _line(lines, ("rules", number, key)))
 
 
 def _described(error: ValidationError, lines: Mapping[Place, int]) -> _WrongRuleError:
@@ -188,7 +211,11 @@ def _described(error: ValidationError, lines: Mapping[Place, int]) -> _WrongRule
 
 
 def _line(lines: Mapping[Place, int], place: Place) -> int:
-    """The line of a place, or of what it lies in: what a merge key `<<` brings has no place of its own."""
+    """The line of a place, or of the nearest one around it: a key from a merge `<<` has no line of its own."""
     while place not in lines:
         place = place[:-1]
     return lines[place]
+
+
+if __name__ == "__main__":
+    write_schema()

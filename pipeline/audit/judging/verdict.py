@@ -1,40 +1,34 @@
-"""Judge a run's summary by rules: every rule's value, its limit, and whether it holds."""
+"""Judge a run's summary by rules: the value of each rule, its limit, and whether it holds."""
 
-import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pipeline.audit.judging.rule_kinds import COUNTING, OF_PAIRS, OF_RUN, Measured
-from pipeline.audit.judging.rules import Rule
+from pipeline.audit.judging.rule_kinds import Measured, Rule, Scope, limits
 from pipeline.audit.runs.summaries import RunSummary, check_comparable
+from pipeline.audit.runs.verdict_file import OUTCOMES, Outcome
 from pipeline.errors import UsageError, nearest
-from transforms.summary.distribution import as_stored
 from transforms.summary.scored_pairs import OTHER, ScoredPairs
 from transforms.summary.summary import Summary
-
-Outcome = Literal["fail", "warn", "skipped", "pass"]
-
-# The most serious first.
-OUTCOMES: tuple[Outcome, ...] = ("fail", "warn", "skipped", "pass")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a rule.
+    """The result of one rule.
 
     Attributes:
         rule: its kind.
-        line: where it stands in its file; 0: it is one that always holds.
-        what: what was measured, for people: `quantile 0.95 of lpips_vgg`.
-        column: of the metrics, or empty.
-        slice: of which pairs: `camera=left`; empty: of all.
-        value: what was measured; None: there is no value, or an infinite one; see `reason`.
+        line: where it stands in its file; 0 for the rule that always holds.
+        what: the measured value, for people: `quantile 0.95 of lpips_vgg`.
+        column: column of the metrics, or empty.
+        slice: the judged pairs, such as `camera=left`; empty for all.
+        value: the measured value; None if there is none, or an infinite one; see `reason`.
         limit: for people: `<= 0.25`.
-        outcome: what became of it.
+        outcome: whether the rule holds.
         reason: why it was skipped or has no value; else empty.
-        pairs: on how many pairs it rests.
+        pairs: number of pairs that the value rests on.
         examples: id, source and value of some pairs beyond a per-pair limit, the worst first.
     """
 
@@ -53,12 +47,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a run.
+    """The verdict on a run.
 
     Attributes:
         run: its directory, or its summary file.
         rules: the rules' file.
-        baseline: the baseline's directory or file; None: there was none.
+        baseline: the baseline's directory or file; None without one.
         counts: the run's counts.
         results: of all rules, the most serious first.
     """
@@ -71,11 +65,13 @@ class Verdict:
 
     @property
     def outcome(self) -> Outcome:
-        """`fail` or `warn` if a rule says so; `warn` also if no rule could be judged; else `pass`."""
-        outcomes = {result.outcome for result in self.results if result.line}
+        """`fail` or `warn` if a rule says so; `warn` also if most rules were skipped; else `pass`."""
         if any(result.outcome == "fail" for result in self.results):
             return "fail"
-        return "warn" if "warn" in outcomes or outcomes == {"skipped"} else "pass"
+        # A slice may be small; that alone is no reason to warn.
+        whole = Counter(result.outcome for result in self.results if result.line and not result.slice)
+        warned = any(result.outcome == "warn" for result in self.results)
+        return "warn" if warned or 2 * whole["skipped"] > whole.total() else "pass"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values: the content of verdict.json."""
@@ -93,8 +89,8 @@ def judge(run: RunSummary, rules: Sequence[Rule], rules_path: str = "", baseline
     """Measure and judge all rules.
 
     Raises:
-        UsageError: a rule names an unknown column or needs slices where there are none; or the baseline is of other
-            losses, weights or decoding, or has no scored pair.
+        UsageError: a rule names an unknown column or needs slices that the run does not have; or the baseline has
+            other losses, weights or decoding, or no scored pair.
     """
     if baseline:
         check_comparable(run, baseline)
@@ -104,7 +100,7 @@ def judge(run: RunSummary, rules: Sequence[Rule], rules_path: str = "", baseline
         _check_applies(rule, run, rules_path)
     base = baseline.summary if baseline else None
     results = [_something_scored(run.summary)]
-    results += [result for rule in rules for result in _results(rule, run.summary, base)]
+    results += [_result(rule, scope) for rule in rules for scope in _scopes(rule, run.summary, base)]
     results.sort(key=lambda result: OUTCOMES.index(result.outcome))
     return Verdict(run.path, rules_path, baseline.path if baseline else None, run.summary.counts(), tuple(results))
 
@@ -125,19 +121,9 @@ def _something_scored(summary: Summary) -> Result:
     return Result("pairs", 0, "scored pairs", "", "", summary.scored, ">= 1", outcome, pairs=summary.scored)
 
 
-def _results(rule: Rule, ours: Summary, baseline: Summary | None) -> Iterator[Result]:
-    if rule.rule in OF_RUN:
-        yield _result(rule, "", OF_RUN[rule.rule](ours), None)
-        return
-    for label, pairs, base in _scopes(rule, ours, baseline):
-        yield _result(rule, label, OF_PAIRS[rule.rule](rule, pairs, base), pairs)
-
-
-def _scopes(
-    rule: Rule, ours: Summary, baseline: Summary | None
-) -> Iterator[tuple[str, ScoredPairs, ScoredPairs | None]]:
-    """All pairs, and on request each slice, also one that only the baseline has."""
-    yield "", ours.pairs, baseline.pairs if baseline else None
+def _scopes(rule: Rule, ours: Summary, baseline: Summary | None) -> Iterator[Scope]:
+    """All pairs and, on request, each slice, including those that only the baseline has."""
+    yield Scope(ours, ours.pairs, baseline.pairs if baseline else None)
     if not (rule.each_slice and ours.slices):
         return
     slices = ours.slices
@@ -145,81 +131,40 @@ def _scopes(
     values = {*slices.values, *(base.values if base else ())}
     for value in sorted(values, key=lambda value: (value is not None, value or "")):
         label = f"{slices.by}={'(null)' if value is None else value}"
-        yield label, slices.values.get(value, ScoredPairs()), base.values.get(value, ScoredPairs()) if base else None
+        then = base.values.get(value, ScoredPairs()) if base else None
+        yield Scope(ours, slices.values.get(value, ScoredPairs()), then, label)
     if slices.other.count:
-        yield f"{slices.by}: {OTHER}", slices.other, base.other if base else None
+        yield Scope(ours, slices.other, base.other if base else None, f"{slices.by}: {OTHER}")
 
 
-def _result(rule: Rule, label: str, measured: Measured, pairs: ScoredPairs | None) -> Result:
-    outcome, reason = _outcome(rule, measured, whole=not label)
+def _result(rule: Rule, scope: Scope) -> Result:
+    measured = rule.measure(scope)
+    outcome, reason = _outcome(rule, measured, whole=not scope.slice)
+    least, most = rule.bounds
     return Result(
-        rule=rule.rule,
+        rule=rule.kind,
         line=rule.line,
-        what=_what(rule),
+        what=rule.what,
         column=rule.column,
-        slice=label,
+        slice=scope.slice,
         value=measured.value if math.isfinite(measured.value) else None,
-        limit=_limit(rule),
+        limit=", ".join(limits(least, ">=", most, "<=")),
         outcome=outcome,
         reason=reason,
         pairs=measured.pairs,
-        examples=_beyond(rule, pairs) if pairs and rule.rule == "pair_limit" and outcome in ("fail", "warn") else (),
+        examples=rule.examples(scope.pairs) if outcome in ("fail", "warn") else (),
     )
 
 
 def _outcome(rule: Rule, measured: Measured, whole: bool) -> tuple[Outcome, str]:
     if measured.reason:
         return "skipped", measured.reason
-    if rule.rule not in COUNTING and not measured.pairs:
-        # Of a slice that may be; but a whole run in which a loss has no value at all must not pass.
+    if rule.least_pairs and not measured.pairs:
+        # A slice may have no values, but a whole run in which a loss has none must not pass.
         return rule.level if whole else "skipped", "no pair has a value"
-    if rule.rule not in COUNTING and measured.pairs < rule.least_pairs:
+    if measured.pairs < rule.least_pairs:
         return "skipped", f"{measured.pairs} pairs, fewer than {rule.least_pairs}"
-    least, most = _bounds(rule)
+    least, most = rule.bounds
     if least <= measured.value <= most:
         return "pass", ""
     return rule.level, "" if math.isfinite(measured.value) else "infinite: the baseline is a constant"
-
-
-def _bounds(rule: Rule) -> tuple[float, float]:
-    """Of the measured value, while `min` and `max` of a per-pair limit are of each pair."""
-    return (-math.inf, rule.allowed) if rule.rule == "pair_limit" else (rule.min, rule.max)
-
-
-def _what(rule: Rule) -> str:
-    match rule.rule:
-        case "quantile":
-            return f"quantile {rule.quantile:g} of {rule.column}"
-        case "drift":
-            return f"drift of {rule.column}, {rule.distance}"
-        case "pair_limit":
-            return f"pairs with {rule.column} {' or '.join(_beyond_texts(rule))}"
-        case "mean" | "nan_fraction":
-            return f"{rule.rule} of {rule.column}"
-        case _:
-            return rule.rule
-
-
-def _beyond_texts(rule: Rule) -> list[str]:
-    texts = [f"< {rule.min:g}"] if rule.min > -math.inf else []
-    return texts + ([f"> {rule.max:g}"] if rule.max < math.inf else [])
-
-
-def _limit(rule: Rule) -> str:
-    least, most = _bounds(rule)
-    texts = [f">= {least:g}"] if least > -math.inf else []
-    return ", ".join(texts + ([f"<= {most:g}"] if most < math.inf else []))
-
-
-def _beyond(rule: Rule, pairs: ScoredPairs) -> tuple[dict[str, Any], ...]:
-    distribution = pairs.columns[rule.column]
-    higher = distribution.column.higher_is_better
-    ends = ((distribution.worst, higher), (distribution.best, not higher))
-    found: dict[str, dict[str, Any]] = {}
-    for extremes, ascending in ends:
-        for rank, source, text in extremes:
-            value = rank if ascending else -rank
-            if not as_stored(rule.min) <= value <= as_stored(rule.max):
-                shown = value if math.isfinite(value) else None
-                found.setdefault(source, {"id": json.loads(text)["id"], "source": source, "value": shown})
-    return tuple(found.values())

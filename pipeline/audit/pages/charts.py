@@ -1,6 +1,6 @@
 """Geometry of the charts: numbers in, SVG paths and positions out. The templates hold the markup.
 
-Coordinates are those of a viewBox of `WIDTH` × `HEIGHT`; y grows downwards and the axis lies at `HEIGHT`.
+Coordinates refer to a viewBox of `WIDTH` × `HEIGHT`; y grows downwards and the axis lies at `HEIGHT`.
 """
 
 import math
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.console.numbers import as_given
 from transforms.summary.distribution import Distribution
 
 WIDTH, HEIGHT = 320, 96
@@ -16,21 +17,21 @@ WIDTH, HEIGHT = 320, 96
 _MOST_BINS, _FEWEST_BINS = 64, 12
 # Beyond this ratio of the largest to the smallest value a linear axis would squeeze most of them into one bin.
 _LOG_RATIO = 30.0
-# From the middle of one of the histogram's bins, which are 1 % wide, to its edges.
+# Ratio of the upper edge of a histogram's bin, which is 1 % wide, to its middle.
 _HALF_BIN = math.sqrt(1.01)
 # Room above the highest point.
 _HEADROOM = 6
-# Of the name of a mark, about.
+# Approximate width of a quantile's name, in pixels.
 _NAME_WIDTH = 28
 
 
 @dataclass(frozen=True)
-class Masses:
-    """Where the finite values of a distribution lie.
+class Bins:
+    """The histogram of the finite values of a distribution.
 
     Attributes:
-        low: [N] lower edges of bins, ascending; the bins do not overlap.
-        high: [N] upper edges; equal to the lower one where all values are the same.
+        low: [N] lower edges, ascending; the bins do not overlap.
+        high: [N] upper edges; equal to the lower ones if all values are the same.
         count: [N] number of values.
     """
 
@@ -39,8 +40,8 @@ class Masses:
     count: np.ndarray
 
     @classmethod
-    def of(cls, distribution: Distribution) -> "Masses":
-        """The bins of a distribution's histogram, the outermost cut at the exact extremes."""
+    def of(cls, distribution: Distribution) -> "Bins":
+        """The bins of a distribution, the outermost cut off at the exact extremes."""
         middle, count = np.array(list(distribution.ascending()), np.float64).reshape(-1, 2).T
         low, high = np.sort([middle / _HALF_BIN, middle * _HALF_BIN], axis=0)
         bounds = distribution.minimum, distribution.maximum
@@ -51,8 +52,8 @@ class Masses:
         return int(self.count.sum())
 
     def share_below(self, values: np.ndarray) -> np.ndarray:
-        """The share of all values up to each of these, as if values lay evenly inside a bin."""
-        # A bin without width is a step: interpolation needs it to have some.
+        """The share of all values up to each of these, assuming that values are spread evenly inside a bin."""
+        # Interpolation needs every bin to have a width.
         high = np.maximum(self.high, np.nextafter(self.low, np.inf))
         after = np.cumsum(self.count) / self.total
         before = np.concatenate([[0.0], after[:-1]])
@@ -69,43 +70,43 @@ class Tick:
 
 @dataclass(frozen=True)
 class DistributionChart:
-    """One distribution, and perhaps another behind it.
+    """A distribution, and optionally another one behind it.
 
     Attributes:
         area: path of this run's distribution.
-        outline: path of the baseline's; empty without one.
+        outline: path of the baseline's distribution; empty without one.
         ticks: of the x axis.
-        marks: positions and names of quantiles.
-        logarithmic: whether the x axis is.
+        quantiles: positions and names of quantiles.
+        logarithmic: whether the x axis is logarithmic.
     """
 
     area: str
     outline: str
     ticks: tuple[Tick, ...]
-    marks: tuple[Tick, ...]
+    quantiles: tuple[Tick, ...]
     logarithmic: bool
 
 
-def distribution_chart(now: Masses, baseline: Masses | None, marks: Sequence[tuple[str, float]]) -> DistributionChart:
-    """Draw distributions that share both axes; each has the same area, however many values it has.
+def distribution_chart(now: Bins, baseline: Bins | None, quantiles: Sequence[tuple[str, float]]) -> DistributionChart:
+    """Draw distributions on shared axes. Both have the same area, however many values they have.
 
     Args:
-        now: the distribution to draw as an area; it has values.
-        baseline: the one to draw as an outline; one without values is left out.
-        marks: (name, value) to mark on the axis, within the range of `now`; those first that matter most.
+        now: the distribution to draw as an area; it must have values.
+        baseline: the distribution to draw as an outline; it is left out if it has no values.
+        quantiles: (name, value) to mark, within the range of `now`, the most important first.
     """
-    drawn = [masses for masses in (now, baseline) if masses is not None and masses.total]
-    low, high = min(m.low[0] for m in drawn), max(m.high[-1] for m in drawn)
+    drawn = [bins for bins in (now, baseline) if bins is not None and bins.total]
+    low, high = min(bins.low[0] for bins in drawn), max(bins.high[-1] for bins in drawn)
     logarithmic = low > 0 and high / low > _LOG_RATIO
     if high <= low:
         margin = abs(low) / 20 or 0.5
         low, high = low - margin, high + margin
-    # Rice's rule, within what the eye tells apart.
-    bins = int(np.clip(2 * now.total ** (1 / 3), _FEWEST_BINS, _MOST_BINS))
-    edges = np.geomspace(low, high, bins + 1) if logarithmic else np.linspace(low, high, bins + 1)
-    # The ends are rounded: what lies on them must not fall out.
+    # Rice's rule, within limits that the eye can resolve.
+    steps = int(np.clip(2 * now.total ** (1 / 3), _FEWEST_BINS, _MOST_BINS))
+    edges = np.geomspace(low, high, steps + 1) if logarithmic else np.linspace(low, high, steps + 1)
+    # The ends are rounded; values on them must stay inside.
     edges[0], edges[-1] = low, np.nextafter(high, np.inf)
-    shares = [np.diff(masses.share_below(edges), prepend=0.0)[1:] for masses in drawn]
+    shares = [np.diff(bins.share_below(edges), prepend=0.0)[1:] for bins in drawn]
     scale = (HEIGHT - _HEADROOM) / max(share.max() for share in shares)
     paths = [_steps(share * scale) for share in shares]
 
@@ -118,30 +119,30 @@ def distribution_chart(now: Masses, baseline: Masses | None, marks: Sequence[tup
     return DistributionChart(
         area=paths[0],
         outline=paths[1] if len(paths) > 1 else "",
-        ticks=tuple(Tick(round(position(value), 1), f"{value:g}") for value in values),
-        marks=_without_overlaps(Tick(round(position(value), 1), name) for name, value in marks),
+        ticks=tuple(Tick(round(position(value), 1), as_given(value)) for value in values),
+        quantiles=_without_overlaps(Tick(round(position(value), 1), name) for name, value in quantiles),
         logarithmic=logarithmic,
     )
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a course: position, a text for people, and how to draw it: `pass`, `warn`, `fail` or nothing."""
+    """One run in a line chart: position, text for people, and its verdict: `pass`, `warn`, `fail` or empty."""
 
     x: float
     y: float
     label: str
-    kind: str
+    verdict: str
 
 
 @dataclass(frozen=True)
-class CourseChart:
+class LineChart:
     """A number over several runs.
 
     Attributes:
-        line: path through the points; it breaks where a run has no value.
-        band: path around what lies between two further numbers; empty without them.
-        points: of the runs that have a value.
+        line: path through the points; it is interrupted where a run has no value.
+        band: path around the area between two further numbers; empty without them.
+        points: the runs that have a value.
         ticks: of the y axis.
     """
 
@@ -151,23 +152,23 @@ class CourseChart:
     ticks: tuple[Tick, ...]
 
 
-def course_chart(
+def line_chart(
     values: Sequence[float | None],
     labels: Sequence[str],
-    kinds: Sequence[str],
+    verdicts: Sequence[str],
     low: Sequence[float | None] = (),
     high: Sequence[float | None] = (),
     least_span: Sequence[float] = (),
-) -> CourseChart | None:
-    """Draw a number over runs, evenly spaced in their order; None: no run has a value.
+) -> LineChart | None:
+    """Draw a number over evenly spaced runs; None if no run has a value.
 
     Args:
-        values: one per run; None: the run has none.
-        labels: one per run, for the points.
-        kinds: one per run, likewise.
-        low: the band's lower edge, one per run, or nothing.
-        high: the band's upper edge, likewise.
-        least_span: numbers that the y axis must reach, so that a small change does not look like a large one.
+        values: one per run; None if the run has none.
+        labels: text of each run's point.
+        verdicts: verdict of each run, or empty.
+        low: lower edge of the band, one per run, or nothing.
+        high: upper edge of the band, one per run, or nothing.
+        least_span: numbers that the y axis must include, so that a small change does not look large.
     """
     known = [value for value in (*values, *low, *high) if value is not None]
     if not known:
@@ -193,24 +194,24 @@ def course_chart(
     for index, value in enumerate(values):
         line += "" if value is None else f"{pen}{x(index)} {y(value)}"
         pen = "M" if value is None else "L"
-    return CourseChart(
+    return LineChart(
         line=line,
         band="M" + "L".join(f"{a} {b}" for a, b in outline) + "Z" if outline else "",
         points=tuple(
-            Point(x(i), y(value), label, kind)
-            for i, (value, label, kind) in enumerate(zip(values, labels, kinds, strict=True))
+            Point(x(i), y(value), label, verdict)
+            for i, (value, label, verdict) in enumerate(zip(values, labels, verdicts, strict=True))
             if value is not None
         ),
-        ticks=tuple(Tick(y(value), f"{value:g}") for value in _linear_ticks(bottom, top)),
+        ticks=tuple(Tick(y(value), as_given(value)) for value in _linear_ticks(bottom, top)),
     )
 
 
-def _without_overlaps(marks: Iterable[Tick]) -> tuple[Tick, ...]:
-    """The marks; one whose name would touch an earlier one's is left without a name."""
+def _without_overlaps(ticks: Iterable[Tick]) -> tuple[Tick, ...]:
+    """The ticks. A tick whose name would touch an earlier one loses its name."""
     placed: list[Tick] = []
-    for mark in marks:
-        free = all(abs(mark.position - other.position) > _NAME_WIDTH for other in placed if other.label)
-        placed.append(mark if free else Tick(mark.position, ""))
+    for tick in ticks:
+        free = all(abs(tick.position - other.position) > _NAME_WIDTH for other in placed if other.label)
+        placed.append(tick if free else Tick(tick.position, ""))
     return tuple(placed)
 
 
@@ -227,7 +228,7 @@ def _linear_ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
     numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    # Twelve digits: what is left of 0.1 + 0.2 is no part of a label.
+    # Twelve digits hide the rounding error of 0.1 + 0.2.
     return [float(f"{number * step:.12g}") for number in numbers]
 
 

@@ -1,6 +1,6 @@
-"""The pictures of chosen pairs of a run, fetched again from its input files, within what a page can hold."""
+"""The pictures of chosen pairs of a run, fetched again from its input files, as far as a page has room for them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import Any
@@ -10,23 +10,26 @@ from pipeline.audit.pages.refetch import Inputs, fetch_pairs
 from pipeline.audit.pages.thumbnails import Thumbnail, thumbnails
 from transforms.losses.networks.weights_file import WeightsError
 from transforms.losses.objective import Objective
+from transforms.reading.list_chunks import InputFile
 
 MOST_PAIRS = 48
-# Of `data:` URIs: with them a page stays below 5 MB.
-MOST_CHARACTERS = 4_000_000
+# Characters of `data:` URIs: pictures without loss are large, but a page should open at once.
+MOST_CHARACTERS = 12_000_000
 
-# To differentiate a network takes a quarter of a second for a picture of 256 x 256 on two cores, so this four seconds.
+# Differentiating a network takes a quarter of a second for 256 x 256 pixels on two cores, so this takes four seconds.
 _NETWORK_PIXELS = 2**20
+
+_STATES = {"gone": "is no longer there", "changed": "has changed since the run"}
 
 
 @dataclass
 class Gallery:
-    """What came of fetching.
+    """The result of fetching pairs.
 
     Attributes:
-        pictures: per source of a pair.
-        problems: per source of a pair without pictures, why.
-        notices: what is missing or may be wrong on the whole, for people.
+        pictures: by source of the pair.
+        problems: by source of a pair without pictures: the reason, or empty if a notice gives it.
+        notices: for people: what is missing or may be wrong.
     """
 
     pictures: dict[str, tuple[Thumbnail, ...]] = field(default_factory=dict)
@@ -38,22 +41,24 @@ def make_gallery(
     ids: Mapping[str, str],
     identity: Mapping[str, Any],
     pixels: Mapping[str, int] | None = None,
+    now: Sequence[InputFile] = (),
     difference_gain: float | None = None,
 ) -> Gallery:
     """Fetch pairs again and make small pictures of them.
 
     Args:
-        ids: the pairs' ids by their sources, those first that matter most: they get the room and the time there is.
+        ids: the pairs' ids by their sources, the most important first: room and time may not suffice for all.
         identity: of the run's run.json.
         pixels: number of pixels of each pair, by source, to show where the objective wants a change; None: do not.
+        now: the run's input files where they are now, if they have moved.
         difference_gain: see `thumbnails`.
     """
     gallery = Gallery()
-    inputs = Inputs.of_run(identity)
+    inputs = Inputs.of_run(identity, now)
     shown = dict(islice(ids.items(), MOST_PAIRS))
-    for path in sorted({source.rpartition("#")[0] for source in shown}):
-        if problem := inputs.changed(path):
-            gallery.notices.append(f"{path} {problem}.")
+    gone = _check_files(shown, inputs, gallery)
+    gallery.problems.update({source: "" for source in shown if _path(source) in gone})
+    shown = {source: id for source, id in shown.items() if source not in gallery.problems}
     heat_map = _heat_map(identity, gallery) if pixels is not None and shown else None
     heated = _heated(heat_map, {source: pixels[source] for source in shown}) if heat_map and pixels else set()
     for source, found in fetch_pairs(shown, inputs):
@@ -64,15 +69,28 @@ def make_gallery(
         objective = _name(heat_map.plan.objective) if heat_map and heat_map.plan.objective else ""
         gallery.pictures[source] = thumbnails(found, gradient, objective, difference_gain)
     if heat_map and (without := len(gallery.pictures.keys() - heated)):
-        gallery.notices.append(f"{without} of the pairs are shown without a gradient: a network takes long for it.")
+        gallery.notices.append(f"{without} of the pairs have no gradient picture: the network would take too long.")
     _drop_what_does_not_fit(gallery, shown)
     if left_out := len(ids) - len(gallery.pictures) - len(gallery.problems):
-        gallery.notices.append(f"{left_out} of the {len(ids)} pairs are listed without pictures: the page stays small.")
+        gallery.notices.append(f"{left_out} of the {len(ids)} pairs have no pictures, to keep the page small.")
     return gallery
 
 
+def _check_files(shown: Iterable[str], inputs: Inputs, gallery: Gallery) -> set[str]:
+    """The files that are gone; notices name them, and those that have changed."""
+    states = {path: inputs.state(path) for path in sorted({_path(source) for source in shown})}
+    for path, state in states.items():
+        if state != "same":
+            gallery.notices.append(f"{path} {_STATES[state]}.")
+    return {path for path, state in states.items() if state == "gone"}
+
+
+def _path(source: str) -> str:
+    return source.rpartition("#")[0]
+
+
 def _heated(heat_map: HeatMap, pixels: Mapping[str, int]) -> set[str]:
-    """The pairs to differentiate: all, or those first that there is time for."""
+    """The pairs to differentiate: all of them, or as many of the first as there is time for."""
     if not heat_map.plan.networks:
         return set(pixels)
     totals = accumulate(pixels.values())
@@ -80,21 +98,24 @@ def _heated(heat_map: HeatMap, pixels: Mapping[str, int]) -> set[str]:
 
 
 def _name(objective: Objective) -> str:
-    """For captions, in which a long sum has no room."""
+    """A short name for captions, which have no room for a long sum."""
     return objective.losses[0] if len(objective.losses) == 1 else "the objective"
 
 
 def _heat_map(identity: Mapping[str, Any], gallery: Gallery) -> HeatMap | None:
     objective = objective_of_run(identity)
     if objective is None:
-        gallery.notices.append("The run has no loss with a gradient: where a change is wanted is not shown.")
+        gallery.notices.append(
+            "No gradients are shown: the run has no loss whose gradient differs from pixel to pixel. "
+            "The difference shows where the images differ."
+        )
         return None
     try:
         return HeatMap(objective, identity)
     except WeightsError as error:
         gallery.notices.append(
-            f"The gradient of {objective} is not shown, for its network is not here: {error}; "
-            "pairloss weights fetches it."
+            f"The gradient of {objective} is not shown because its network is missing: {error}; "
+            "`pairloss weights` fetches it."
         )
         return None
 

@@ -18,22 +18,25 @@ from transforms.worker.tensorflow_import import import_tensorflow
 # A network's gradient takes more than a kilobyte of memory per pixel.
 MAX_PIXELS = 2**20
 
+# Gradients of absolute values take a few lengths only, whatever the size of the error: a picture of them is noise.
+_FLAT = {"mae", "charbonnier", "sobel_l1", "fd_l1", "gdl", "multiscale_fd", "tv"}
+
 
 def objective_of_run(identity: Mapping[str, Any]) -> Objective | None:
-    """The run's objective; if there is none with a gradient, the first such loss, signed so that less is better.
+    """The run's objective or, if its gradient tells nothing, the first loss whose gradient does.
 
     Args:
         identity: of run.json.
 
     Returns:
-        None: there is no such loss either.
+        An objective that is better if it is lower; None if the run has none.
     """
     signs = {"lower": "", "higher": "-"}
     directions = {name: LOSSES[name].direction for name in identity["losses"]}
     texts = [identity["objective"]] if identity["objective"] else []
     texts += [f"{signs[way]}{name}" for name, way in directions.items() if way in signs]
     for objective in map(parse_objective, texts):
-        if all(LOSSES[name].differentiable for name in objective.losses):
+        if all(LOSSES[name].differentiable for name in objective.losses) and not _FLAT.issuperset(objective.losses):
             return objective
     return None
 
@@ -43,10 +46,10 @@ class HeatMap:
 
     Args:
         objective: what to differentiate.
-        identity: of run.json: which network the run had, and the hashes of its weights.
+        identity: of run.json: the network of the run and the hashes of its weights.
 
     Raises:
-        WeightsError: the network's weights are not in this machine's cache, or are others; nothing is downloaded.
+        WeightsError: this machine's cache lacks the network's weights, or has different ones. Nothing is downloaded.
     """
 
     def __init__(self, objective: Objective, identity: Mapping[str, Any]):
@@ -68,7 +71,7 @@ class HeatMap:
         """The gradient's length over the channels of each pixel.
 
         Returns:
-            float32 [H, W], at least 0. None: the objective is not defined at this size, or the picture has more
+            float32 [H, W], at least 0; None if the objective is not defined at this size, or if the picture has more
             than `MAX_PIXELS` pixels.
         """
         import tensorflow as tf
@@ -84,6 +87,6 @@ class HeatMap:
 
 
 def _cached_keras_weights() -> str:
-    """Where Keras keeps the file; to ask Keras itself would download it."""
+    """Where Keras keeps the file. Asking Keras itself would download it."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     return str(home / "models" / KERAS_URL.rpartition("/")[2])

@@ -1,9 +1,10 @@
-"""Fetch pairs again by their source, `<path>#<record number>`: of each file only the chunks they lie in are read."""
+"""Fetch pairs again by their source, `<path>#<record number>`. Only the chunks that hold them are read."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import takewhile
+from typing import Any, Literal
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -14,7 +15,7 @@ from transforms.reading.read_chunks import read_series
 from transforms.schema import EncodedChunk, Fields
 from transforms.storage.errors import READ_ERRORS, describe
 
-# Small chunks: of each, one pair is wanted and the others are read in vain.
+# Small, because usually only one pair of a chunk is wanted.
 _CHUNK_PAIRS = 16
 
 
@@ -24,32 +25,52 @@ class Inputs:
 
     Attributes:
         format: as in `Config.input_format`.
-        fields: which record fields it read.
+        fields: the record fields it read.
         policy: which images it admitted, and how it converted them.
         files: its input files by path, as they were.
+        moved: where a file is now, by its path in the run.
     """
 
     format: str
     fields: Fields
     policy: DecodePolicy
     files: Mapping[str, InputFile]
+    moved: Mapping[str, str]
 
     @classmethod
-    def of_run(cls, identity: Mapping[str, Any]) -> "Inputs":
-        """From the `identity` of run.json; kept fields are not read again."""
+    def of_run(cls, identity: Mapping[str, Any], now: Sequence[InputFile] = ()) -> "Inputs":
+        """From the `identity` of run.json; kept fields are not read again.
+
+        Args:
+            identity: of run.json.
+            now: the files where they are now, if they have moved.
+        """
         fields = Fields(**identity["fields"] | {"keep": ()})
         files = {file["path"]: InputFile(**file) for file in identity["input"]}
-        return cls(identity["input_format"], fields, DecodePolicy(**identity["images"]), files)
+        candidates = {path: [file for file in now if _alike(path, file.path)] for path in files}
+        moved = {
+            path: max(found, key=lambda file: (_alike(path, file.path), file.size == files[path].size)).path
+            for path, found in candidates.items()
+            if found
+        }
+        return cls(identity["input_format"], fields, DecodePolicy(**identity["images"]), files, moved)
 
-    def changed(self, path: str) -> str:
-        """How a file differs from what the run read, for people; empty: it does not."""
+    def state(self, path: str) -> Literal["same", "changed", "gone"]:
+        """Whether a file is still what the run read. A file that has moved may have another time."""
+        place, then = self.moved.get(path, path), self.files.get(path)
         try:
-            # Not by matching it: a path may hold what is a wildcard in a pattern.
-            found = FileSystems.get_filesystem(path).metadata(path)
+            # The path may contain a pattern's wildcards, so it is not matched as one.
+            found = FileSystems.get_filesystem(place).metadata(place)
         except READ_ERRORS:
-            return "is no longer there"
-        now = InputFile(path, found.size_in_bytes, found.last_updated_in_seconds)
-        return "" if now == self.files.get(path) else "has changed since the run"
+            return "gone"
+        modified = found.last_updated_in_seconds if place == path or not then else then.modified
+        return "same" if then == InputFile(path, found.size_in_bytes, modified) else "changed"
+
+
+def _alike(path: str, other: str) -> int:
+    """The number of names that two paths have in common, counted from the end."""
+    names = zip(reversed(path.split("/")), reversed(other.split("/")), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], names))
 
 
 def fetch_pairs(ids: Mapping[str, str], inputs: Inputs) -> Iterator[tuple[str, DecodedPair | str]]:
@@ -60,7 +81,7 @@ def fetch_pairs(ids: Mapping[str, str], inputs: Inputs) -> Iterator[tuple[str, D
         inputs: how the run read them.
 
     Yields:
-        every source once, with its pair, or with one line that says why it is not to be had.
+        every source once, with its pair or with one line that says why it cannot be fetched.
     """
     by_path: dict[str, set[int]] = defaultdict(set)
     for source in ids:
@@ -68,18 +89,18 @@ def fetch_pairs(ids: Mapping[str, str], inputs: Inputs) -> Iterator[tuple[str, D
         by_path[path].add(int(number))
     for path, numbers in by_path.items():
         missing = {f"{path}#{number}" for number in sorted(numbers)}
-        problem = "the file has no such record any more"
-        for encoded in _read(path, numbers, inputs):
+        problem = "the file no longer has this record"
+        for encoded in _read(inputs.moved.get(path, path), numbers, inputs):
             if encoded.chunk.error or (encoded.failures and encoded.failures[0].scope == "file"):
                 problem = encoded.chunk.error or encoded.failures[0].message
-            for source, found in _found(encoded, ids, inputs.policy):
+            for source, found in _found(encoded, path, ids, inputs.policy):
                 missing.discard(source)
                 yield source, found
         yield from ((source, problem) for source in sorted(missing))
 
 
 def _read(path: str, numbers: set[int], inputs: Inputs) -> Iterator[EncodedChunk]:
-    """The chunks of a file that the records lie in, and those that say why a file cannot be read."""
+    """The chunks of a file that hold the records, and those that say why the file cannot be read."""
     left = set(numbers)
     for series in list_chunks(InputFile(path, 0, 0), inputs.format, inputs.fields, _CHUNK_PAIRS):
         needed = tuple(chunk for chunk in series if chunk.error or left & set(range(chunk.start, chunk.stop)))
@@ -90,20 +111,23 @@ def _read(path: str, numbers: set[int], inputs: Inputs) -> Iterator[EncodedChunk
 
 
 def _found(
-    encoded: EncodedChunk, ids: Mapping[str, str], policy: DecodePolicy
+    encoded: EncodedChunk, path: str, ids: Mapping[str, str], policy: DecodePolicy
 ) -> Iterator[tuple[str, DecodedPair | str]]:
+    """The wanted pairs of a chunk. Their sources name the file by its path in the run."""
     for row in encoded.pairs.to_pylist():
-        if (source := row["source"]) not in ids:
+        if (source := _source_in_run(path, row["source"])) not in ids:
             continue
         if row["id"] != ids[source]:
-            yield source, "another pair lies there now"
+            yield source, "another pair is there now"
             continue
         try:
             yield source, decode_pair(row["generated"], row["target"], policy)
         except DecodeError as error:
             yield source, describe(error)
-    yield from (
-        (failure.source, f"{failure.reason}: {failure.message}")
-        for failure in encoded.failures
-        if failure.source in ids
-    )
+    for failure in encoded.failures:
+        if (source := _source_in_run(path, failure.source)) in ids:
+            yield source, f"{failure.reason}: {failure.message}"
+
+
+def _source_in_run(path: str, source: str) -> str:
+    return f"{path}#{source.rpartition('#')[2]}"

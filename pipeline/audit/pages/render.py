@@ -1,8 +1,7 @@
-"""Make one self-contained HTML file of a template: no request, no markup out of data, no script but our own."""
+"""Render a template as one HTML file that loads nothing and takes neither markup nor script from data."""
 
 import base64
 import hashlib
-import math
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -11,15 +10,14 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline import __version__
-
-UNDEFINED = "–"  # noqa: RUF001 (a dash for people)
+from pipeline.console.numbers import UNDEFINED, change, number, percent, printable, signed
 
 
 def render(template: str, **context: Any) -> str:
-    """The page of a template of `templates/`, with the style and the script inlined.
+    """Render a file of `templates/`, with the style and the script inlined.
 
-    Everything in the context is escaped. The page's Content-Security-Policy admits this style and this script by
-    their hashes, pictures inside the page, and nothing else.
+    Everything in the context is escaped. The page's Content-Security-Policy allows only this style and this script, by
+    their hashes, and pictures inside the page.
     """
     style, script = _asset("page.css"), _asset("page.js")
     policy = (
@@ -33,33 +31,14 @@ def render(template: str, **context: Any) -> str:
 
 def encode(page: str) -> bytes:
     """The content of the page's file."""
-    # A lone surrogate, which JSON lets through, has no UTF-8.
+    # JSON can hold lone surrogates, which UTF-8 cannot.
     return page.encode("utf-8", "backslashreplace")
 
 
 def literal(text: object, most: int = 240) -> str:
-    """Data as it may be shown: control codes and changes of direction escaped, cut after `most` characters."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    """Data made safe to show: control codes and changes of direction escaped, cut after `most` characters."""
+    shown = printable(str(text))
     return shown if len(shown) <= most else f"{shown[:most]}…"
-
-
-def number(value: float | None) -> str:
-    """A number to four digits; a dash for one that is not there."""
-    if value is None or math.isnan(value):
-        return UNDEFINED
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage of three digits; what is more than nothing is never shown as 0 %."""
-    if share is None:
-        return UNDEFINED
-    return f"{100 * share:.3g} %"
-
-
-def signed(value: float | None) -> str:
-    """A number as `number` gives it, with its sign."""
-    return f"{'+' if value and value > 0 else ''}{number(value)}"
 
 
 def infinity(value: float) -> str:
@@ -67,15 +46,8 @@ def infinity(value: float) -> str:
     return str(value).replace("inf", "Infinity")
 
 
-def change(relative: float | None) -> str:
-    """A relative change as a signed percentage."""
-    if relative is None:
-        return UNDEFINED
-    return f"{100 * relative:+.3g} %" if relative else "±0"
-
-
 def duration(seconds: float) -> str:
-    """Seconds for people."""
+    """Seconds as text for people."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
@@ -90,7 +62,7 @@ def moment(value: float | datetime | None) -> str:
 
 
 def anchor(text: str) -> str:
-    """A name for an element to link to, made of data: no character of the data is in it."""
+    """An element id made from data. It contains no character of the data."""
     return f"pair-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 

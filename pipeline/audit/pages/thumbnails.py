@@ -1,4 +1,4 @@
-"""Small pictures of a pair for a page: generated, target, their difference, and where an objective wants a change."""
+"""Pictures of a pair for a page: generated, target, their difference, and where an objective wants a change."""
 
 import base64
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from transforms.images.decode import DecodedPair
 
 SIDE = 256
 
-_QUALITY = 82
-# Of the values of a map, the share that is not shown as the brightest; the rest would darken everything else.
+# Distance between the positions that are tried for a crop, in pixels.
+_STRIDE = 16
+# The share of a map's values that is not shown as the brightest; the few above it would darken all others.
 _BRIGHTEST = 0.995
 # From no change to the strongest: black, violet, red, orange, pale yellow.
 _HEAT = np.array([[8, 6, 20], [92, 22, 116], [206, 60, 78], [250, 152, 32], [252, 250, 180]], np.float32)
@@ -28,6 +29,7 @@ class Thumbnail:
         uri: the picture itself, as a `data:` URI.
         width: in pixels.
         height: in pixels.
+        crop: whether it shows a part of the image, one pixel per pixel, and not all of it, made smaller.
     """
 
     kind: str
@@ -35,30 +37,49 @@ class Thumbnail:
     uri: str
     width: int
     height: int
+    crop: bool = False
 
 
 def thumbnails(
     pair: DecodedPair, heat: np.ndarray | None = None, objective: str = "", difference_gain: float | None = None
 ) -> tuple[Thumbnail, ...]:
-    """The pictures of a pair, at most `SIDE` pixels high and wide.
+    """The pictures of a pair, at most `SIDE` pixels high and wide, without loss.
+
+    Larger images are made smaller, and followed by a crop of each where the difference is largest.
 
     Args:
         pair: two images.
         heat: [H, W], at least 0: how strongly the objective wants to change each pixel.
         objective: its name.
-        difference_gain: by which the difference is made brighter; None: such that it fills the range.
+        difference_gain: factor that makes the difference brighter; None: the factor that makes it fill the range.
     """
     generated, target = _levels(pair.generated), _levels(pair.target)
     difference = np.abs(generated - target)
     gain = _filling_gain(difference) if difference_gain is None else difference_gain * bool(difference.any())
-    pictures = [
-        _thumbnail("generated", "generated", generated),
-        _thumbnail("target", "target", target),
-        _thumbnail("difference", f"difference ×{gain:.2g}" if gain else "no difference", difference * gain),  # noqa: RUF001 (times)
-    ]
+    caption = f"difference ×{gain:.2g}" if gain else "no difference"  # noqa: RUF001 (times)
+    images = [("generated", "generated", generated), ("target", "target", target)]
+    images.append(("difference", caption, difference * gain))
+    pictures = [_thumbnail(*image) for image in images]
     if heat is not None:
         pictures.append(_thumbnail("gradient", f"gradient of {objective}", _heated(heat, generated)))
+    if max(difference.shape) > SIDE:
+        top, left = _worst_window(difference)
+        for kind, caption, image in images:
+            part = image[top : top + SIDE, left : left + SIDE]
+            pictures.append(_thumbnail(kind, f"{caption}, 1:1 at {left}, {top}", part, crop=True))
     return tuple(pictures)
+
+
+def _worst_window(difference: np.ndarray) -> tuple[int, int]:
+    """Top and left of the window of `SIDE` x `SIDE` pixels, or less in a smaller image, that differs most."""
+    sums = np.pad(difference.sum(axis=2, dtype=np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    tops, lefts = (np.arange(0, max(1, size - SIDE + 1), _STRIDE) for size in difference.shape[:2])
+    bottoms, rights = (
+        np.minimum(starts + SIDE, size) for starts, size in zip((tops, lefts), difference.shape[:2], strict=True)
+    )
+    windows = sums[bottoms][:, rights] - sums[tops][:, rights] - sums[bottoms][:, lefts] + sums[tops][:, lefts]
+    row, column = np.unravel_index(windows.argmax(), windows.shape)
+    return int(tops[row]), int(lefts[column])
 
 
 def _levels(pixels: np.ndarray) -> np.ndarray:
@@ -67,14 +88,14 @@ def _levels(pixels: np.ndarray) -> np.ndarray:
 
 
 def _filling_gain(values: np.ndarray) -> float:
-    """The factor with which the values fill [0, 1]; 0: they are all 0."""
+    """The factor that makes the values fill [0, 1]; 0 if they are all 0."""
     largest = float(np.quantile(values, _BRIGHTEST)) or float(values.max())
     return 1 / largest if largest else 0.0
 
 
 def _heated(heat: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """The map in colours, on the darkened gray picture, so that one sees where in it one is."""
-    # The root, for a few pixels mostly have far more than all others.
+    """The map in colours over the darkened gray picture, which shows what the colours refer to."""
+    # The root, because a few pixels usually have far larger values than all others.
     strength = np.sqrt(np.clip(heat * _filling_gain(heat), 0, 1))
     position = strength * (len(_HEAT) - 1)
     colours = [np.interp(position, range(len(_HEAT)), channel) for channel in _HEAT.T / 255]
@@ -82,10 +103,11 @@ def _heated(heat: np.ndarray, picture: np.ndarray) -> np.ndarray:
     return np.stack([np.maximum(colour, gray * (1 - strength)) for colour in colours], axis=2)
 
 
-def _thumbnail(kind: str, caption: str, pixels: np.ndarray) -> Thumbnail:
+def _thumbnail(kind: str, caption: str, pixels: np.ndarray, crop: bool = False) -> Thumbnail:
     image = Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8))
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     content = BytesIO()
-    image.save(content, "WEBP", quality=_QUALITY)
+    # A lossy codec would hide the defects that people look for.
+    image.save(content, "WEBP", lossless=True)
     uri = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
-    return Thumbnail(kind, caption, uri, image.width, image.height)
+    return Thumbnail(kind, caption, uri, image.width, image.height, crop)

@@ -1,4 +1,4 @@
-"""What the pages show of summaries: plain values for the templates, nothing of HTML."""
+"""The content of the pages: plain values for the templates, without any HTML."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from pipeline.audit.pages.charts import DistributionChart, Masses, distribution_chart
+from pipeline.audit.pages.charts import Bins, DistributionChart, distribution_chart
 from pipeline.audit.pages.gallery import Gallery
 from pipeline.audit.pages.render import anchor
 from pipeline.audit.pages.thumbnails import Thumbnail
 from pipeline.audit.runs.drift import Drift, drift
+from pipeline.audit.runs.statistics import relative_change, share, statistics
 from transforms.columns import Column
 from transforms.images.decode import REASONS
 from transforms.reading.read_chunks import READ_REASONS
@@ -19,10 +20,7 @@ from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import OTHER, ScoredPairs, Slices
 from transforms.summary.summary import Summary
 
-QUANTILES = {"p1": 0.01, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99}
-
 _MEANINGS = READ_REASONS | REASONS | SCORE_REASONS
-# For people.
 DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "none": "no better or worse"}
 _MARKED = ("median", "p5", "p95")
 
@@ -34,13 +32,13 @@ class LossView:
     Attributes:
         column: its name and what it means.
         count: number of finite values.
-        apart: (what, number) of values that are not in the distribution: `not defined`, `NaN`, `+inf`, `-inf`.
-        numbers: quantiles, mean and extremes by name; None: there are no values.
+        apart: (name, number) of values outside the distribution: `not defined`, `NaN`, `+inf`, `-inf`.
+        numbers: quantiles, mean and extremes by name; None without values.
         count_before: number of finite values of the baseline; 0 without one.
-        before: the same of the baseline as `numbers`; None without one.
-        changes: relative change of each number since the baseline; None: not known.
+        before: `numbers` of the baseline; None without one.
+        changes: relative change of each number since the baseline; None if unknown.
         drift: from the baseline; None without one.
-        chart: None: there are no values.
+        chart: None without values.
     """
 
     column: Column
@@ -60,11 +58,16 @@ class LossView:
 
     @property
     def worst_first(self) -> str:
-        """In which order the worst pair comes first."""
+        """The order in which the worst pair comes first."""
         return "ascending" if self.column.higher_is_better else "descending"
 
+    @property
+    def bad_tail(self) -> str:
+        """The quantile that the worst 5 % of the pairs lie beyond."""
+        return "p5" if self.column.higher_is_better else "p95"
+
     def tone(self, name: str) -> str:
-        """Whether the change of a number is `good` or `bad`; empty: it is less than a bin, or neither."""
+        """`good` or `bad`, by the change of a number; empty if it changed by less than a bin, or is neither."""
         change = self.changes[name]
         if change is None or abs(change) < 0.01 or self.column.direction == "none":
             return ""
@@ -72,11 +75,11 @@ class LossView:
 
 
 def loss_view(distribution: Distribution, before: Distribution | None) -> LossView:
-    """The view of one column, and of the same column of the baseline if there is one."""
+    """The view of one column, compared with the same column of the baseline if there is one."""
     numbers = statistics(distribution)
     old = statistics(before) if before else None
-    marks = [(key, value) for key in _MARKED if (value := numbers[key]) is not None]
-    background = Masses.of(before) if before and before.finite else None
+    quantiles = [(key, value) for key in _MARKED if (value := numbers[key]) is not None]
+    background = Bins.of(before) if before and before.finite else None
     return LossView(
         column=distribution.column,
         count=distribution.finite,
@@ -86,25 +89,8 @@ def loss_view(distribution: Distribution, before: Distribution | None) -> LossVi
         before=old,
         changes={key: relative_change(value, old[key] if old else None) for key, value in numbers.items()},
         drift=drift(distribution, before) if before else None,
-        chart=distribution_chart(Masses.of(distribution), background, marks) if distribution.finite else None,
+        chart=distribution_chart(Bins.of(distribution), background, quantiles) if distribution.finite else None,
     )
-
-
-def statistics(distribution: Distribution) -> dict[str, float | None]:
-    """Quantiles, mean and extremes of the finite values, by name; None where there are none."""
-    if not distribution.finite:
-        return dict.fromkeys((*QUANTILES, "mean", "min", "max"))
-    numbers: dict[str, float | None] = {name: distribution.quantile(q) for name, q in QUANTILES.items()}
-    return numbers | {"mean": distribution.mean, "min": distribution.minimum, "max": distribution.maximum}
-
-
-def relative_change(now: float | None, before: float | None) -> float | None:
-    """(now - before) / |before|; None: one is not known, or nothing became something."""
-    if now is None or before is None:
-        return None
-    if now == before:
-        return 0.0
-    return (now - before) / abs(before) if before else None
 
 
 def _apart(distribution: Distribution) -> tuple[tuple[str, int], ...]:
@@ -125,8 +111,8 @@ class FailureView:
         reason: its code.
         meaning: for people.
         count: number of pairs.
-        share: of all pairs read.
-        before: share of the baseline's pairs; None without a baseline.
+        share: share of all pairs read.
+        before: the same share in the baseline; None without one.
         examples: (id, source, message) of some pairs.
     """
 
@@ -155,11 +141,6 @@ def failure_views(summary: Summary, before: Summary | None) -> list[FailureView]
     return sorted(views, key=lambda view: (-view.count, view.reason))
 
 
-def share(part: int, whole: int) -> float | None:
-    """A part of a whole; None of nothing."""
-    return part / whole if whole else None
-
-
 @dataclass(frozen=True)
 class SliceView:
     """The pairs with one value of the field by which a run is sliced.
@@ -178,7 +159,7 @@ class SliceView:
 
 
 def slice_views(slices: Slices, whole: ScoredPairs) -> list[SliceView]:
-    """Every slice, the largest first; what fell into none comes last."""
+    """Every slice, the largest first. The pairs of all further slices come last."""
     named = [("(none)" if value is None else value, pairs) for value, pairs in slices.values.items()]
     named.sort(key=lambda entry: (-entry[1].count, entry[0]))
     if slices.other.count:
@@ -201,16 +182,16 @@ class PairView:
     """A row of a table of pairs.
 
     Attributes:
-        anchor: name to link to.
-        id: the pair's, as it is.
-        source: likewise.
+        anchor: element id to link to.
+        id: the pair's id.
+        source: the pair's source.
         size: `WxH` in pixels.
         values: per loss.
         kept: (name, value) of the kept fields.
         notes: how its images were converted.
-        ranks: per loss of which it is among the worst, its place from 1 on.
-        pictures: empty: there are none.
-        problem: why there are none; empty: they were left out.
+        ranks: its place, from 1, per loss of which it is among the worst.
+        pictures: empty if there are none.
+        problem: why there are none; empty if they were left out.
     """
 
     anchor: str
@@ -226,7 +207,7 @@ class PairView:
 
 
 def worst_rows(columns: Mapping[str, Distribution]) -> dict[str, dict[str, Any]]:
-    """The rows of the worst pairs by source: the worst of every loss first, then every second worst, and so on."""
+    """The rows of the worst pairs by source: first the worst of every loss, then the second worst, and so on."""
     by_loss = [[json.loads(text) for _, _, text in distribution.worst] for distribution in columns.values()]
     return {row["source"]: row for rank in zip_longest(*by_loss) for row in rank if row is not None}
 

@@ -1,25 +1,36 @@
-"""Runs held against each other: what is read of them, and how the losses of the pairs they share have moved."""
+"""Two runs of the same pairs, joined by id: how each loss of each pair has changed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
 
-from pipeline.audit.runs.movement import Joined, Movement, join, movement, read_metrics
-from pipeline.audit.runs.summaries import RunSummary, read_record, read_run
+from pipeline.audit.runs.record import RunRecord, read_record
+from pipeline.audit.runs.summaries import RunSummary, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
 from pipeline.errors import UsageError
-from transforms.storage.errors import READ_ERRORS
-from transforms.storage.run_record import RunRecord
+from transforms.columns import RENAMED, Column
+from transforms.reading.list_chunks import READ_ERRORS
+from transforms.storage.run_files import RunFiles, list_files
+
+# Relative. A pair's batch mates may change its float32 value by a tenth of this, so smaller changes do not count.
+TOLERANCE = 1e-4
+# Pairs named per column and direction.
+MOST_CHANGED = 5
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedRun:
     """One of the runs to compare.
 
     Attributes:
-        summary: of the run.
+        summary: its summary.
         record: its run.json.
         verdict: its verdict.json, if a gate has judged it.
         metrics: id, source and the columns that can get better or worse.
@@ -34,9 +45,88 @@ class Side:
     def path(self) -> str:
         return self.summary.path
 
+    def column(self, name: str) -> Column:
+        """What a column of the metrics means."""
+        return self.summary.summary.columns[name].column
 
-def read_side(run: str) -> Side:
-    """Read what is compared of a run.
+
+@dataclass(frozen=True)
+class CommonPairs:
+    """The pairs that two runs have in common, in the order of the first.
+
+    Attributes:
+        before: [N] rows of the first run.
+        after: [N] rows of the second run with the same ids.
+        only_before: number of ids that only the first run has.
+        only_after: number of ids that only the second run has.
+        repeated: number of ids that a run has more than once. They are ambiguous and left out.
+    """
+
+    before: pa.Table
+    after: pa.Table
+    only_before: int
+    only_after: int
+    repeated: int
+
+    def describe(self) -> list[str]:
+        """What was compared and what was not, for people."""
+        parts = [f"{len(self.before):,} pairs in common"]
+        parts += [f"{self.only_before:,} only before"] if self.only_before else []
+        parts += [f"{self.only_after:,} only after"] if self.only_after else []
+        return parts + ([f"{self.repeated:,} ids left out because they occur more than once"] if self.repeated else [])
+
+
+@dataclass(frozen=True)
+class ColumnDifference:
+    """How one column differs between two runs, over the pairs for which both have a value.
+
+    Attributes:
+        column: of the metrics.
+        pairs: number of such pairs.
+        better: number of them that got better by more than `TOLERANCE`.
+        worse: number of them that got worse by more than `TOLERANCE`.
+        median_before: of the first run; NaN without pairs.
+        median_after: of the second run.
+        median_gain: median over the pairs of how much better they got; negative if they got worse.
+        most_better: positions in `CommonPairs` of the pairs that gained most, up to `MOST_CHANGED`.
+        most_worse: positions of the pairs that lost most.
+    """
+
+    column: str
+    pairs: int
+    better: int
+    worse: int
+    median_before: float
+    median_after: float
+    median_gain: float
+    most_better: tuple[int, ...]
+    most_worse: tuple[int, ...]
+
+    @property
+    def same(self) -> int:
+        """Number of pairs that changed by no more than `TOLERANCE`."""
+        return self.pairs - self.better - self.worse
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of a run from the first one.
+
+    Attributes:
+        before: the first run.
+        after: the other one.
+        common: the pairs they have in common.
+        columns: of every column that can get better or worse.
+    """
+
+    before: ComparedRun
+    after: ComparedRun
+    common: CommonPairs
+    columns: tuple[ColumnDifference, ...]
+
+
+def read_compared(run: str) -> ComparedRun:
+    """Read the compared parts of a run.
 
     Raises:
         UsageError: it cannot be read.
@@ -44,41 +134,93 @@ def read_side(run: str) -> Side:
     summary = read_run(run)
     columns = [name for name, found in summary.summary.columns.items() if found.column.direction != "none"]
     try:
-        metrics = read_metrics(run, columns)
+        metrics = _read_metrics(run, columns)
     except READ_ERRORS as error:
         raise UsageError(f"cannot read the metrics of {run}: {error}") from error
-    return Side(summary, read_record(run), read_verdict(run), metrics)
+    return ComparedRun(summary, read_record(run), read_verdict(run), metrics)
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """A run held against the first.
+def difference(before: ComparedRun, after: ComparedRun) -> Difference:
+    """Join two runs by id and see how each column has changed."""
+    common = join(before.metrics, after.metrics)
+    # The first two columns are id and source.
+    columns = [before.column(name) for name in before.metrics.column_names[2:]]
+    return Difference(before, after, common, tuple(column_difference(common, column) for column in columns))
 
-    Attributes:
-        before: the first run.
-        after: the other one.
-        joined: the pairs they have in common.
-        movements: of every column that can get better or worse.
+
+def join(before: pa.Table, after: pa.Table) -> CommonPairs:
+    """Join the metrics of two runs by id."""
+    repeated = pc.unique(pa.concat_arrays([_repeated(before), _repeated(after)]))
+    first, second = (table.filter(pc.invert(pc.is_in(table["id"], repeated))) for table in (before, after))
+    positions = pc.index_in(first["id"], second["id"].combine_chunks())
+    common = first.filter(pc.is_valid(positions))
+    return CommonPairs(
+        before=common,
+        after=second.take(pc.drop_null(positions)),
+        only_before=len(first) - len(common),
+        only_after=len(second) - len(common),
+        repeated=len(repeated),
+    )
+
+
+def column_difference(common: CommonPairs, column: Column) -> ColumnDifference:
+    """How one column has changed."""
+    before, after, gains = values_and_gains(common.before, common.after, column)
+    both = np.flatnonzero(~np.isnan(gains))
+    size = np.maximum(np.abs(before), np.abs(after))
+    # An infinite value differs from every finite one, but infinity times the tolerance would hide that.
+    changed = np.where(np.isinf(size), gains != 0, np.abs(gains) > TOLERANCE * size)
+    better, worse = changed & (gains > 0), changed & (gains < 0)
+    return ColumnDifference(
+        column=column.name,
+        pairs=len(both),
+        better=int(better.sum()),
+        worse=int(worse.sum()),
+        median_before=_median(before[both]),
+        median_after=_median(after[both]),
+        median_gain=_median(gains[both]),
+        most_better=_largest(np.where(better, gains, 0.0), common.before),
+        most_worse=_largest(np.where(worse, -gains, 0.0), common.before),
+    )
+
+
+def values_and_gains(before: pa.Table, after: pa.Table, column: Column) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A column's values before and after, and how much better each pair got, float64 [N].
+
+    The gain is 0 if both values are the same infinity, and NaN if one of them is missing.
     """
-
-    before: Side
-    after: Side
-    joined: Joined
-    movements: tuple[Movement, ...]
+    old, new = (table[column.name].to_numpy().astype(np.float64) for table in (before, after))
+    better, worse = (new, old) if column.higher_is_better else (old, new)
+    return old, new, np.subtract(better, worse, out=np.zeros_like(old), where=old != new)
 
 
-def make_contrast(before: Side, after: Side) -> Contrast:
-    """Join two runs by id and see how each column moved."""
-    joined = join(before.metrics, after.metrics)
-    known = before.summary.summary.columns
-    columns = [known[name].column for name in before.metrics.column_names if name in known]
-    movements = tuple(movement(joined, column.name, column.higher_is_better) for column in columns)
-    return Contrast(before, after, joined, movements)
+def _read_metrics(run: str, columns: Sequence[str]) -> pa.Table:
+    """Id, source and these columns of a run's pairs, local or `gs://`."""
+    names = ["id", "source", *columns]
+    tables = []
+    for path in sorted(list_files(RunFiles(run).metrics_directory)):
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            stored = {RENAMED.get(name, name): name for name in pq.read_schema(file).names}
+            table = pq.read_table(file, columns=[stored.get(name, name) for name in names])
+            tables.append(table.rename_columns(names))
+    return pa.concat_tables(tables)
 
 
-def pairs_compared(joined: Joined) -> list[str]:
-    """What was not compared, for people."""
-    parts = [f"{len(joined.before):,} pairs in common"]
-    parts += [f"{joined.only_before:,} only before"] if joined.only_before else []
-    parts += [f"{joined.only_after:,} only after"] if joined.only_after else []
-    return parts + ([f"{joined.repeated:,} ids left out, for they occur more than once"] if joined.repeated else [])
+def _largest(changes: np.ndarray, pairs: pa.Table) -> tuple[int, ...]:
+    """Positions of the largest changes above 0; ties go to the ids that come first, whatever the order of files."""
+    candidates = np.flatnonzero(changes > 0)
+    if len(candidates) > MOST_CHANGED:
+        limit = np.partition(changes[candidates], -MOST_CHANGED)[-MOST_CHANGED]
+        candidates = candidates[changes[candidates] >= limit]
+    ids = dict(zip(candidates.tolist(), pairs["id"].take(candidates).to_pylist(), strict=True))
+    return tuple(sorted(ids, key=lambda position: (-changes[position], ids[position]))[:MOST_CHANGED])
+
+
+def _median(values: np.ndarray) -> float:
+    # Not the mean of the middle two: one of them may be infinite.
+    return float(np.quantile(values, 0.5, method="inverted_cdf")) if len(values) else float("nan")
+
+
+def _repeated(table: pa.Table) -> pa.Array:
+    counts = pc.value_counts(table["id"])
+    return counts.field("values").filter(pc.greater(counts.field("counts"), 1))

@@ -1,32 +1,31 @@
 """How far a distribution has moved from its baseline: effect sizes from two histograms with the same bins.
 
-Equal distributions have distances of exactly 0, also if one run has several times the pairs of the other.
+Equal distributions have distances of exactly 0, even if one run has several times the pairs of the other.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+
+import numpy as np
 
 from transforms.summary.distribution import Distribution
 
 PSI_GROUPS = 10
 
-# An empty group counts as this share, or a single pair in it would make the index infinite.
+# An empty group counts as this share; otherwise a single pair in it would make the index infinite.
 _LEAST_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Distances between a distribution and its baseline; 0: none.
+    """Distances between a distribution and its baseline; 0 means no drift.
 
     Attributes:
-        wasserstein: mean distance by which the finite values have moved, over the baseline's standard deviation;
-            infinite if they moved from a constant.
-        psi: population stability index, sum of (p - q) ln(p / q) over groups of values, p and q being the shares of
-            the pairs in a group: ten groups of about equal baseline shares, and what lies below and above them all.
-        ks: Kolmogorov and Smirnov's D, the largest distance between the two cumulative shares, in [0, 1].
+        wasserstein: mean distance by which the finite values have moved, divided by the baseline's standard
+            deviation; infinite if they moved from a constant.
+        psi: population stability index, the sum of (p - q) ln(p / q) over groups of values; p and q are the shares of
+            the pairs in a group. There are ten groups of about equal baseline shares, one below and one above them.
+        ks: Kolmogorov-Smirnov statistic, the largest distance between the two cumulative shares, in [0, 1].
     """
 
     wasserstein: float
@@ -35,78 +34,41 @@ class Drift:
 
 
 def drift(ours: Distribution, baseline: Distribution) -> Drift:
-    """The distances of a distribution from its baseline; NaN where one of the two has no values.
+    """The distances of a distribution from its baseline; NaN if one of the two has no values.
 
-    `psi` and `ks` regard infinite values as the smallest and the largest, `wasserstein` leaves them out.
+    `psi` and `ks` take infinite values as the smallest and the largest; `wasserstein` leaves them out.
     """
-    return Drift(_wasserstein(ours, baseline), _psi(ours, baseline), _ks(ours, baseline))
+    values = sorted({value for value, _ in (*ours.ascending(), *baseline.ascending())})
+    counts, base = (_counts(distribution, values) for distribution in (ours, baseline))
+    wasserstein = psi = ks = math.nan
+    if ours.finite and baseline.finite:
+        # The first and the last entry are the infinite values.
+        apart = np.cumsum(counts[1:-1]) / ours.finite - np.cumsum(base[1:-1]) / baseline.finite
+        moved = float(np.abs(apart[:-1]) @ np.diff(values))
+        wasserstein = moved / baseline.deviation if moved and baseline.deviation else moved and math.inf
+    if ours.defined and baseline.defined:
+        apart = np.cumsum(counts) / ours.defined - np.cumsum(base) / baseline.defined
+        ks = float(np.abs(apart).max())
+        psi = _psi(counts, base)
+    return Drift(wasserstein, psi, ks)
 
 
-def _wasserstein(ours: Distribution, baseline: Distribution) -> float:
-    if not (ours.finite and baseline.finite):
-        return math.nan
-    counts, base = Counter(dict(ours.ascending())), Counter(dict(baseline.ascending()))
-    moved, below, base_below = 0.0, 0, 0
-    for value, following in pairwise(sorted(counts | base)):
-        below += counts[value]
-        base_below += base[value]
-        moved += abs(below / ours.finite - base_below / baseline.finite) * (following - value)
-    if moved == 0:
-        return 0.0
-    return moved / baseline.deviation if baseline.deviation else math.inf
+def _counts(distribution: Distribution, values: list[float]) -> np.ndarray:
+    """int64 [len(values) + 2]: number of pairs with -inf, with each of the values, and with +inf."""
+    counts = dict(distribution.ascending())
+    finite = [counts.get(value, 0) for value in values]
+    return np.array([distribution.negative_infinite, *finite, distribution.positive_infinite], np.int64)
 
 
-def _ks(ours: Distribution, baseline: Distribution) -> float:
-    if not (ours.defined and baseline.defined):
-        return math.nan
-    largest, below, base_below = 0.0, 0, 0
-    for _, number, base_number in _both(ours, baseline):
-        below += number
-        base_below += base_number
-        largest = max(largest, abs(below / ours.defined - base_below / baseline.defined))
-    return largest
-
-
-def _psi(ours: Distribution, baseline: Distribution) -> float:
-    if not (ours.defined and baseline.defined):
-        return math.nan
-    index = 0.0
-    for number, base_number in _groups(ours, baseline):
-        share = max(number / ours.defined, _LEAST_SHARE)
-        base_share = max(base_number / baseline.defined, _LEAST_SHARE)
-        index += (share - base_share) * math.log(share / base_share)
-    return index
-
-
-def _groups(ours: Distribution, baseline: Distribution) -> Iterator[tuple[int, int]]:
-    """Pairs per group, of ours and of the baseline."""
-    wanted = baseline.defined / PSI_GROUPS
-    number = base_number = left = 0
-    left = baseline.defined
-    for _, here, base_here in _both(ours, baseline):
-        # What lies below all of the baseline, and above it, is a group of its own.
-        if base_here and left == baseline.defined and number:
-            yield number, 0
-            number = 0
-        number += here
-        base_number += base_here
-        left -= base_here
-        if base_number >= wanted or (base_here and not left):
-            yield number, base_number
-            number = base_number = 0
-    if number:
-        yield number, 0
-
-
-def _both(ours: Distribution, baseline: Distribution) -> Iterator[tuple[float, int, int]]:
-    """(value, pairs of ours with it, pairs of the baseline with it), ascending, the infinite ones at the ends."""
-    counts, base = _with_infinite(ours), _with_infinite(baseline)
-    for value in sorted(counts | base):
-        yield value, counts[value], base[value]
-
-
-def _with_infinite(distribution: Distribution) -> Counter[float]:
-    counts = Counter(dict(distribution.ascending()))
-    # An entry of 0 is not the same as none to the groups.
-    infinite = {-math.inf: distribution.negative_infinite, math.inf: distribution.positive_infinite}
-    return counts + Counter(infinite)
+def _psi(counts: np.ndarray, base: np.ndarray) -> float:
+    below, base_below = (np.concatenate([[0], np.cumsum(numbers)]) for numbers in (counts, base))
+    total = base_below[-1]
+    # A group ends at the first value that gives it its share of the baseline.
+    ends = [0, int(np.flatnonzero(base)[0])]
+    while base_below[ends[-1]] < total:
+        wanted = min(base_below[ends[-1]] + total / PSI_GROUPS, total)
+        ends.append(int(np.searchsorted(base_below, wanted)))
+    ends.append(len(counts))
+    shares = np.maximum(np.diff(below[ends]) / below[-1], _LEAST_SHARE)
+    base_shares = np.maximum(np.diff(base_below[ends]) / total, _LEAST_SHARE)
+    return float(np.sum((shares - base_shares) * np.log(shares / base_shares)))

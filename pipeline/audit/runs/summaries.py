@@ -1,4 +1,4 @@
-"""Summaries as files: read a run's or a merged one, check that two may be compared, merge many, write one."""
+"""Summary files: read one, check that two can be compared, merge many, write one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,15 +6,16 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
+from pipeline.audit.runs.files import read_object, write_file
+from pipeline.audit.runs.record import read_record
+from pipeline.audit.runs.summary_layout import check_layout, check_numbers
 from pipeline.errors import UsageError
 from transforms.columns import RENAMED
 from transforms.losses.catalog import LOSSES
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
-from transforms.storage.errors import READ_ERRORS
-from transforms.storage.json_files import read_json
-from transforms.storage.run_files import RunFiles, delete_directory
-from transforms.storage.run_record import RunRecord
+from transforms.storage.run_files import RunFiles
+from transforms.summary.finish import SUMMARY_VERSION, summary_file
 from transforms.summary.summary import Summary
 from transforms.summary.summary_file import SUMMARY_VERSION, summary_file
 
@@ -24,8 +25,8 @@ class RunSummary:
     """The summary of a run, or of several that were merged.
 
     Attributes:
-        path: as the user gave it: a run directory or a summary file.
-        computed: what decided the numbers: losses, weights, decoding (`transforms.summary.summary_file.COMPARABLE`).
+        path: a run directory or a summary file, as the user gave it.
+        computed: the settings that decide the numbers (`transforms.summary.finish.COMPARABLE`).
         summary: the numbers.
     """
 
@@ -41,42 +42,29 @@ def read_run(run: str) -> RunSummary:
         run: its directory, local or `gs://`.
 
     Raises:
-        UsageError: there is no run, it has not ended, or its summary cannot be read.
+        UsageError: the run does not exist, has not ended, or has no readable summary.
     """
     record = read_record(run)
     files = RunFiles(run)
     if not FileSystems.exists(files.success) and record.status != "nothing_scored":
-        raise UsageError(f"{run} has not ended, it has no _SUCCESS; the command that began it resumes it")
+        raise UsageError(f"{run} has not ended: it has no _SUCCESS. The command that started it resumes it")
     return _read(run, files.summary)
 
 
-def read_record(run: str) -> RunRecord:
-    """The content of a run's run.json.
-
-    Raises:
-        UsageError: there is no run, or its run.json cannot be read.
-    """
-    data = _read_object(RunFiles(run).config, f"{run} is not a run directory")
-    try:
-        return RunRecord.from_json(data)
-    except ValueError as error:
-        raise UsageError(f"{run} is not a run directory: {error}") from error
-
-
 def read_summary(path: str) -> RunSummary:
-    """The summary of a run directory (see `read_run`), or a summary file: one whose name ends in .json.
+    """The summary of a run directory (see `read_run`), or of a summary file, whose name ends in .json.
 
     Raises:
-        UsageError: there is none, or it cannot be read.
+        UsageError: it does not exist or cannot be read.
     """
     return _read(path, path) if path.endswith(".json") else read_run(path)
 
 
 def check_comparable(one: RunSummary, other: RunSummary) -> None:
-    """Numbers of other losses, weights or decoding cannot be compared, nor do they add up.
+    """Check that two summaries have the same losses, weights and decoding, so that their numbers can be compared.
 
     Raises:
-        UsageError: they are not of the same; the message says what differs.
+        UsageError: they have not; the message says what differs.
     """
     for name in sorted({*one.computed, *other.computed}):
         ours, theirs = one.computed.get(name), other.computed.get(name)
@@ -91,10 +79,10 @@ def merge_summaries(parts: Sequence[RunSummary], path: str) -> RunSummary:
 
     Args:
         parts: shards or days, in any order.
-        path: what to call the whole.
+        path: name of the whole.
 
     Raises:
-        UsageError: they are of other losses, weights or decoding, or sliced differently.
+        UsageError: they have different losses, weights, decoding or slices.
     """
     first = parts[0]
     columns = [distribution.column for distribution in first.summary.columns.values()]
@@ -117,41 +105,29 @@ def write_summary(summary: RunSummary) -> None:
     write_file(summary.path, summary_file(summary.summary, summary.computed))
 
 
-def write_file(path: str, content: bytes) -> None:
-    """Write a file, local or `gs://`, so that it is there whole or not at all.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    # Not the directory's own `_temporary`: that may be of a run in progress.
-    scratch = f"{path}.part"
-    try:
-        RunFiles(scratch).write_whole(path, content)
-        delete_directory(scratch)
-    except (*READ_ERRORS, ValueError) as error:
-        raise UsageError(f"cannot write {path}: {error}") from error
-
-
 def _read(name: str, path: str) -> RunSummary:
-    data = _read_object(path, f"{name} has no summary")
+    data = read_object(path, f"{name} has no summary")
     version = data.get("version")
     if version not in (1, SUMMARY_VERSION):
         raise UsageError(f"{path} has the layout {version}, not {SUMMARY_VERSION}: score again with this version")
     try:
         if version == 1:
             _add_columns(data)
-        return RunSummary(name, dict(data["computed"]), Summary.from_json(data))
+        check_layout(data)
+        summary = Summary.from_json(data)
+        check_numbers(summary)
     except KeyError as error:
-        raise UsageError(f"{path} is no whole summary: {error} is missing in it") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path} is no whole summary: {error}") from error
+        raise UsageError(f"{path} is not a complete summary: {error} is missing in it") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UsageError(f"{path} is not a complete summary: {error}") from error
+    return RunSummary(name, dict(data["computed"]), summary)
 
 
 def _add_columns(data: dict[str, Any]) -> None:
-    """Turn a summary of version 1, which does not say what its columns mean, into one of version 2."""
+    """Turn a summary of version 1, which lacks the meaning of its columns, into one of version 2."""
     plans = [Plan(tuple(LOSSES), parse_objective("mae"), pixel_gradient=True, vgg=vgg) for vgg in ("lpips", "keras")]
     known = {column.name: column for plan in plans for column in (*plan.columns, *plan.optimization_columns)}
-    # Only of optimized runs: in another one, a kept field may have the old name.
+    # Without optimization, a kept field may have the old name.
     renamed = {old: new for old, new in RENAMED.items() if old in data["losses"]}
     data["columns"] = [asdict(known[renamed.get(name, name)]) for name in data["losses"]]
     slices = data["slices"]
@@ -161,17 +137,5 @@ def _add_columns(data: dict[str, Any]) -> None:
             for end in ("worst", "best"):
                 entry[end] = [{renamed.get(key, key): value for key, value in row.items()} for row in entry[end]]
             if name == "objective_of_saved":
-                # Version 1 took its largest values for the best.
+                # Version 1 took the largest values for the best.
                 entry["worst"], entry["best"] = entry["best"], entry["worst"]
-
-
-def _read_object(path: str, otherwise: str) -> dict[str, Any]:
-    try:
-        if not FileSystems.exists(path):
-            raise UsageError(f"{otherwise}: there is no {path}")
-        data = read_json(path)
-    except (*READ_ERRORS, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} holds no JSON object")
-    return data

@@ -1,4 +1,4 @@
-"""Runs in the order of time: what each measured, and how far it has drifted from the first and from the one before."""
+"""Runs in order of time: what each measured, and how far it drifted from the first run and from the one before."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.audit.pages.views import share, statistics
 from pipeline.audit.runs.drift import Drift, drift
-from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_record, read_run
+from pipeline.audit.runs.record import read_record
+from pipeline.audit.runs.statistics import STATISTICS, share, statistics
+from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
 from pipeline.errors import UsageError
 
-_STATISTICS = ("mean", "min", "p1", "p5", "median", "p95", "p99", "max")
 _DRIFT = ("wasserstein", "psi", "ks")
 
 SCHEMA = pa.schema(
@@ -26,23 +26,23 @@ SCHEMA = pa.schema(
         pa.field("failure_fraction", pa.float64()),
         pa.field("loss", pa.string(), nullable=False),
         *(pa.field(name, pa.int64(), nullable=False) for name in ("values", "not_defined", "nan", "infinite")),
-        *(pa.field(name, pa.float64()) for name in (*_STATISTICS, "deviation")),
-        *(pa.field(f"{name}_from_{since}", pa.float64()) for since in ("first", "previous") for name in _DRIFT),
+        *(pa.field(name, pa.float64()) for name in (*STATISTICS, "deviation")),
+        *(pa.field(f"{name}_from_{reference}", pa.float64()) for reference in ("first", "previous") for name in _DRIFT),
     ]
 )
 
 
 @dataclass(frozen=True)
-class Stop:
+class TimelineRun:
     """A run in its place among others.
 
     Attributes:
-        summary: of the run.
-        started: when.
-        verdict: what a gate has said of it; None: nothing.
+        summary: its summary.
+        started: when it was started.
+        verdict: the gate's verdict; None if no gate has judged it.
         from_first: per column, the drift from the first run; columns that cannot be compared are absent.
-        from_previous: likewise from the run before.
-        settings_changed: why its numbers cannot be compared with those of the run before; empty: they can.
+        from_previous: per column, the drift from the run before.
+        settings_changed: why its numbers cannot be compared with those of the run before; empty if they can.
     """
 
     summary: RunSummary
@@ -58,25 +58,25 @@ class Stop:
 
     @property
     def failure_fraction(self) -> float | None:
-        """The share of the listed records that have no row in the metrics; None: there are none."""
+        """The share of the listed records without a row in the metrics; None if none were listed."""
         counts = self.summary.summary.counts()
         return share(counts["failed"] + counts["unread"], counts["listed"])
 
 
-def read_course(runs: Sequence[str]) -> list[Stop]:
-    """Read runs and put them into the order in which they were started.
+def read_timeline(runs: Sequence[str]) -> list[TimelineRun]:
+    """Read runs and sort them by their start.
 
     Raises:
         UsageError: a run cannot be read.
     """
     read = [(datetime.fromtimestamp(read_record(run).started, UTC), read_run(run)) for run in runs]
     read.sort(key=lambda entry: (entry[0], entry[1].path))
-    stops: list[Stop] = []
+    timeline: list[TimelineRun] = []
     for started, summary in read:
-        first, previous = (stops[0].summary, stops[-1].summary) if stops else (summary, summary)
+        first, previous = (timeline[0].summary, timeline[-1].summary) if timeline else (summary, summary)
         verdict = read_verdict(summary.path)
-        stops.append(
-            Stop(
+        timeline.append(
+            TimelineRun(
                 summary=summary,
                 started=started,
                 verdict=verdict["verdict"] if verdict else None,
@@ -85,24 +85,24 @@ def read_course(runs: Sequence[str]) -> list[Stop]:
                 settings_changed=_difference(summary, previous),
             )
         )
-    return stops
+    return timeline
 
 
-def tabulate(stops: Sequence[Stop]) -> pa.Table:
+def tabulate(timeline: Sequence[TimelineRun]) -> pa.Table:
     """One row per run and column of its metrics, of `SCHEMA`."""
-    rows = [_row(stop, column) for stop in stops for column in stop.summary.summary.columns]
+    rows = [_row(run, column) for run in timeline for column in run.summary.summary.columns]
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _row(stop: Stop, column: str) -> dict[str, Any]:
-    summary = stop.summary.summary
+def _row(run: TimelineRun, column: str) -> dict[str, Any]:
+    summary = run.summary.summary
     distribution = summary.columns[column]
     row = {
-        "run": stop.path,
-        "started": stop.started,
-        "verdict": stop.verdict,
+        "run": run.path,
+        "started": run.started,
+        "verdict": run.verdict,
         **{name: summary.counts()[name] for name in ("listed", "scored", "failed", "unread")},
-        "failure_fraction": stop.failure_fraction,
+        "failure_fraction": run.failure_fraction,
         "loss": column,
         "values": distribution.finite,
         "not_defined": distribution.null,
@@ -111,10 +111,10 @@ def _row(stop: Stop, column: str) -> dict[str, Any]:
         **statistics(distribution),
         "deviation": distribution.deviation,
     }
-    for since, drifts in (("first", stop.from_first), ("previous", stop.from_previous)):
+    for reference, drifts in (("first", run.from_first), ("previous", run.from_previous)):
         found = asdict(drifts[column]) if column in drifts else {}
-        row |= {f"{name}_from_{since}": value for name, value in found.items()}
-    # NaN is no number that was measured.
+        row |= {f"{name}_from_{reference}": value for name, value in found.items()}
+    # NaN means that nothing was measured.
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 

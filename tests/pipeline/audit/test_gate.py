@@ -161,7 +161,7 @@ class TestCommand:
         [
             ([], "the following arguments are required: RUN, --rules. See pairloss audit gate --help"),
             (["good"], "the following arguments are required: --rules"),
-            (["unfinished", "--rules=rules.yaml"], "unfinished has not ended, it has no _SUCCESS"),
+            (["unfinished", "--rules=rules.yaml"], "unfinished has not ended: it has no _SUCCESS"),
             (["none", "--rules=rules.yaml"], "none is not a run directory: there is no none/run.json"),
             (["good", "--rules=typo.yaml"], "typo.yaml:3: rule 'pair_limit' has no key 'maks'. Did you mean 'max'?"),
             (["good", "--rules=none.yaml"], "cannot read the rules none.yaml"),
@@ -206,7 +206,7 @@ class TestCommand:
         main(["gate", "bad", "--rules=a,b:100%.yaml", "--format=github"])
         assert capsys.readouterr().out.splitlines() == [
             "::error file=a%2Cb%3A100%25.yaml,line=3,title=pairloss gate::"
-            "pairs with mae > 0.5 is 0.1111, limit <= 0; such as id-8",
+            "pairs with mae > 0.5 is 0.1111, limit <= 0; for example id-8",
             "::warning file=a%2Cb%3A100%25.yaml,line=2,title=pairloss gate::pairs is 9, limit >= 50",
             "fail: bad",
         ]
@@ -255,4 +255,4 @@ class TestPropose:
     def test_of_nothing(self, tmp_path, capsys):
         run = write_run(tmp_path / "run", summarized({"mae": []}, failed=3))
         assert main(["propose", str(run)]) == USAGE
-        assert "has no scored pair: no rules can be made of it" in capsys.readouterr().err
+        assert "has no scored pair, so no rules can be made from it" in capsys.readouterr().err

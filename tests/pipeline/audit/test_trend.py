@@ -67,7 +67,7 @@ class TestTable:
         rows, page = trend(tmp_path, runs["night1"], other)
         assert [row["loss"] for row in rows] == ["mae", "ssim", "psnr", "mae"]
         assert rows[3]["ks_from_first"] is rows[3]["ks_from_previous"] is None
-        assert "the numbers are others" in page.text
+        assert "the settings differ" in page.text
         assert "their losses differ" in page.text
 
     def test_verdicts(self, runs, tmp_path):

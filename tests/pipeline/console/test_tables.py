@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from support.scored import columns_named
 
+from pipeline.console.numbers import UNDEFINED
 from pipeline.console.tables import print_run
 from transforms.storage.run_files import RunFiles
 
@@ -63,9 +64,29 @@ def test_optimized_losses_stand_beside_the_first():
     assert "mae_optimized" not in text
 
 
-def test_long_ids_are_folded_not_cut():
-    text = printed(summary([row("x" * 300)]), width=80)
-    assert text.count("x") == 300
+class TestNarrowTerminal:
+    ROW = row("the-beginning-" + "x" * 300 + "-the-end", 0.123456, 31.98765)
+    LOSSES = {"mae": {"worst": [ROW]}, "psnr": {"worst": []}}
+
+    def test_long_ids_are_shortened_in_the_middle(self):
+        (shown,) = (line for line in self.lines(80) if "the-beginning" in line)
+        assert "x…x" in shown
+        assert "-the-end │ 0.1235 │ 31.99 │" in shown
+
+    def test_columns_are_left_out_and_counted(self):
+        columns = ["mae", "psnr", *("lpips_vgg", "ssim", "sobel_l1", "objective")]
+        worst = row("a", 0.123456, 31.98765) | dict.fromkeys(columns[2:], 0.25)
+        losses = {name: {"worst": [worst]} for name in columns}
+        lines = printed(summary(losses=losses), width=40).splitlines()
+        assert [cell.strip() for cell in lines[2].strip("┃").split("┃")] == ["id", "mae", "psnr", "lpips_vgg"]
+        assert "+3 columns in metrics" in lines
+
+    @pytest.mark.parametrize("width", [20, 40, 60, 80])
+    def test_numbers_are_never_cut(self, width):
+        assert "0.1235" in "\n".join(self.lines(width))
+
+    def lines(self, width: int) -> list[str]:
+        return printed(summary(losses=self.LOSSES), width=width).splitlines()
 
 
 def test_numbers():
@@ -73,13 +94,13 @@ def test_numbers():
     text = printed(summary(rows))
     assert "worst pairs by mae" in text
     assert cells(text, "a ") == ["a", "0.1235", "31.99"]
-    assert cells(text, "b ") == ["b", "1e-09", "-"]
+    assert cells(text, "b ") == ["b", "1e-09", UNDEFINED]
     assert cells(text, "c ") == ["c", "1.235e+05", "0"]
 
 
 def test_notes_where_there_are_any():
     text = printed(summary([row("a"), row("b", notes=["target:gray", "too_small:psnr"])]))
-    assert cells(text, "b ") == ["b", "0.25", "-", "target:gray, too_small:psnr"]
+    assert cells(text, "b ") == ["b", "0.25", UNDEFINED, "target:gray, too_small:psnr"]
     assert "notes" not in printed(summary([row("a")]))
 
 

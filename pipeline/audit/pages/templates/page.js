@@ -2,7 +2,7 @@
 (() => {
   const announce = (text) => { document.getElementById("announcer").textContent = text; };
 
-  // ---- Sorting: a click on a heading; what has no value comes last, whichever way round.
+  // ---- Sorting: click a heading. Rows without a value come last in both directions.
 
   const keyOf = (row, column) => {
     const cell = row.cells[column];
@@ -35,7 +35,7 @@
     });
   });
 
-  // ---- Filtering: words that must all be in a row, and a column whose worst pairs are wanted.
+  // ---- Filtering: a row must contain all words, and belong to the chosen group of pairs.
 
   const applyFilter = (toolbar) => {
     const table = document.getElementById(toolbar.dataset.for);
@@ -65,7 +65,7 @@
     applyFilter(toolbar);
   });
 
-  // A link to a pair must reach it, whatever the filter hides.
+  // A link to a pair must reach it even if the filter hides it.
   const reveal = () => {
     const row = document.getElementById(location.hash.slice(1));
     if (!row?.hidden) return;
@@ -83,7 +83,7 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // A page that was opened from a disk may not be allowed the clipboard's newer interface.
+      // A page opened from a disk may not be allowed to use the Clipboard API.
       const area = document.createElement("textarea");
       area.value = text;
       document.body.append(area);

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from support.scored import columns_named
 
-from pipeline.audit.pages.charts import HEIGHT, WIDTH, Masses, course_chart, distribution_chart
+from pipeline.audit.pages.charts import HEIGHT, WIDTH, Bins, distribution_chart, line_chart
 from transforms.summary.distribution import Distribution
 
 
-def masses(*bins: tuple[float, float, int]) -> Masses:
+def bins_of(*bins: tuple[float, float, int]) -> Bins:
     low, high, count = np.array(bins, np.float64).T
-    return Masses(low, high, count)
+    return Bins(low, high, count)
 
 
 def steps(path: str) -> list[tuple[float, float]]:
@@ -20,7 +20,7 @@ def steps(path: str) -> list[tuple[float, float]]:
     return [(HEIGHT - float(y), float(x)) for y, x in re.findall(r"V([\d.]+)H([\d.]+)", path)]
 
 
-class TestMasses:
+class TestBins:
     @pytest.mark.parametrize(
         ("bins", "value", "share"),
         [
@@ -33,13 +33,13 @@ class TestMasses:
         ],
     )
     def test_share_below(self, bins, value, share):
-        assert masses(*bins).share_below(np.array([value]))[0] == pytest.approx(share)
+        assert bins_of(*bins).share_below(np.array([value]))[0] == pytest.approx(share)
 
     def test_of_a_distribution_ends_at_its_extremes(self):
         distribution = Distribution(columns_named("mae")[0], zero=2, minimum=-0.5, maximum=1.0)
         distribution.negative[-70] = 1
         distribution.positive[0] = 3
-        found = Masses.of(distribution)
+        found = Bins.of(distribution)
         assert (found.low[0], found.high[-1], found.total) == (-0.5, 1.0, 6)
         assert (np.diff(found.low) > 0).all()
 
@@ -49,21 +49,21 @@ class TestDistribution:
         "bins", [[(0.1, 0.2, 5), (0.3, 0.9, 50)], [(1e-6, 1e-5, 9), (1.0, 2.0, 1)], [(3.0, 3.0, 4)], [(0.0, 0.0, 4)]]
     )
     def test_fills_width_and_height(self, bins):
-        drawn = steps(distribution_chart(masses(*bins), None, []).area)
+        drawn = steps(distribution_chart(bins_of(*bins), None, []).area)
         assert max(height for height, _ in drawn) == pytest.approx(HEIGHT - 6, abs=0.1)
         assert drawn[-1][1] == WIDTH
 
     def test_height_is_share(self):
-        drawn = steps(distribution_chart(masses((0.0, 1.0, 30), (1.0, 2.0, 10)), None, []).area)
+        drawn = steps(distribution_chart(bins_of((0.0, 1.0, 30), (1.0, 2.0, 10)), None, []).area)
         assert [height for height, _ in drawn] == pytest.approx([90] * 6 + [30] * 6, abs=0.1)
 
     def test_baseline_of_other_size_has_the_same_area(self):
-        chart = distribution_chart(masses((0.0, 1.0, 1000)), masses((0.0, 1.0, 10)), [])
+        chart = distribution_chart(bins_of((0.0, 1.0, 1000)), bins_of((0.0, 1.0, 10)), [])
         assert chart.area == chart.outline
 
     def test_baseline_without_values_is_left_out(self):
-        nothing = Masses(np.zeros(0), np.zeros(0), np.zeros(0))
-        assert distribution_chart(masses((0.0, 1.0, 9)), nothing, []).outline == ""
+        nothing = Bins(np.zeros(0), np.zeros(0), np.zeros(0))
+        assert distribution_chart(bins_of((0.0, 1.0, 9)), nothing, []).outline == ""
 
     @pytest.mark.parametrize(
         ("low", "high", "logarithmic", "labels"),
@@ -75,29 +75,29 @@ class TestDistribution:
         ],
     )
     def test_axes(self, low, high, logarithmic, labels):
-        chart = distribution_chart(masses((low, high, 5)), None, [])
+        chart = distribution_chart(bins_of((low, high, 5)), None, [])
         assert chart.logarithmic == logarithmic
         assert [tick.label for tick in chart.ticks] == labels
         assert all(0 <= tick.position <= WIDTH for tick in chart.ticks)
 
-    def test_names_of_marks_do_not_overlap(self):
-        chart = distribution_chart(masses((0.0, 1.0, 5)), None, [("median", 0.5), ("p5", 0.49), ("p95", 1.0)])
-        assert [(mark.position, mark.label) for mark in chart.marks] == [(160, "median"), (156.8, ""), (320, "p95")]
+    def test_names_of_quantiles_do_not_overlap(self):
+        chart = distribution_chart(bins_of((0.0, 1.0, 5)), None, [("median", 0.5), ("p5", 0.49), ("p95", 1.0)])
+        assert [(tick.position, tick.label) for tick in chart.quantiles] == [(160, "median"), (156.8, ""), (320, "p95")]
 
 
-class TestCourse:
+class TestLine:
     def test_line_breaks_where_there_is_no_value(self):
-        chart = course_chart([1.0, 2.0, None, 1.0], list("abcd"), ["", "fail", "", ""])
+        chart = line_chart([1.0, 2.0, None, 1.0], list("abcd"), ["", "fail", "", ""])
         assert chart.line == f"M0.0 {HEIGHT}.0L106.7 6.0M320.0 {HEIGHT}.0"
-        assert [(point.label, point.kind) for point in chart.points] == [("a", ""), ("b", "fail"), ("d", "")]
+        assert [(point.label, point.verdict) for point in chart.points] == [("a", ""), ("b", "fail"), ("d", "")]
 
     def test_band(self):
-        chart = course_chart([1.0, 1.0], ["a", "b"], ["", ""], [0.0, 0.0], [2.0, 2.0])
+        chart = line_chart([1.0, 1.0], ["a", "b"], ["", ""], [0.0, 0.0], [2.0, 2.0])
         assert chart.band == "M0.0 96.0L320.0 96.0L320.0 6.0L0.0 6.0Z"
 
     def test_least_span_keeps_small_changes_small(self):
-        chart = course_chart([0.0, 0.01], ["a", "b"], ["", ""], least_span=(0, 0.1))
+        chart = line_chart([0.0, 0.01], ["a", "b"], ["", ""], least_span=(0, 0.1))
         assert chart.points[1].y == pytest.approx(HEIGHT - 9)
 
     def test_no_values(self):
-        assert course_chart([None], ["a"], [""]) is None
+        assert line_chart([None], ["a"], [""]) is None

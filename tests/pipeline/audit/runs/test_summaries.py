@@ -64,7 +64,7 @@ class TestVersion1:
     def test_an_unknown_column_is_told(self, tmp_path):
         path = tmp_path / "old.json"
         path.write_text(self.FILE.read_text().replace('"steps"', '"strides"'))
-        with pytest.raises(UsageError, match="is no whole summary: 'strides' is missing in it"):
+        with pytest.raises(UsageError, match="is not a complete summary: 'strides' is missing in it"):
             read_summary(str(path))
 
 
@@ -81,13 +81,16 @@ def without(path: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda run: (run / "_SUCCESS").unlink(), r"has not ended, it has no _SUCCESS; the command that began it"),
+        (lambda run: (run / "_SUCCESS").unlink(), r"has not ended: it has no _SUCCESS. The command that started it"),
         (lambda run: (run / "summary.json").unlink(), r"has no summary: there is no .*summary.json"),
         (lambda run: (run / "run.json").unlink(), r"is not a run directory: there is no .*run.json"),
         (lambda run: (run / "run.json").write_text("{}"), r"is not a run directory: its run.json has no identity"),
         (lambda run: cut(run / "summary.json"), r"cannot read .*summary.json: "),
-        (lambda run: (run / "summary.json").write_text("[]"), r"summary.json holds no JSON object"),
-        (lambda run: without(run / "summary.json", "losses"), r"is no whole summary: 'losses' is missing in it"),
+        (lambda run: (run / "summary.json").write_text("[]"), r"summary.json does not hold a JSON object"),
+        (
+            lambda run: without(run / "summary.json", "losses"),
+            r"is not a complete summary: 'losses' is a required property",
+        ),
         (lambda run: without(run / "summary.json", "version"), r"has the layout None, not 2: score again"),
         (lambda run: (run / "summary.json").write_bytes(b"\xff\xfe"), r"cannot read .*summary.json: "),
     ],
@@ -148,7 +151,7 @@ class TestMerge:
         [
             (["day0", "day0", "--output=all.json"], "day0 is given twice"),
             (["day0", "--output=day1/summary.json"], "lies in a run's directory"),
-            (["day0", "--output=all"], "is no .json file"),
+            (["day0", "--output=all"], "must end in .json"),
             (["day0"], "--output"),
             (["--output=all.json"], "RUN_OR_SUMMARY"),
             (["none", "--output=all.json"], "none is not a run directory"),

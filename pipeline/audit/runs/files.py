@@ -1,0 +1,45 @@
+"""Read JSON files and write files, local or `gs://`; every failure is one `UsageError`."""
+
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.errors import UsageError
+from transforms.reading.list_chunks import READ_ERRORS
+from transforms.storage.run_files import RunFiles, delete_directory, read_json
+
+
+def read_object(path: str, otherwise: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: of the file.
+        otherwise: what it means if the file is missing, for the message.
+
+    Raises:
+        UsageError: it cannot be read, or it is not a JSON object.
+    """
+    try:
+        if not FileSystems.exists(path):
+            raise UsageError(f"{otherwise}: there is no {path}")
+        data = read_json(path)
+    except (*READ_ERRORS, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} does not hold a JSON object")
+    return data
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    # The directory's own `_temporary` may belong to a run in progress.
+    scratch = f"{path}.part"
+    try:
+        RunFiles(scratch).write_whole(path, content)
+        delete_directory(scratch)
+    except (*READ_ERRORS, ValueError) as error:
+        raise UsageError(f"cannot write {path}: {error}") from error
