@@ -73,11 +73,11 @@ def thumbnails(
 def _worst_window(difference: np.ndarray) -> tuple[int, int]:
     """Top and left of the window of `SIDE` x `SIDE` pixels, or less in a smaller image, that differs most."""
     sums = np.pad(difference.sum(axis=2, dtype=np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    tops, lefts = (np.arange(0, max(1, size - SIDE + 1), _STRIDE) for size in difference.shape[:2])
-    bottoms, rights = (
-        np.minimum(starts + SIDE, size) for starts, size in zip((tops, lefts), difference.shape[:2], strict=True)
-    )
-    windows = sums[bottoms][:, rights] - sums[tops][:, rights] - sums[bottoms][:, lefts] + sums[tops][:, lefts]
+    lasts = [max(0, size - SIDE) for size in difference.shape[:2]]
+    tops, lefts = (np.append(np.arange(0, last, _STRIDE), last) for last in lasts)
+    bottoms, rights = (np.minimum(starts + SIDE, difference.shape[axis]) for axis, starts in enumerate((tops, lefts)))
+    windows = sums[np.ix_(bottoms, rights)] - sums[np.ix_(tops, rights)]
+    windows += sums[np.ix_(tops, lefts)] - sums[np.ix_(bottoms, lefts)]
     row, column = np.unravel_index(windows.argmax(), windows.shape)
     return int(tops[row]), int(lefts[column])
 

@@ -57,7 +57,7 @@ _SUMMARY = _object(
     failed_files={"type": "object", "additionalProperties": _TEXT},
     columns=_list(_object(name=_TEXT, loss=_TEXT, when=_TEXT, direction=_DIRECTION, formula=_TEXT)),
     **_PAIRS,
-    slices={"anyOf": [{"type": "null"}, _object(by=_TEXT, values=_list(_VALUE), other=_SLICE)]},
+    slices={**_object(by=_TEXT, values=_list(_VALUE), other=_SLICE), "type": ["object", "null"]},
 )
 
 

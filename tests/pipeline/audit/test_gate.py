@@ -252,6 +252,25 @@ class TestPropose:
         assert main(["propose", str(run), f"--output={tmp_path}/rules.yaml"]) == 0
         assert main(["gate", str(run), f"--rules={tmp_path}/rules.yaml", f"--baseline={run}"]) == PASSED
 
+    def test_a_smaller_run_is_still_judged(self, tmp_path, capsys):
+        """24 of 30 pairs: no rule that needs no baseline switches itself off."""
+        values = [0.1 + n / 1000 for n in range(30)]
+        good = write_run(tmp_path / "good", summarized({"mae": values}))
+        bad = write_run(tmp_path / "bad", summarized({"mae": [value + 0.5 for value in values[:24]]}))
+        assert main(["propose", str(good), f"--output={tmp_path}/rules.yaml"]) == 0
+        assert main(["gate", str(bad), f"--rules={tmp_path}/rules.yaml", f"--baseline={good}"]) == FAILED
+        verdict = json.loads((bad / "verdict.json").read_text())
+        assert {result["outcome"] for result in verdict["results"]} == {"pass", "fail"}
+        assert {r["what"] for r in verdict["results"] if r["outcome"] == "fail"} > {"drift of mae, ks", "pairs"}
+
+    def test_skipped_rules_are_one_line_per_reason(self, tmp_path, capsys):
+        run = write_run(tmp_path / "run", summarized({"mae": [0.1 + n / 1000 for n in range(100)]}))
+        assert main(["propose", str(run), f"--output={tmp_path}/rules.yaml"]) == 0
+        assert main(["gate", str(run), f"--rules={tmp_path}/rules.yaml"]) == PASSED
+        lines = capsys.readouterr().out.splitlines()
+        assert "4 rules skipped: no baseline" in lines
+        assert not [line for line in lines if "drift" in line]
+
     def test_of_nothing(self, tmp_path, capsys):
         run = write_run(tmp_path / "run", summarized({"mae": []}, failed=3))
         assert main(["propose", str(run)]) == USAGE

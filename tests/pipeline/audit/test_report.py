@@ -130,6 +130,14 @@ class TestBaseline:
         assert page.attributes("class").count("n good") == 3
         assert "baseline 29" in page.text
 
+    def test_the_bad_tail_is_judged_beside_the_median(self, run, tmp_path):
+        """Most pairs are better, but the worst two are worse, and only the tail shows it."""
+        good = audit_runs.score(tmp_path, [pair(n, 0.2) for n in range(20)], "good")
+        mixed = audit_runs.score(tmp_path, [pair(n, 0.9 if n < 2 else 0.1) for n in range(20)], "mixed")
+        page = report(mixed, f"--baseline={good}")
+        assert [text for text in page.attributes("class") if text in ("n bad", "n good")] == ["n good", "n bad"] * 3
+        assert "p95" in page.text
+
     def test_other_losses_are_refused(self, run, tmp_path, capsys):
         other = audit_runs.score(tmp_path, [pair(1)], "other", "--losses=mae")
         assert main(["report", str(run), f"--baseline={other}"]) == 2
@@ -159,7 +167,7 @@ rules:
         assert len(links) == 2
         assert set(links) <= anchors
 
-    @pytest.mark.parametrize("content", ["{", "[]", '{"verdict": "perhaps"}'])
+    @pytest.mark.parametrize("content", ["{", "[]", '{"verdict": "perhaps"}', '{"verdict": "pass"}', "[" * 100_000])
     def test_a_damaged_verdict_is_one_message(self, run, tmp_path, capsys, content):
         judged = audit_runs.copy_run(run, tmp_path / "judged")
         (judged / "verdict.json").write_text(content)
@@ -187,6 +195,13 @@ class TestGradient:
         pictures = [picture["alt"] for picture in page.of("img") if picture["alt"].startswith("gradient")]
         assert pictures == [f"gradient of the objective, pair pair/{n}" for n in (4, 3)]
         assert "3 of the pairs have no gradient picture" in page.text
+
+    def test_a_loss_whose_gradient_says_nothing_has_none(self, tmp_path):
+        page = report(audit_runs.score(tmp_path, [pair(1)], "run", "--losses=mae,psnr"))
+        assert [picture["alt"].split(",")[0].split(" ")[0] for picture in page.of("img")] == [
+            *("generated", "target", "difference")
+        ]
+        assert "no loss whose gradient differs from pixel to pixel" in page.text
 
 
 class TestSafety:
@@ -250,6 +265,29 @@ class TestMissing:
         assert "No pictures" in page.text
         assert "FileNotFoundError" not in page.text, "the notice gives the reason, once"
         assert "pair/19" in page.text
+
+    def test_missing_pictures_are_one_loud_line(self, run, tmp_path, capsys):
+        moved = self.moved(run, tmp_path)
+        (tmp_path / "in.parquet").unlink()
+        report(moved)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.fullmatch(r"warning: (\d+) of \1 pairs have no pictures: .*in.parquet is no longer there\. .*", line)
+        assert "--input=PATTERN says where they are now" in line
+
+    def test_input_says_where_the_images_are_now(self, run, tmp_path, capsys):
+        moved = self.moved(run, tmp_path)
+        (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+        (tmp_path / "in.parquet").rename(tmp_path / "elsewhere" / "deep" / "in.parquet")
+        shutil.copyfile(run.parent / "run.parquet", tmp_path / "elsewhere" / "other.parquet")
+        page = report(moved, f"--input={tmp_path}/elsewhere/**.parquet")
+        assert capsys.readouterr().err == ""
+        assert "no longer there" not in page.text
+        assert "has changed" not in page.text
+        assert len(page.of("img")) == 4 * len([1 for attributes in page.of("tr") if "data-title" in attributes])
+
+    def test_an_input_that_matches_nothing_is_refused(self, run, tmp_path, capsys):
+        assert main(["report", str(run), f"--input={tmp_path}/none-*.parquet", f"--output={tmp_path}/x.html"]) == 2
+        assert "matches no file" in capsys.readouterr().err
 
     def test_images_that_are_there_are_not_said_to_be_missing(self, tmp_path):
         page = report(audit_runs.score(tmp_path / "[a-b] *", [pair(1)]))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 from support.audited import IDENTITY, run_of, summarized, write_run
-from support.scored import INF, Values
+from support.scored import INF, NAN, Values
 
 from pipeline.audit.__main__ import main
 from pipeline.audit.runs.summaries import (
@@ -93,13 +93,71 @@ def without(path: Path, key: str) -> None:
         ),
         (lambda run: without(run / "summary.json", "version"), r"has the layout None, not 2: score again"),
         (lambda run: (run / "summary.json").write_bytes(b"\xff\xfe"), r"cannot read .*summary.json: "),
+        (lambda run: (run / "summary.json").write_text("[" * 200_000), r"cannot read .*summary.json: "),
+        (
+            lambda run: (run / "run.json").write_text('{"identity": {}, "started": "x"}'),
+            r"has started='x'",
+        ),
     ],
-    ids=["unfinished", "no summary", "no run", "foreign", "half", "list", "part missing", "old", "binary"],
+    ids=[
+        "unfinished",
+        "no summary",
+        "no run",
+        "foreign",
+        "half",
+        "list",
+        "part missing",
+        "old",
+        "binary",
+        "deep",
+        "time",
+    ],
 )
 def test_what_cannot_be_read(days, damage, message):
     damage(days[0])
     with pytest.raises(UsageError, match=message) as caught:
         read_run(str(days[0]))
+    assert "\n" not in str(caught.value)
+
+
+def loss(data: dict) -> dict:
+    return data["losses"]["mae"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: loss(data)["histogram"]["positive"].update(counts=[-3, 5]), "0: -3 is less than the minimum"),
+        (lambda data: loss(data)["histogram"]["positive"].update(counts=[0.5, 1.5]), "0.5 is not of type 'integer'"),
+        (lambda data: loss(data)["histogram"]["positive"].update(bins=[1, 10**9]), "is greater than the maximum"),
+        (lambda data: loss(data)["histogram"]["positive"].update(bins=[-121, -121]), "has non-unique elements"),
+        (lambda data: loss(data)["histogram"]["positive"].update(bins=[-500, -121]), "the numbers of mae contradict"),
+        (lambda data: loss(data).update(sum="1/0"), "losses.mae.sum: '1/0' does not match"),
+        (lambda data: loss(data).update(sum="1e99999999"), "losses.mae.sum: '1e99999999' does not match"),
+        (lambda data: loss(data).update(sum="1000"), "the numbers of mae contradict"),
+        (lambda data: loss(data).update(sum_of_squares="0"), "the numbers of mae contradict"),
+        (lambda data: loss(data).update(min="x"), "losses.mae.min: 'x' is not of type"),
+        (lambda data: loss(data).update(min=NAN), "the numbers of mae contradict"),
+        (lambda data: loss(data).update(infinite=0, negative_infinite=1), "mae"),
+        (lambda data: loss(data)["worst"][0].update(mae=10**400), "too large"),
+        (lambda data: loss(data)["worst"][0].pop("source"), "losses.mae.worst.0: 'source' is a required property"),
+        (lambda data: data["counts"].update(scored=-1), "counts.scored: -1 is less than the minimum"),
+        (lambda data: data["counts"].update(listed=7), "2 pairs scored and 1 failed are not the 7 read"),
+        (lambda data: data["failures"].clear(), "the failures by reason add up to 0, not to 1"),
+        (lambda data: data["slices"].update(values=[]), "the slices by kept do not hold the 2 scored pairs"),
+        (lambda data: data.update(slices="x"), "slices: 'x' is not of type 'object', 'null'"),
+        (lambda data: data["columns"][0].update(direction="up"), "columns.0.direction: 'up' is not one of"),
+    ],
+)  # fmt: skip
+def test_damaged_or_forged_numbers_are_refused(tmp_path, damage, message):
+    write_run(tmp_path, summarized({"mae": [0.1, 0.3]}, failed=1, kept=["a", "b"]))
+    data = json.loads((tmp_path / "summary.json").read_text())
+    damage(data)
+    (tmp_path / "summary.json").write_text(json.dumps(data))
+    with pytest.raises(UsageError) as caught:
+        read_run(str(tmp_path))
+    assert "summary.json is not a complete summary: " in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

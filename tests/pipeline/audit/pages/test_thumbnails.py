@@ -1,0 +1,45 @@
+"""The pictures of a page: without loss, and one pixel per pixel where a large pair differs most."""
+
+import base64
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.pictures import noise, smooth
+
+from pipeline.audit.pages.thumbnails import SIDE, Thumbnail, thumbnails
+from transforms.images.decode import DecodedPair
+
+
+def pixels(picture: Thumbnail) -> np.ndarray:
+    content = base64.b64decode(picture.uri.removeprefix("data:image/webp;base64,"))
+    return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
+
+
+def pair(generated: np.ndarray, target: np.ndarray) -> DecodedPair:
+    return DecodedPair(generated, target, ())
+
+
+def test_small_pictures_are_the_images_themselves():
+    generated, target = noise(1, 40, 56).astype(np.uint8), smooth(40, 56)
+    found = thumbnails(pair(generated, target))
+    assert [picture.kind for picture in found] == ["generated", "target", "difference"]
+    np.testing.assert_array_equal(pixels(found[0]), generated)
+    np.testing.assert_array_equal(pixels(found[1]), target)
+
+
+@pytest.mark.parametrize(("height", "width"), [(400, 600), (1000, 100), (257, 256)])
+@pytest.mark.parametrize("corner", [(0, 0), (0.5, 0.5), (1, 1)])
+def test_large_pictures_have_a_crop_where_they_differ_most(height, width, corner):
+    target = smooth(height, width)
+    generated = target.copy()
+    top, left = (round(share * (size - 9)) for share, size in zip(corner, (height, width), strict=True))
+    generated[top : top + 9, left : left + 9] ^= 128
+    found = thumbnails(pair(generated, target))
+    assert [(picture.kind, picture.crop) for picture in found] == [
+        *((kind, crop) for crop in (False, True) for kind in ("generated", "target", "difference"))
+    ]
+    crop, crop_of_target = pixels(found[3]), pixels(found[4])
+    assert crop.shape == (min(SIDE, height), min(SIDE, width), 3)
+    assert (crop != crop_of_target).all(axis=2).sum() == 9 * 9
