@@ -7,8 +7,8 @@ rules.schema.json again.
 import json
 import math
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Annotated, Any, ClassVar, Literal, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 from pipeline.audit.runs.drift import drift
 from pipeline.console.numbers import as_given
@@ -59,7 +59,7 @@ Level = Annotated[
 ]
 Name = Annotated[str, {"type": "string", "description": "A column of the metrics: a loss, or objective."}]
 Number = Annotated[float, {"type": "number"}]
-Positive = Annotated[float, {"type": "number", "minimum": 0}]
+NonNegative = Annotated[float, {"type": "number", "minimum": 0}]
 Fraction = Annotated[float, {"type": "number", "minimum": 0, "maximum": 1}]
 LeastPairs = Annotated[
     int, {"type": "integer", "minimum": 1, "description": "With fewer pairs the value is reported, but not judged."}
@@ -159,7 +159,7 @@ class FilesFailed(Rule):
     """Number of input files that could not be read to their end."""
 
     kind = "files_failed"
-    max: Positive
+    max: NonNegative
 
     def measure(self, scope: Scope) -> Measured:
         return Measured(len(scope.run.failed_files), scope.run.listed)
@@ -274,7 +274,7 @@ class DriftLimit(_OfColumn):
 
     kind = "drift"
     distance: Distance
-    max: Positive
+    max: NonNegative
 
     @property
     def what(self) -> str:
@@ -299,17 +299,6 @@ RULE_KINDS: dict[str, type[Rule]] = {
         *(Quantile, Mean, NanFraction, PairLimit, DriftLimit),
     )
 }
-
-
-def keys_of(kind: type[Rule]) -> dict[str, dict[str, Any]]:
-    """The JSON Schema of each key of a kind; without a `default`, a rule must give the key or one of several."""
-    hints = get_type_hints(kind, include_extras=True)
-    found = {}
-    for entry in fields(kind):
-        if get_origin(hints[entry.name]) is Annotated:
-            given = {} if entry.default is MISSING else {"default": entry.default}
-            found[entry.name] = hints[entry.name].__metadata__[0] | given
-    return found
 
 
 def limits(least: float, below: str, most: float, above: str) -> list[str]:

@@ -7,15 +7,16 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import yaml
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from jsonschema import Draft202012Validator, ValidationError
 
-from pipeline.audit.judging.rule_kinds import RULE_KINDS, Rule, keys_of
+from pipeline.audit.judging.rule_kinds import RULE_KINDS, Rule
 from pipeline.errors import UsageError, nearest
 from transforms.reading.list_chunks import READ_ERRORS
 
@@ -120,17 +121,17 @@ def _rule(entry: Mapping[str, Any], line: int) -> Rule:
 
 
 def _kind_schema(kind: type[Rule]) -> dict[str, Any]:
-    keys = keys_of(kind)
-    optional = {name: value.pop("default") for name, value in keys.items() if "default" in value}
-    # An infinite limit is none.
-    shown = {name: {"default": value} for name, value in optional.items() if value not in (-math.inf, math.inf)}
+    hints = get_type_hints(kind, include_extras=True)
+    keys = {entry.name: entry.default for entry in fields(kind) if get_origin(hints[entry.name]) is Annotated}
+    # An infinite limit means that there is none.
+    shown = {name: {"default": value} for name, value in keys.items() if value not in (MISSING, -math.inf, math.inf)}
     either = {"anyOf": [{"required": ["min"]}, {"required": ["max"]}]} if {"min", "max"} <= keys.keys() else {}
     return {
         "description": kind.__doc__,
-        "required": [name for name in keys if name not in optional],
+        "required": [name for name, default in keys.items() if default is MISSING],
         **either,
         "additionalProperties": False,
-        "properties": {"rule": True} | {name: schema | shown.get(name, {}) for name, schema in keys.items()},
+        "properties": {"rule": True} | {name: hints[name].__metadata__[0] | shown.get(name, {}) for name in keys},
     }
 
 

@@ -163,7 +163,7 @@ def _outcome(rule: Rule, measured: Measured, whole: bool) -> tuple[Outcome, str]
         # A slice may have no values, but a whole run in which a loss has none must not pass.
         return rule.level if whole else "skipped", "no pair has a value"
     if measured.pairs < rule.least_pairs:
-        return "skipped", f"{measured.pairs} pairs, fewer than {rule.least_pairs}"
+        return "skipped", f"fewer than {rule.least_pairs} pairs"
     least, most = rule.bounds
     if least <= measured.value <= most:
         return "pass", ""

@@ -10,7 +10,7 @@ from pipeline.audit.pages.gallery import Gallery, make_gallery
 from pipeline.audit.pages.render import anchor, render
 from pipeline.audit.pages.thumbnails import Thumbnail
 from pipeline.audit.pages.views import LossView, loss_view
-from pipeline.audit.runs.difference import ColumnDifference, ComparedRun, Difference, values_and_gains
+from pipeline.audit.runs.difference import ComparedRun, Difference, values_and_gains
 from transforms.columns import Column
 
 # The same for all pictures, so that you can compare them by eye.
@@ -46,18 +46,14 @@ class DifferenceView:
 
     Attributes:
         letter: of the other run.
-        path: of the other run.
-        facts: what was and what was not compared.
-        columns: the difference of every column.
+        found: the difference itself.
         losses: distributions; those of the first run are the baseline.
         pairs: the pairs that changed most.
         notices: what is missing.
     """
 
     letter: str
-    path: str
-    facts: tuple[str, ...]
-    columns: tuple[ColumnDifference, ...]
+    found: Difference
     losses: tuple[LossView, ...]
     pairs: tuple[ChangedPairView, ...]
     notices: tuple[str, ...]
@@ -84,9 +80,7 @@ def _view(found: Difference, letter: str) -> DifferenceView:
     columns = [before[name].column for name in names]
     return DifferenceView(
         letter=letter,
-        path=found.after.path,
-        facts=tuple(found.common.describe()),
-        columns=found.columns,
+        found=found,
         losses=tuple(loss_view(after[name], before[name]) for name in names),
         pairs=tuple(_changed_pairs(rows, columns, list(groups.values()), galleries, letter)),
         notices=tuple(dict.fromkeys(notice for gallery in galleries for notice in gallery.notices)),
@@ -126,6 +120,8 @@ def _side_by_side(old: Sequence[Thumbnail], new: Sequence[Thumbnail], letter: st
     """The target, then each run's image and its difference; nothing if one run's pictures are missing."""
     if not (old and new):
         return ()
+    # The crops of two runs show different parts.
+    old, new = ([picture for picture in pictures if not picture.crop] for pictures in (old, new))
     targets = [picture for picture in new if picture.kind == "target"]
     return *targets, *_labelled(old, "A"), *_labelled(new, letter)
 

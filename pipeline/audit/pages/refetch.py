@@ -56,7 +56,7 @@ class Inputs:
         return cls(identity["input_format"], fields, DecodePolicy(**identity["images"]), files, moved)
 
     def state(self, path: str) -> Literal["same", "changed", "gone"]:
-        """Whether a file is still what the run read. A file that has moved may have another time."""
+        """Compare a file with what the run read. If the file has moved, its time does not matter."""
         place, then = self.moved.get(path, path), self.files.get(path)
         try:
             # The path may contain a pattern's wildcards, so it is not matched as one.

@@ -46,7 +46,7 @@ class ComparedRun:
         return self.summary.path
 
     def column(self, name: str) -> Column:
-        """What a column of the metrics means."""
+        """The meaning of a column of the metrics."""
         return self.summary.summary.columns[name].column
 
 
@@ -69,7 +69,7 @@ class CommonPairs:
     repeated: int
 
     def describe(self) -> list[str]:
-        """What was compared and what was not, for people."""
+        """The numbers of pairs that were compared and that were not, for people."""
         parts = [f"{len(self.before):,} pairs in common"]
         parts += [f"{self.only_before:,} only before"] if self.only_before else []
         parts += [f"{self.only_after:,} only after"] if self.only_after else []

@@ -41,7 +41,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 def read_record(run: str) -> RunRecord:
-    """What a run's run.json says.
+    """The record in a run's run.json.
 
     Raises:
         UsageError: there is no run, or its run.json cannot be read.

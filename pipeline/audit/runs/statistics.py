@@ -7,7 +7,7 @@ STATISTICS = (*QUANTILES, "mean", "min", "max")
 
 
 def statistics(distribution: Distribution) -> dict[str, float | None]:
-    """Quantiles, mean and extremes of the finite values, by name; None if there are no such values."""
+    """Quantiles, mean and extremes of the finite values, by name; None for each if all are infinite or missing."""
     if not distribution.finite:
         return dict.fromkeys(STATISTICS)
     numbers = [distribution.quantile(q) for q in QUANTILES.values()]

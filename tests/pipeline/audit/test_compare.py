@@ -1,4 +1,4 @@
-"""Runs held against each other: joined by id, better and worse, and the page of it."""
+"""Runs compared pair by pair: joined by id, better and worse, and the page."""
 
 import math
 from pathlib import Path

@@ -18,9 +18,9 @@ from pipeline.audit.judging.rule_kinds import (
     Mean,
     Measured,
     NanFraction,
+    NonNegative,
     PairLimit,
     Pairs,
-    Positive,
     Quantile,
     Rule,
     Scope,
@@ -156,7 +156,7 @@ class SpareRecords(Rule):
     """Records that were listed, but not scored."""
 
     kind = "spare_records"
-    max: Positive
+    max: NonNegative
     tolerance: Fraction = 0
 
     def measure(self, scope: Scope) -> Measured:
