@@ -251,7 +251,7 @@ class TestAudit:
     @pytest.mark.parametrize("path", ["gs://nowhere/run", f"{BUCKET}/in"])
     def test_no_run(self, gcs, capsys, path):
         assert audit(["report", path]) == USAGE
-        assert f"{path} is no run directory" in capsys.readouterr().err
+        assert f"{path} is not a run directory" in capsys.readouterr().err
 
     def test_forbidden(self, gcs, finished, capsys):
         for method, told in (("GET", "cannot read"), ("POST", "cannot write")):

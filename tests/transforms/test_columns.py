@@ -119,12 +119,12 @@ class TestOptimizedRun:
             assert main(["compare", *map(str, ordered)]) == 0
             lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
             cells = {line[0].strip(): [cell.strip() for cell in line] for line in lines}
-            assert cells["objective_of_saved"][4:7] == cells["ssim_optimized"][4:7] == [better, "0 %", worse]
+            assert cells["objective_of_saved"][4:7] == cells["ssim_optimized"][4:7] == [better, worse, "0 %"]
             assert cells.keys().isdisjoint({"tv", "tv_optimized", "steps"})
 
     def test_proposed_limits_are_on_the_bad_side(self, runs, capsys):
         assert main(["propose", str(runs[0])]) == 0
-        rules = [rule for rule in parse_rules(capsys.readouterr().out, "") if rule.rule == "quantile"]
+        rules = [rule for rule in parse_rules(capsys.readouterr().out, "") if rule.kind == "quantile"]
         limited = {rule.column: (rule.min > -float("inf"), rule.max < float("inf")) for rule in rules}
         assert limited["objective_of_saved"] == limited["mae_optimized"] == (False, True)
         assert limited["ssim_optimized"] == (True, False)
@@ -136,7 +136,7 @@ class TestOptimizedRun:
         wanted = [
             line for line in rules.read_text().splitlines() if "objective_of_saved" in line and "quantile" in line
         ]
-        rules.write_text("\n".join(["rules:", *(line.replace("}", ", least_pairs: 1}") for line in wanted)]))
+        rules.write_text("\n".join(["rules:", *wanted]))
         assert main(["gate", str(runs[0]), f"--rules={rules}"]) == 0
 
     @pytest.mark.parametrize("verb", ["report", "trend"])
