@@ -66,11 +66,13 @@ def launch(config: Config) -> int:
     return _report(prepared)
 
 
-def _tell(config: Config) -> int:
-    """Print what the run found, and judge it; return the exit code."""
+def _report(prepared: "Prepared") -> int:
+    """Print the run's result, and judge it; return the exit code."""
     from pipeline.audit.gate import gate
     from pipeline.console.tables import make_console, print_run
-    from transforms.storage.run_files import RunFiles, read_json
+    from transforms.storage.json_files import read_json
+    from transforms.storage.run_files import RunFiles
+    from transforms.storage.run_record import RunRecord
 
     config, files = prepared.config, RunFiles(prepared.config.output)
     status = RunRecord.from_json(read_json(files.config)).status

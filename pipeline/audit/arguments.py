@@ -5,21 +5,18 @@ import argparse
 from pipeline.flags import Parser
 
 
-class VerbParser(argparse.ArgumentParser):
-    """The parser of a verb. It raises mistakes as `UsageError`."""
+class VerbParser(Parser):
+    """The parser of a verb. It raises `UsageError` for a wrong argument."""
 
     def __init__(self, verb: str, description: str):
-        super().__init__(prog=f"pairloss audit {verb}", description=description, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See {self.prog} --help")
+        super().__init__(prog=f"pairloss audit {verb}", description=description)
 
 
 def path(text: str) -> str:
-    """A path without its final slash.
+    """A path, without a slash at its end.
 
     Raises:
-        argparse.ArgumentTypeError: it is empty, for example because a shell variable is not set.
+        argparse.ArgumentTypeError: it is empty, as of a variable that is not set.
     """
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not a path")

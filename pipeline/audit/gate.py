@@ -12,13 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.audit.arguments import VerbParser, path
+from pipeline.audit.judging.rule_kinds import Rule
 from pipeline.audit.judging.rules import read_rules
 from pipeline.audit.judging.verdict import Verdict, judge
 from pipeline.audit.runs.files import write_file
-from pipeline.audit.runs.summaries import read_run, read_summary
+from pipeline.audit.runs.summaries import RunSummary, read_run, read_summary
 from pipeline.audit.runs.verdict_file import Outcome, skip_reasons
 from pipeline.console.numbers import number, printable
 from pipeline.console.tables import as_text, make_console
+from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
 
 PASSED, FAILED = 0, 3
@@ -48,12 +50,13 @@ def gate(run: str, path: str, rules: Sequence[Rule], baseline: RunSummary | None
 
     Args:
         run: directory of a run that has ended.
-        rules: file of rules.
-        baseline: directory of another run, or a summary file; None: rules that need a baseline are skipped.
+        path: the file of the rules, for messages.
+        rules: the rules in it.
+        baseline: the summary to compare with; None: rules that need a baseline are skipped.
         format: a key of `FORMATS`.
 
     Raises:
-        UsageError: one of them cannot be read, they do not fit together, or the verdict cannot be written.
+        UsageError: the run cannot be read, rules and run do not fit together, or the verdict cannot be written.
     """
     verdict = judge(read_run(run), rules, path, baseline)
     write_file(RunFiles(run).verdict, to_json(verdict.to_json()))

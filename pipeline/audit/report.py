@@ -8,13 +8,12 @@ from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.pages.gallery import Gallery, make_gallery
 from pipeline.audit.pages.render import encode, render
 from pipeline.audit.pages.views import failure_views, loss_view, pair_views, slice_views, worst_rows
-from pipeline.audit.runs.files import write_file
-from pipeline.audit.runs.record import RunRecord, read_record
+from pipeline.audit.runs.files import read_record, write_file
 from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_run, read_summary
 from pipeline.audit.runs.verdict_file import read_verdict, skip_reasons
 from pipeline.errors import UsageError
 from transforms.images.decode import NOTES
-from transforms.reading.list_chunks import match_files
+from transforms.reading.input_files import match_files
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from pipeline.audit.judging.rule_kinds import RULE_KINDS, Rule
 from pipeline.errors import UsageError, nearest
-from transforms.reading.list_chunks import READ_ERRORS
+from transforms.storage.errors import READ_ERRORS
 
 SCHEMA_FILE = Path(__file__).with_name("rules.schema.json")
 

@@ -10,7 +10,7 @@ from pipeline.audit.pages.refetch import Inputs, fetch_pairs
 from pipeline.audit.pages.thumbnails import Thumbnail, thumbnails
 from transforms.losses.networks.weights_file import WeightsError
 from transforms.losses.objective import Objective
-from transforms.reading.list_chunks import InputFile
+from transforms.reading.input_files import InputFile
 
 MOST_PAIRS = 48
 # Characters of `data:` URIs: pictures without loss are large, but a page should open at once.

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.audit.runs.record import RunRecord, read_record
+from pipeline.audit.runs.files import read_record
 from pipeline.audit.runs.summaries import RunSummary, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
 from pipeline.errors import UsageError
 from transforms.columns import RENAMED, Column
-from transforms.reading.list_chunks import READ_ERRORS
+from transforms.storage.errors import READ_ERRORS
 from transforms.storage.run_files import RunFiles, list_files
+from transforms.storage.run_record import RunRecord
 
 # Relative. A pair's batch mates may change its float32 value by a tenth of this, so smaller changes do not count.
 TOLERANCE = 1e-4

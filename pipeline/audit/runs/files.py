@@ -1,12 +1,14 @@
-"""Read JSON files and write files, local or `gs://`; every failure is one `UsageError`."""
+"""Read the JSON files of runs and write files, local or `gs://`; every failure is one `UsageError`."""
 
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.errors import UsageError
-from transforms.reading.list_chunks import READ_ERRORS
-from transforms.storage.run_files import RunFiles, delete_directory, read_json
+from transforms.storage.errors import READ_ERRORS
+from transforms.storage.json_files import read_json
+from transforms.storage.run_files import RunFiles, delete_directory
+from transforms.storage.run_record import RunRecord
 
 
 def read_object(path: str, otherwise: str) -> dict[str, Any]:
@@ -28,6 +30,19 @@ def read_object(path: str, otherwise: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError(f"{path} does not hold a JSON object")
     return data
+
+
+def read_record(run: str) -> RunRecord:
+    """The record in a run's run.json.
+
+    Raises:
+        UsageError: there is no run, or its run.json cannot be read.
+    """
+    data = read_object(RunFiles(run).config, f"{run} is not a run directory")
+    try:
+        return RunRecord.from_json(data)
+    except ValueError as error:
+        raise UsageError(f"{run} is not a run directory: {error}") from error
 
 
 def write_file(path: str, content: bytes) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.audit.runs.files import read_object, write_file
-from pipeline.audit.runs.record import read_record
+from pipeline.audit.runs.files import read_object, read_record, write_file
 from pipeline.audit.runs.summary_layout import check_layout, check_numbers
 from pipeline.errors import UsageError
 from transforms.columns import RENAMED
@@ -15,7 +14,6 @@ from transforms.losses.catalog import LOSSES
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 from transforms.storage.run_files import RunFiles
-from transforms.summary.finish import SUMMARY_VERSION, summary_file
 from transforms.summary.summary import Summary
 from transforms.summary.summary_file import SUMMARY_VERSION, summary_file
 
@@ -26,7 +24,7 @@ class RunSummary:
 
     Attributes:
         path: a run directory or a summary file, as the user gave it.
-        computed: the settings that decide the numbers (`transforms.summary.finish.COMPARABLE`).
+        computed: the settings that decide the numbers (`transforms.summary.summary_file.COMPARABLE`).
         summary: the numbers.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.audit.runs.drift import Drift, drift
-from pipeline.audit.runs.record import read_record
+from pipeline.audit.runs.files import read_record
 from pipeline.audit.runs.statistics import STATISTICS, share, statistics
 from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
