@@ -18,7 +18,19 @@ PACKAGES = ("transforms", "pipeline", "pairloss")
 
 # The rooms of each house from the ground up: a room imports from those before it.
 TRANSFORMS = (
-    *("columns", "schema", "worker", "storage", "images", "losses", "descent", "reading", "scoring", "summary"),
+    *(
+        "settings",
+        "columns",
+        "schema",
+        "worker",
+        "storage",
+        "images",
+        "losses",
+        "descent",
+        "reading",
+        "scoring",
+        "summary",
+    ),
     *("writing", "steps"),
 )
 AUDIT = ("runs", "judging", "pages", "verbs")

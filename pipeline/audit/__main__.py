@@ -34,10 +34,10 @@ def main(argv: Sequence[str]) -> int:
     verb, *arguments = argv
     if verb not in VERBS:
         hint = nearest(verb, VERBS)
-        print(f"error: there is no verb {verb!r}; the verbs are {', '.join(VERBS)}.{hint}", file=sys.stderr)
+        print(f"error: no verb {verb!r}.{hint} The verbs are {', '.join(VERBS)}", file=sys.stderr)
         return USAGE
     # Importing Beam takes seconds. Its file systems also log the errors that they raise.
-    from pipeline.launch.credentials import check_credentials
+    from pipeline.credentials import check_credentials
 
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

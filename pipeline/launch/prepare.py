@@ -11,8 +11,8 @@ import pyarrow as pa
 from pipeline.audit.judging.rules import Rule, read_rules
 from pipeline.audit.runs.summaries import RunSummary, read_summary
 from pipeline.config import Config
+from pipeline.credentials import check_credentials
 from pipeline.errors import UsageError
-from pipeline.launch.credentials import check_credentials
 from pipeline.launch.run_directory import fingerprint
 from pipeline.weights import with_weights
 from transforms.losses.networks.weights_file import WeightsError

@@ -14,8 +14,7 @@ from support.audit_runs import Elements, pair
 
 from pipeline.audit.__main__ import main
 from pipeline.audit.judging.rules import parse_rules
-from pipeline.config import Config, parse
-from pipeline.flags import PRESETS
+from pipeline.config import PRESETS, Config, parse
 from transforms.columns import Column, columns_of
 from transforms.losses.catalog import LOSSES
 from transforms.schema import metrics_schema, optimization_fields

@@ -95,7 +95,7 @@ def without(path: Path, key: str) -> None:
         (lambda run: (run / "summary.json").write_bytes(b"\xff\xfe"), r"cannot read .*summary.json: "),
         (lambda run: (run / "summary.json").write_text("[" * 200_000), r"cannot read .*summary.json: "),
         (
-            lambda run: (run / "run.json").write_text('{"identity": {}, "started": "x"}'),
+            lambda run: (run / "run.json").write_text('{"fingerprint": "f", "identity": {}, "started": "x"}'),
             r"has started='x'",
         ),
     ],
