@@ -15,10 +15,9 @@ from rich.table import Table
 
 from benchmarks.lpips_reference import REFERENCE_FILE, reference_pairs
 from pipeline.samples import CORRUPTIONS, make_pairs
-from pipeline.weights import ensure_weights
 from transforms.images.decode import DecodePolicy, decode_pair
 from transforms.losses.evaluate import Evaluator
-from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile
+from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.plan import Plan
 
 NETWORK_LOSSES = ("lpips_vgg", "vgg_mse", "style")
@@ -69,8 +68,8 @@ def _between_precisions() -> Table:
 
 
 def _evaluator(precision: str, losses: Sequence[str]) -> Evaluator:
-    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
-    return Evaluator(Plan(tuple(losses), precision=precision, lpips_weights=weights))
+    weights = NETWORKS["vgg16_lpips"].weights()
+    return Evaluator(Plan(tuple(losses), precision=precision, weights={"vgg16_lpips": weights}))
 
 
 def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:

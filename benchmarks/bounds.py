@@ -10,14 +10,11 @@ import tensorflow as tf
 
 from pipeline.config import PRESETS
 from pipeline.samples import SamplePair, pairs_of_size, repeat_pairs
-from pipeline.weights import ensure_weights
 from transforms.images.decode import DecodedPair, DecodePolicy, decode_pair
 from transforms.losses.devices import Device
 from transforms.losses.evaluate import Evaluator
-from transforms.losses.networks.layers import LPIPS_LAYERS
 from transforms.losses.networks.loaded import Networks
-from transforms.losses.networks.vgg16 import LPIPS_PREPROCESSING, Vgg16
-from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile, load_lpips
+from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.plan import Plan
 from transforms.scoring.batch import Batching, batch_by_shape
 from transforms.worker.threads import thread_count
@@ -47,24 +44,23 @@ def sample_batches(sizes: Sizes, count: int, batching: Batching) -> Batches:
 
 def network_speed(batches: Batches, precision: str, device: Device, seconds: float) -> float:
     """Pairs per second of VGG16 alone, up to relu5_3, on both images of each pair."""
-    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    networks = Networks(Plan(("lpips_vgg",), precision=precision).with_weights(), device)
     signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)] * 2
     with device.scope():
-        vgg = Vgg16(load_lpips(weights.read()), LPIPS_PREPROCESSING, tf.as_dtype(precision))
 
         @tf.function(input_signature=signature)
         def network(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
             images = tf.cast(tf.concat([generated, target], 0), tf.float32) / 255
-            # One number a pair: the caller waits for the computation, not for a copy of the features to the CPU.
-            return tf.reduce_max(vgg.features(images, LPIPS_LAYERS)["relu5_3"], axis=(1, 2, 3))
+            # One number a pair, so that what is waited for is the end, and not the way of its features to the CPU.
+            return tf.reduce_max(networks.features(images, ("lpips_vgg",))["vgg16_lpips"]["relu5_3"], axis=(1, 2, 3))
 
         return _speed(batches, lambda *images: network(*images).numpy(), seconds)
 
 
 def losses_speed(batches: Batches, precision: str, device: Device, seconds: float) -> float:
-    """Pairs per second of an evaluator that computes the losses of --preset=default."""
-    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
-    plan = Plan(PRESETS["default"].losses, precision=precision, lpips_weights=weights)
+    """Pairs per second of an evaluator with the losses of --preset=default."""
+    weights = NETWORKS["vgg16_lpips"].weights()
+    plan = Plan(PRESETS["default"].losses, precision=precision, weights={"vgg16_lpips": weights})
     return _speed(batches, Evaluator(plan, Networks(plan, device)), seconds)
 
 

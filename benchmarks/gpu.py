@@ -20,12 +20,11 @@ from rich.table import Table
 
 from benchmarks.bounds import SQUARE, decoding_speed, network_speed, sample_batches
 from benchmarks.end_to_end import scoring_speeds
-from pipeline.weights import ensure_weights
 from transforms.descent.settings import Descent
 from transforms.descent.slots import Start, optimize_pairs
 from transforms.losses.devices import Device, find_devices
 from transforms.losses.networks.loaded import Networks
-from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile
+from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.plan import PRECISIONS, Plan
@@ -86,12 +85,12 @@ def _batches(device: Device, seconds: float) -> Table:
 
 
 def _descent(device: Device) -> Table:
-    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    weights = NETWORKS["vgg16_lpips"].weights()
     slots = batching_for(device.memory_bytes).pixels // PIXELS_PER_PAIR
     ((generated, target),) = sample_batches(SQUARE, slots, Batching(slots, slots * PIXELS_PER_PAIR))
     table = Table("precision", "slots", "image-steps/s", "seconds until the first step")
     for precision in dict.fromkeys(("float32", device.precision("auto", gradients=True))):
-        plan = Plan((), parse_objective("lpips_vgg"), precision=precision, lpips_weights=weights)
+        plan = Plan((), parse_objective("lpips_vgg"), precision=precision, weights={"vgg16_lpips": weights})
         objective = ObjectiveFunction(plan, Networks(plan, device, descends=True))
         once = _descent_seconds(generated, target, objective, steps=1)
         few, many = (_descent_seconds(generated, target, objective, steps) for steps in (5, 15))

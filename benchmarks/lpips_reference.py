@@ -112,13 +112,14 @@ def run_with_pytorch(module: str, *arguments: str) -> str:
         module: a module of this package, whose first argument is the path of our LPIPS weights.
         arguments: its other arguments.
     """
-    # Imported here, because the workers and the tests need only the pairs of this module.
-    from pipeline.weights import cached_weights, ensure_weights
+    # Here, because the workers and the tests import this module for the pairs alone.
+    from transforms.losses.networks.specs import NETWORKS
+    from transforms.losses.networks.weights_file import cache_directory
 
-    weights = ensure_weights()
-    python = _ensure_environment(cached_weights().parent / "envs" / "lpips")
-    # lpips 0.1.4 makes torchvision print a deprecation warning whenever it builds its network.
-    command = [str(python), "-W", "ignore::UserWarning", "-m", module, str(weights), *arguments]
+    weights = NETWORKS["vgg16_lpips"].weights()
+    python = _ensure_environment(cache_directory() / "envs" / "lpips")
+    # lpips 0.1.4 calls torchvision in a way that torchvision deprecates on every construction.
+    command = [str(python), "-W", "ignore::UserWarning", "-m", module, weights.path, *arguments]
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 

@@ -23,15 +23,13 @@ from rich.table import Table
 
 from benchmarks.lpips_reference import run_with_pytorch
 from pipeline.samples import pairs_of_size
-from pipeline.weights import ensure_weights
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.descent.slots import Optimized, Start, optimize_pairs
 from transforms.images.decode import DecodePolicy, decode_pair
 from transforms.losses.devices import find_devices
 from transforms.losses.evaluate import Evaluator
-from transforms.losses.networks.layers import LPIPS_LAYERS
-from transforms.losses.networks.vgg16 import LPIPS_PREPROCESSING, Vgg16
-from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile, load_lpips
+from transforms.losses.networks.loaded import Networks
+from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.plan import Plan
@@ -100,8 +98,8 @@ def _improvement() -> Table:
     decoded = [decode_pair(pair.generated, pair.target, DecodePolicy()) for pair in encoded]
     results = _optimize([(p.generated, p.target) for p in decoded], _objective(DEFAULT_OBJECTIVE, "float32"), Descent())
     saved = {result.key: result for result in results}
-    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
-    evaluator = Evaluator(Plan(losses, lpips_weights=weights))
+    weights = NETWORKS["vgg16_lpips"].weights()
+    evaluator = Evaluator(Plan(losses, weights={"vgg16_lpips": weights}))
     table = Table("degradation", "steps", "objective", *losses[:-1], "psnr of the mean mse")
     for degradation in RESTORABLE:
         rows = [number for number, pair in enumerate(encoded) if pair.degradation == degradation]
@@ -179,21 +177,20 @@ def _timed(pairs: Pairs, objective: ObjectiveFunction, descent: Descent) -> tupl
 
 
 def _objective(text: str, precision: str) -> ObjectiveFunction:
-    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
-    return ObjectiveFunction(Plan((), parse_objective(text), precision=precision, lpips_weights=weights))
+    weights = NETWORKS["vgg16_lpips"].weights()
+    return ObjectiveFunction(Plan((), parse_objective(text), precision=precision, weights={"vgg16_lpips": weights}))
 
 
 def _network_speed(pairs: Pairs, precision: str) -> float:
-    """Image-steps per second of the network's forward pass and its gradient to the image alone."""
-    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
-    vgg = Vgg16(load_lpips(weights.read()), LPIPS_PREPROCESSING, tf.as_dtype(precision))
+    """Image-steps per second of the network's forward pass and its gradient to the image, and nothing else."""
+    networks = Networks(Plan(("lpips_vgg",), precision=precision).with_weights())
     images = tf.constant(np.stack([generated for generated, _ in pairs]) / 255.0, tf.float32)
 
     @tf.function(autograph=False)
     def step(images: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            features = vgg.features(images, LPIPS_LAYERS)
+            features = networks.features(images, ("lpips_vgg",))
         return tape.gradient(features, images, output_gradients=features)
 
     work = partial(step, images)

@@ -7,11 +7,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.samples import make_pairs
-from pipeline.weights import ensure_weights
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.descent.slots import Start, optimize_pairs
 from transforms.images.decode import DecodePolicy, decode_pair
-from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile
+from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.plan import Plan
@@ -44,8 +43,8 @@ def main() -> int:
 def _row(generated: bytes, target: bytes) -> list[np.ndarray]:
     pair = decode_pair(generated, target, DecodePolicy())
     start, goal = (image[40 : 40 + SIDE, 40 : 40 + SIDE] for image in (pair.generated, pair.target))
-    weights = WeightsFile(str(ensure_weights()), LPIPS_SHA256)
-    objective = ObjectiveFunction(Plan((), parse_objective(DEFAULT_OBJECTIVE), lpips_weights=weights))
+    weights = NETWORKS["vgg16_lpips"].weights()
+    objective = ObjectiveFunction(Plan((), parse_objective(DEFAULT_OBJECTIVE), weights={"vgg16_lpips": weights}))
     reached = [
         next(iter(optimize_pairs([Start(0, start, goal)], objective, Descent(max_steps=steps), slots=1))).image
         for steps in STEPS

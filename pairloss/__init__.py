@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pairloss.keras_loss import PairLoss
     from pairloss.optimizing import optimize
     from pairloss.scoring import score
-    from pipeline.weights import with_weights
     from transforms.descent.settings import Descent
     from transforms.images.decode import DecodePolicy, decode_image
     from transforms.losses.catalog import LOSSES
@@ -40,7 +39,6 @@ __all__ = [
     "optimize",
     "parse_objective",
     "score",
-    "with_weights",
 ]
 
 _MODULES = {
@@ -54,7 +52,6 @@ _MODULES = {
     "optimize": "pairloss.optimizing",
     "parse_objective": "transforms.losses.objective",
     "score": "pairloss.scoring",
-    "with_weights": "pipeline.weights",
 }
 
 

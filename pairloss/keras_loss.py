@@ -6,7 +6,6 @@ This is the one module of this package that knows how networks and losses are ca
 import os
 from typing import Any
 
-from pipeline.weights import with_weights
 from transforms.losses.objective import check_differentiable, parse_objective
 from transforms.losses.plan import Plan
 
@@ -27,6 +26,7 @@ import tensorflow as tf  # noqa: E402
 
 from transforms.losses.devices import Device  # noqa: E402
 from transforms.losses.networks.loaded import Networks  # noqa: E402
+from transforms.losses.objective_function import ObjectiveFunction  # noqa: E402
 
 _check_backend(keras.config.backend())
 
@@ -79,10 +79,11 @@ class PairLoss(keras.losses.Loss):
         self.objective = parse_objective(objective)
         check_differentiable(self.objective)
         self.precision = precision
-        plan = with_weights(Plan(self.objective.losses, self.objective, precision=precision))
-        self.smallest_side = max(map(plan.smallest_side, plan.losses))
+        plan = Plan(self.objective.losses, self.objective, precision=precision).with_weights()
         device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
-        self._networks = Networks(plan, Device(device))
+        # The fused kernels run outside of TensorFlow's graph, where XLA cannot follow.
+        self._function = ObjectiveFunction(plan, Networks(plan, Device(device)), fused=False)
+        self.smallest_side = self._function.smallest_side
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         # Before Keras turns both into floats.
@@ -100,11 +101,7 @@ class PairLoss(keras.losses.Loss):
             y_pred: generated images of the same shape.
         """
         self._check(y_true, y_pred)
-        losses = self.objective.losses
-        target, generated = (self._networks.features(images, losses) for images in (y_true, y_pred))
-        return self.objective.evaluate(
-            {name: self._networks.value(name, y_pred, y_true, generated, target) for name in losses}
-        )
+        return self._function.value(y_pred, self._function.references(y_true))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of an equal loss, for `from_config`."""

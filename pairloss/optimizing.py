@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pairloss.images import ImagePair, Images, read_pairs
-from pipeline.weights import with_weights
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.images.decode import DecodePolicy
 from transforms.losses.objective import parse_objective
@@ -86,7 +85,7 @@ def optimize(
 
 @lru_cache(maxsize=2)
 def _objective_function(objective: str) -> "ObjectiveFunction":
-    return load_optimizer(with_weights(Plan((), parse_objective(objective)))).objective
+    return load_optimizer(Plan((), parse_objective(objective)).with_weights()).objective
 
 
 def _check(pair: ImagePair, smallest_side: int) -> None:

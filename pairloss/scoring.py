@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pairloss.images import Images, read_pairs
-from pipeline.weights import with_weights
 from transforms.images.decode import DecodePolicy
 from transforms.losses.catalog import get_losses
 from transforms.losses.objective import parse_objective
@@ -85,4 +84,4 @@ def _evaluator(losses: tuple[str, ...], objective: str, precision: str) -> "Eval
     plan = Plan(losses, parse_objective(objective) if objective else None, precision=precision)
     if not plan.columns:
         raise ValueError("losses names no loss; give one of LOSSES, or an objective")
-    return load_evaluator(with_weights(plan))
+    return load_evaluator(plan.with_weights())

@@ -29,8 +29,8 @@ from pipeline.flags import (
 from transforms.columns import Column
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.images.decode import DecodePolicy
-from transforms.losses.catalog import describe_losses, get_losses
-from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS
+from transforms.losses.catalog import LOSSES, describe_losses, get_losses
+from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective, check_differentiable, parse_objective
 from transforms.losses.plan import Plan
@@ -111,16 +111,8 @@ class Config:
     fields: Fields = field(metadata={"group": "input"})
     policy: DecodePolicy = field(metadata={"group": "images", "identity": "images"})
     plan: Plan = field(metadata={"group": "losses"})
-    weights: str = setting(
-        "LPIPS weights, local or gs://; by default they are fetched once and cached",
-        "",
-        group="losses",
-        identity=False,
-        metavar="PATH",
-    )
-    keras_weights: str = setting(
-        "Keras' VGG16 .h5 file without the top, for --vgg=keras", "", group="losses", identity=False, metavar="PATH"
-    )
+    # By name of the network, the path of its weights; by default they are fetched once and cached.
+    weights: Mapping[str, str] = field(default_factory=dict, metadata={"identity": False})
     descent: Descent | None = field(default=None, metadata={"group": OPTIMIZING})
     optimized_format: str = setting(
         "of the optimized images: one file a chunk, or one PNG file a pair (default: parquet)",
@@ -236,8 +228,16 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--version", action="version", version=f"pairloss {__version__}")
     flags.add_argument("--list_losses", action=_ListLosses, help="print every loss with its formula and exit")
-    add_flags(flags, GROUPS, Choices, Config)
+    add_flags(flags, GROUPS, Choices, Config, _weights_flags())
     return flags
+
+
+def _weights_flags() -> type:
+    """Settings with a flag for the weights of each network."""
+    paths = [
+        (network.flag, str, setting(network.help, "", group="losses", metavar="PATH")) for network in NETWORKS.values()
+    ]
+    return dataclasses.make_dataclass("Weights", paths)
 
 
 class _ListLosses(argparse.Action):
@@ -266,6 +266,7 @@ def parse(argv: Sequence[str]) -> Config:
         input=tuple(pattern for found in given["input"] for pattern in found),
         plan=plan,
         descent=_descent(choices, given),
+        weights={network.name: path for network in NETWORKS.values() if (path := given[network.flag])},
         beam_flags=tuple(beam_flags),
     )
     _check_kept(config.fields, plan, choices.optimize)
@@ -300,10 +301,14 @@ def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
     for chosen, flag in ((losses, "--losses"), (layers, "--vgg_layers")):
         if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
             raise UsageError(f"{flag}={','.join(chosen)}: {', '.join(repeated)} is given twice")
-    if unknown := [name for name in layers if name not in LAYERS]:
-        raise UsageError(f"--vgg_layers: VGG16 has no layer {', '.join(unknown)}; choose from {', '.join(LAYERS)}")
-    if given["keras_weights"] and plan.vgg != "keras":
-        raise UsageError("--keras_weights has no effect without --vgg=keras; add that, or drop it")
+    if unknown := [name for name in layers if name not in VGG16_LAYERS]:
+        known = ", ".join(VGG16_LAYERS)
+        raise UsageError(f"--vgg_layers: VGG16 has no layer {', '.join(unknown)}; choose from {known}")
+    for network in NETWORKS.values():
+        # A pinned file changes nothing, so that a scheduler may always name it.
+        if given[network.flag] and not network.sha256 and network.name not in plan.networks:
+            users = ", ".join(loss.name for loss in LOSSES.values() if loss.network == network.name)
+            raise UsageError(f"--{network.flag} has no effect without one of the losses {users}; add one, or drop it")
     return plan
 
 
@@ -337,7 +342,9 @@ def _check_kept(fields: Fields, plan: Plan, optimize: bool) -> None:
 
 
 def _check_leftovers(flags: Sequence[str]) -> None:
-    """Refuse an argument that neither is a flag nor follows one that takes a value: Beam would silently drop it."""
+    """Refuse a flag of an earlier version, and an argument that belongs to no flag: Beam would silently drop them."""
+    if any(flag.partition("=")[0] == "--vgg" for flag in flags):
+        raise UsageError("--vgg is gone: name the losses vgg_mse_keras, style_keras")
     for before, argument in zip(("", *flags), flags, strict=False):
         awaits_value = before.startswith("--") and before != "--" and "=" not in before
         if not argument.startswith("-") and not awaits_value:

@@ -11,10 +11,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 @pytest.fixture(scope="session")
 def lpips_weights():
     """The published weights, which the first run on a machine downloads into the cache."""
-    from pipeline.weights import ensure_weights
-    from transforms.losses.networks.weights_file import LPIPS_SHA256, WeightsFile
+    from transforms.losses.networks.specs import NETWORKS
 
-    return WeightsFile(str(ensure_weights()), LPIPS_SHA256)
+    return NETWORKS["vgg16_lpips"].weights()
 
 
 @pytest.fixture(scope="module")

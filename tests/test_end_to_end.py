@@ -116,7 +116,7 @@ class TestOutputs:
         )
         row = score(tmp_path / "run", f"--input={path}", f"--losses={','.join(names)}").to_pylist()[0]
         assert all(np.isfinite(row[name]) for name in names)
-        assert read(tmp_path / "run" / "run.json")["identity"]["lpips_weights"] == lpips_weights.sha256
+        assert read(tmp_path / "run" / "run.json")["identity"]["weights"]["vgg16_lpips"] == lpips_weights.sha256
 
     def test_objective_is_the_weighted_sum(self, parquet, tmp_path):
         row = score(tmp_path / "run", f"--input={parquet}", "--losses=mae,ssim", "--objective=2*mae + 1 - 0.5*ssim")
@@ -175,7 +175,8 @@ class TestEngines:
 
     def test_beam_equals_in_memory(self, direct, parquet, lpips_weights):
         objective = parse_objective("lpips_vgg + fd_l1")
-        plan = Plan(("sobel_l1", "ssim", "lpips_vgg"), objective, pixel_gradient=True, lpips_weights=lpips_weights)
+        weights = {"vgg16_lpips": lpips_weights}
+        plan = Plan(("sobel_l1", "ssim", "lpips_vgg"), objective, pixel_gradient=True, weights=weights)
         evaluator = load_evaluator(plan)
         series = list_chunks(shards.input_file(parquet), "auto", Fields(), chunk_pairs=6)
         tables = [score_chunk(chunk, evaluator).metrics for one in series for chunk in read_series(one, Fields())]

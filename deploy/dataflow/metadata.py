@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from pipeline.config import parser
+from transforms.losses.networks.specs import NETWORKS
 
 # Flags that are not parameters, each with its reason.
 NOT_PARAMETERS = {
@@ -20,18 +21,18 @@ NOT_PARAMETERS = {
     "baseline": "belongs to --gate",
 }
 
+_WEIGHTS = [network.flag for network in NETWORKS.values()]
 # Patterns of valid values, as POSIX extended expressions. Paths are at gs://, because workers open them.
 _PATTERNS = {
     "input": "^gs://[^, ]+(,gs://[^, ]+)*$",
     "output": "^gs://.+$",
-    "weights": "^gs://.+$",
-    "keras_weights": "^gs://.+$",
+    **dict.fromkeys(_WEIGHTS, "^gs://.+$"),
     "accelerator": "^type:[a-z0-9-]+;count:[1-9][0-9]*(;[^; ]+)*$",
     "min_ram": "^[0-9]+([.][0-9]+)?[KMGT]i?B$",
 }
 _WHOLE_NUMBER = "^[0-9]+$"
 _WHOLE_NUMBER_TYPES = ("int", "_positive")
-_TYPES = {"output": "GCS_WRITE_FOLDER", "weights": "GCS_READ_FILE", "keras_weights": "GCS_READ_FILE"}
+_TYPES = {"output": "GCS_WRITE_FOLDER", **dict.fromkeys(_WEIGHTS, "GCS_READ_FILE")}
 
 
 def describe() -> dict[str, Any]:

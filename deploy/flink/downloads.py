@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.weights import cached_weights
+from transforms.losses.networks.weights_file import cache_directory
 
 FLINK_VERSION = "1.19.3"
 LEAST_JAVA = 17
@@ -96,7 +96,7 @@ def missing_tools() -> str:
 
 
 def _cache() -> Path:
-    return cached_weights().parent / "flink"
+    return cache_directory() / "flink"
 
 
 def _cached_jar() -> Path:

@@ -15,6 +15,7 @@ from apache_beam.runners.runner import PipelineResult
 from pipeline.config import Config
 from pipeline.engines.workers_elsewhere import is_remote_path
 from pipeline.errors import UsageError
+from transforms.losses.networks.specs import NETWORKS
 
 
 def check(options: PipelineOptions, config: Config) -> None:
@@ -36,11 +37,15 @@ def check(options: PipelineOptions, config: Config) -> None:
             "Dataflow's workers have no pairloss: give --sdk_container_image=IMAGE, made with deploy/Dockerfile, or "
             "--setup_file=./setup.py"
         )
-    if "lpips" in config.plan.networks and not (image or config.weights):
-        raise UsageError(
-            "Dataflow's workers have no weights: give --weights=gs://..., a copy of the file that `pairloss "
-            "weights` prints, or an --sdk_container_image that holds them"
-        )
+    for name in config.plan.networks:
+        network = NETWORKS[name]
+        if not (name in config.weights or (image and network.sha256)):
+            # The image holds the files that `pairloss weights` fetches: the pinned ones.
+            copy = "the file that `pairloss weights` prints" if network.sha256 else "the file"
+            image_too = ", or an --sdk_container_image that holds them" if network.sha256 else ""
+            raise UsageError(
+                f"Dataflow's workers have no weights: give --{network.flag}=gs://..., a copy of {copy}{image_too}"
+            )
     if config.gate and google.template_location:
         raise UsageError("--gate judges a finished run, but with --template_location nobody waits for its end")
     if config.resource_hints and google.flexrs_goal:
@@ -84,7 +89,4 @@ def _worker_paths(config: Config) -> Iterator[tuple[str, str]]:
     """Flags with paths that workers open."""
     yield from (("--input", pattern) for pattern in config.input)
     yield "--output", config.output
-    if config.weights:
-        yield "--weights", config.weights
-    if "keras" in config.plan.networks:
-        yield "--keras_weights", config.keras_weights
+    yield from ((f"--{NETWORKS[name].flag}", path) for name, path in config.weights.items())

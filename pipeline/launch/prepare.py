@@ -14,7 +14,6 @@ from pipeline.config import Config
 from pipeline.credentials import check_credentials
 from pipeline.errors import UsageError
 from pipeline.launch.run_directory import fingerprint
-from pipeline.weights import with_weights
 from transforms.losses.networks.weights_file import WeightsError
 from transforms.reading.input_files import InputFile, match_files
 from transforms.reading.list_chunks import check_fields, detect_format
@@ -52,7 +51,7 @@ def prepare(config: Config) -> Prepared:
         UsageError: a path at gs:// needs credentials and there are none, the rules or the baseline are wrong, no file
             matches, a field is missing, or the weights cannot be fetched or read.
     """
-    paths = (*config.input, config.output, config.weights, config.keras_weights, config.gate, config.baseline)
+    paths = (*config.input, config.output, *config.weights.values(), config.gate, config.baseline)
     check_credentials(paths)
     # The gate comes last, but a mistake in its rules must not cost a night.
     rules = read_rules(config.gate) if config.gate else ()
@@ -60,7 +59,7 @@ def prepare(config: Config) -> Prepared:
     try:
         files = match_files(config.input)
         keep = _kept_fields(files, config)
-        plan = with_weights(config.plan, config.weights, config.keras_weights)
+        plan = config.plan.with_weights(config.weights)
     except (ValueError, OSError, WeightsError) as error:
         raise UsageError(str(error)) from error
     config = dataclasses.replace(config, plan=plan)

@@ -20,7 +20,8 @@ from support import shards
 from support.audit_runs import pair
 from support.image_build import DOCKERFILE, REPOSITORY, Build, Stage, stages
 
-from transforms.losses.networks.weights_file import LPIPS_SHA256, sha256_hex
+from transforms.losses.networks.specs import NETWORKS
+from transforms.losses.networks.weights_file import sha256_hex
 
 DEPLOY = REPOSITORY / "deploy"
 STAGES = {stage.name: stage for stage in stages(DOCKERFILE.read_text())}
@@ -149,7 +150,7 @@ class TestImage:
 
     def test_it_scores_with_the_weights_it_brings_and_writes_nothing_into_itself(self, image, offline, tmp_path):
         weights = Path(image.environment()["XDG_CACHE_HOME"]) / "pairloss" / "lpips-v0.1-vgg16.safetensors"
-        assert sha256_hex(weights.read_bytes()) == LPIPS_SHA256
+        assert sha256_hex(weights.read_bytes()) == NETWORKS["vgg16_lpips"].sha256
         assert weights.stat().st_mode & 0o444 == 0o444
         shards.write_parquet(tmp_path / "pairs.parquet", pa.Table.from_pylist([pair(number) for number in range(3)]))
         before = set(self.files(image))

@@ -11,7 +11,7 @@ from pipeline.errors import UsageError
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.images.decode import DecodePolicy
 from transforms.losses.catalog import LOSSES
-from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS
+from transforms.losses.networks.specs import LPIPS_LAYERS, VGG16_LAYERS
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 from transforms.schema import Fields
@@ -36,8 +36,7 @@ def test_defaults():
         fields=Fields(),
         policy=DecodePolicy(),
         plan=Plan(("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")),
-        weights="",
-        keras_weights="",
+        weights={},
         descent=None,
         optimized_format="parquet",
         batch_size=None,
@@ -70,8 +69,8 @@ def test_defaults():
             "policy",
             DecodePolicy(9, 7, "crop"),
         ),
-        (["--weights=gs://b/w"], "weights", "gs://b/w"),
-        (["--vgg=keras", "--keras_weights=w.h5"], "keras_weights", "w.h5"),
+        (["--weights=gs://b/w"], "weights", {"vgg16_lpips": "gs://b/w"}),
+        (["--losses=style_keras", "--keras_weights=w.h5"], "weights", {"vgg16_keras": "w.h5"}),
         (["--chunk_pairs=1"], "chunk_pairs", 1),
         (["--batch_size", "3"], "batching", Batching(3, 3 * 256 * 256)),
         (["--batch_size=64"], "batching", Batching(64, 64 * 256 * 256)),
@@ -162,7 +161,7 @@ class TestPlan:
             (["--preset=edges", "--losses=mae"], ("mae", "objective")),
             (["--preset=edges", "--objective=mse"], ("sobel_l1", "objective")),
             (["--preset=edges", "--pixel_gradient"], ("sobel_l1", "objective", "pixel_grad_l2", "pixel_grad_linf")),
-            (["--losses=mae,vgg_mse,style", "--vgg=keras"], ("mae", "vgg_mse_keras", "style_keras")),
+            (["--losses=mae,vgg_mse_keras,style_keras"], ("mae", "vgg_mse_keras", "style_keras")),
             (["--losses="], ("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")),
         ],
         ids=joined,
@@ -184,8 +183,8 @@ class TestPlan:
         assert config(*arguments).plan.objective_losses == losses
 
     def test_the_rest(self):
-        plan = config("--losses=style", "--precision=auto", "--vgg=keras", "--vgg_layers=relu1_1,pool2").plan
-        assert (plan.precision, plan.vgg, plan.vgg_layers) == ("auto", "keras", ("relu1_1", "pool2"))
+        plan = config("--losses=style", "--precision=auto", "--vgg_layers=relu1_1,pool2").plan
+        assert (plan.precision, plan.vgg_layers) == ("auto", ("relu1_1", "pool2"))
 
 
 WRONG = [
@@ -209,8 +208,9 @@ WRONG = [
     ([*NEEDED, "--precision=fp16"], ["--precision", "fp16", "float32", "bfloat16", "float16", "auto"]),
     ([*NEEDED, "--precision=float16", "--optimize"], ["--precision=float16", "gradients", "bfloat16"]),
     ([*NEEDED, "--precision=float16", "--objective=mae", "--pixel_gradient"], ["--precision=float16", "gradients"]),
-    ([*NEEDED, "--vgg=torch"], ["--vgg", "torch", "lpips", "keras"]),
-    ([*NEEDED, "--vgg_layers=relu9_9,pool5"], ["--vgg_layers", "relu9_9", *LAYERS]),
+    ([*NEEDED, "--vgg=keras"], ["--vgg is gone", "vgg_mse_keras", "style_keras"]),
+    ([*NEEDED, "--vgg", "lpips"], ["--vgg is gone"]),
+    ([*NEEDED, "--vgg_layers=relu9_9,pool5"], ["--vgg_layers", "relu9_9", *VGG16_LAYERS]),
     ([*NEEDED, "--vgg_layers=pool5,pool5"], ["--vgg_layers", "pool5", "twice"]),
     ([*NEEDED, "--losses=mae,lpips"], ["--losses", "'lpips'", "lpips_vgg", *LOSSES]),
     ([*NEEDED, "--losses=MAE"], ["--losses", "'MAE'", "Did you mean 'mae'"]),
@@ -244,7 +244,7 @@ WRONG = [
     ([*NEEDED, "--keep_fields=label,ssim"], ["--keep_fields", "ssim", "rename"]),
     ([*NEEDED, "--keep_fields=generated"], ["--keep_fields", "generated"]),
     ([*NEEDED, "--losses=mae", "--objective=mae", "--keep_fields=objective"], ["--keep_fields", "objective"]),
-    ([*NEEDED, "--keras_weights=w.h5"], ["--keras_weights", "--vgg=keras"]),
+    ([*NEEDED, "--keras_weights=w.h5"], ["--keras_weights", "vgg_mse_keras"]),
     (["stray", *NEEDED], ["'stray'", "unexpected argument"]),
     ([*NEEDED, "--quiet", "stray"], ["--quiet", "'stray'", "true"]),
     ([*NEEDED, "--runner=DirectRunner", "stray"], ["'stray'"]),
@@ -283,7 +283,6 @@ class TestHelp:
             "size_mismatch": "fail",
             "max_image_pixels": "8388608",
             "max_image_bytes": "67108864",
-            "vgg": "lpips",
             "precision": "float32",
             "batch_size": "16; on a GPU what its memory holds",
             "chunk_pairs": "256",

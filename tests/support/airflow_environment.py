@@ -7,7 +7,7 @@ from pathlib import Path
 
 from support.required import missing
 
-from pipeline.weights import cached_weights
+from transforms.losses.networks.weights_file import cache_directory
 
 VERSION = "3.3.2"
 
@@ -20,7 +20,7 @@ def airflow_python() -> Path:
 
     The first use makes the environment: 300 MB, about a minute. A later use completes an unfinished one.
     """
-    directory = cached_weights().parent / "envs" / "airflow"
+    directory = cache_directory() / "envs" / "airflow"
     python = directory / "bin" / "python"
     # If the pinned versions are there already, pip installs nothing and asks no index.
     install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"--constraint={_CONSTRAINTS}"]

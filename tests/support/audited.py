@@ -13,7 +13,12 @@ from transforms.storage.run_record import RunRecord
 from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 
-IDENTITY = {"losses": ["mae"], "lpips_weights": "abc", "images": {"size_mismatch": "fail"}, "input": ["a.parquet"]}
+IDENTITY = {
+    "losses": ["mae"],
+    "weights": {"vgg16_lpips": "abc"},
+    "images": {"size_mismatch": "fail"},
+    "input": ["a.parquet"],
+}
 
 
 def summarized(

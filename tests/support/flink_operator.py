@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from support.required import missing
 
-from pipeline.weights import cached_weights
+from transforms.losses.networks.weights_file import cache_directory
 
 VERSION = "1.10.0"
 
@@ -43,8 +43,8 @@ def _forbid_others(schema: Any) -> None:
 
 
 def _jar() -> Path:
-    """The jar in the cache; Maven fetches it at first use."""
-    path = cached_weights().parent / "flink" / f"operator-api-{VERSION}.jar"
+    """The jar in the cache, fetched by Maven where it is not there yet."""
+    path = cache_directory() / "flink" / f"operator-api-{VERSION}.jar"
     if not path.is_file():
         maven = shutil.which("mvn")
         if not maven:

@@ -18,8 +18,8 @@ Values = list[float | None]
 INF, NAN = math.inf, math.nan
 
 
-_PLANS = [Plan(tuple(LOSSES), parse_objective("mae"), pixel_gradient=True, vgg=vgg) for vgg in ("lpips", "keras")]
-_COLUMNS = {column.name: column for plan in _PLANS for column in (*plan.columns, *plan.optimization_columns)}
+_PLAN = Plan(tuple(LOSSES), parse_objective("mae"), pixel_gradient=True)
+_COLUMNS = {column.name: column for column in (*_PLAN.columns, *_PLAN.optimization_columns)}
 
 
 def columns_named(*names: str) -> tuple[Column, ...]:

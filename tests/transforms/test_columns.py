@@ -33,7 +33,6 @@ OTHERS = {
 }
 CHOICES = (
     [*(f"--preset={name}" for name in PRESETS), f"--losses={','.join(LOSSES)}"],
-    ["--vgg=lpips", "--vgg=keras"],
     ["", "--pixel_gradient"],
     ["", "--optimize", "--optimize --trace_every=2"],
 )
@@ -57,8 +56,7 @@ def schema_of(config: Config) -> pa.Schema:
 class TestEveryColumn:
     def test_means_what_its_loss_does(self):
         columns = {column.name: column for config in configs() for column in config.columns}
-        names = [*LOSSES, "vgg_mse_keras", "style_keras"]
-        assert set(columns) == {*names, *(f"{name}_optimized" for name in names), *OTHERS}
+        assert set(columns) == {*LOSSES, *(f"{name}_optimized" for name in LOSSES), *OTHERS}
         for name, column in columns.items():
             assert column.name == name
             if name in OTHERS:
@@ -67,7 +65,7 @@ class TestEveryColumn:
             loss = LOSSES[column.loss]
             assert (column.direction, column.formula) == (loss.direction, loss.formula)
             before = name.replace("_optimized", "")
-            assert before in (loss.name, f"{loss.name}_keras")
+            assert before == loss.name
             assert column.when == ("before" if name == before else "after")
 
     def test_comes_back_from_parquet(self, tmp_path):

@@ -108,7 +108,7 @@ def advance(
         return (number < STEPS_PER_CALL) & tf.reduce_all(progress.stop == RUNNING)
 
     def step(number: tf.Tensor, values: tf.Tensor, progress: Progress, state: State) -> tuple:
-        value, gradient = objective.value_and_gradient(progress.image, references)
+        value, gradient, _ = objective.value_and_gradient(progress.image, references)
         values = tf.tensor_scatter_nd_update(values, [[number]], [value])
         return number + 1, values, *_step(progress, state, value, gradient, descent)
 

@@ -19,6 +19,7 @@ from transforms.descent import loop
 from transforms.descent.methods import State
 from transforms.descent.settings import Descent
 from transforms.losses.objective_function import IMAGES, ObjectiveFunction, References
+from transforms.losses.pair import as_images
 from transforms.losses.plan import EvaluationError
 
 
@@ -164,8 +165,10 @@ class _Engine:
         if rows and not entering:
             return rows
         _check_size(entering, self.objective.smallest_side)
-        progress, state = self._begin(_as_floats([pair.original for pair in entering]))
-        new = _Rows(progress, state, self._references(_as_floats([pair.target for pair in entering])))
+        progress, state = self._begin(as_images(np.stack([pair.original for pair in entering])))
+        # Each by itself: their types may differ.
+        targets = tf.stack([as_images(pair.target) for pair in entering])
+        new = _Rows(progress, state, self._references(targets))
         if rows is None:
             return new
         return tf.nest.map_structure(lambda old, added: tf.concat([old, added], 0), rows, new)
@@ -190,7 +193,7 @@ class _Engine:
             rounded = np.rint(candidates * np.float32(255)).astype(np.uint8)
             others = np.flatnonzero([not np.array_equal(*both) for both in zip(images, rounded, strict=True)])
             if len(others):
-                found = self._value(_as_floats(rounded[others]), _take(rows, others).references).numpy()
+                found = self._value(as_images(rounded[others]), _take(rows, others).references).numpy()
                 for row, value in zip(others, found, strict=True):
                     if value < values[row]:
                         images[row], values[row] = rounded[row], value
@@ -220,11 +223,6 @@ def _every(curve: Sequence[tuple[int, float]], steps: int) -> tuple[tuple[int, f
 
 def _take(rows: _Rows, indices: np.ndarray) -> _Rows:
     return tf.nest.map_structure(lambda tensor: tf.gather(tensor, indices), rows)
-
-
-def _as_floats(images: Sequence[np.ndarray]) -> np.ndarray:
-    """float32 [B, H, W, 3] in [0, 1]. Divided here: TensorFlow would multiply by the rounded reciprocal instead."""
-    return np.stack([levels.astype(np.float32) / np.float32(np.iinfo(levels.dtype).max) for levels in images])
 
 
 def _spec(tensor: tf.Tensor) -> tf.TensorSpec:

@@ -1,58 +1,85 @@
-"""The losses by name: what each computes, in which range, and from which size on. Free of TensorFlow."""
+"""The losses by name, one row each. Free of TensorFlow.
+
+A new loss is a row here and a function of a `transforms.losses.pair.Pair`, in the module of its kind.
+"""
 
 import difflib
-import importlib
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from transforms.losses.networks.specs import LPIPS_LAYERS
 
 
 @dataclass(frozen=True)
 class Loss:
     """What the program knows about a loss without computing it.
 
+    `function` and `kernel` are dotted names, `package.module:name`, so that this module imports no TensorFlow.
+
     Attributes:
-        name: as typed in `--losses` and in an objective; the name of the column and of the function.
-        module: the module of `transforms.losses` that computes it.
+        name: as typed in `--losses` and in an objective; also the name of its column.
+        function: `(pair) -> float32 [B]`, where `pair` is a `transforms.losses.pair.Pair`.
         formula: one line; d is generated minus target, D a forward difference, a mean is over H, W and C.
         range: the interval of its values.
-        direction: whether `lower` or `higher` means more alike; `none`: it does not compare the pair.
+        direction: whether `lower` or `higher` means more alike; `none` if the loss does not compare the two images.
         source: the paper.
-        min_side: the smallest height and width for which it is defined, in pixels.
+        min_side: the smallest height and width for which it is defined, in pixels. For a loss on layers that
+            `--vgg_layers` chooses: of the usual ones.
         differentiable: whether it can be part of an objective.
-        network: whether it needs a network's features.
+        network: name in `specs.NETWORKS` of the network whose features it compares; empty for a loss on pixels.
+        layers: the layers it compares; empty for those that `--vgg_layers` chooses.
+        kernel: the same on a CPU, fused; empty if there is none. See `transforms.losses.fused`.
+        gradient_kernel: of a loss on features, value and gradient on a CPU, fused; empty if there is none.
     """
 
     name: str
-    module: Literal["pixels", "edges", "structure", "perceptual"]
+    function: str
     formula: str
     range: str
     direction: Literal["lower", "higher", "none"]
     source: str
     min_side: int = 1
     differentiable: bool = True
-
-    @property
-    def network(self) -> bool:
-        return self.module == "perceptual"
+    network: str = ""
+    layers: tuple[str, ...] = ()
+    kernel: str = ""
+    gradient_kernel: str = ""
 
 
 _LOSSES = (
-    Loss("mae", "pixels", "mean |d|", "[0, 1]", "lower", "mean absolute error"),
-    Loss("mse", "pixels", "mean d²", "[0, 1]", "lower", "mean squared error"),
+    Loss(
+        name="mae",
+        function="transforms.losses.pixels:mae",
+        formula="mean |d|",
+        range="[0, 1]",
+        direction="lower",
+        source="mean absolute error",
+        kernel="transforms.losses.fused.residual:mae",
+    ),
+    Loss(
+        name="mse",
+        function="transforms.losses.pixels:mse",
+        formula="mean d²",
+        range="[0, 1]",
+        direction="lower",
+        source="mean squared error",
+        kernel="transforms.losses.fused.residual:mse",
+    ),
     Loss(
         name="psnr",
-        module="pixels",
+        function="transforms.losses.pixels:psnr",
         formula="10 log10(1 / mse), in decibels; +inf for an identical pair (null in JSON)",
         range="[0, inf]",
         direction="higher",
         source="peak signal-to-noise ratio of images in [0, 1]",
         differentiable=False,
+        kernel="transforms.losses.fused.residual:psnr",
     ),
     Loss(
         name="charbonnier",
-        module="pixels",
+        function="transforms.losses.pixels:charbonnier",
         formula="mean sqrt(d² + 0.001²); 0.001 for an identical pair",
         range="[0.001, 1.0001]",
         direction="lower",
@@ -60,43 +87,47 @@ _LOSSES = (
     ),
     Loss(
         name="sobel_l1",
-        module="edges",
+        function="transforms.losses.edges:sobel_l1",
         formula="mean |Sobel(d)| over both directions; kernels not normalised, reflected border",
         range="[0, 8]",
         direction="lower",
         source="Sobel and Feldman 1968",
         min_side=2,
+        kernel="transforms.losses.fused.residual:sobel_l1",
     ),
     Loss(
         name="sobel_l2",
-        module="edges",
+        function="transforms.losses.edges:sobel_l2",
         formula="mean Sobel(d)² over both directions; kernels not normalised, reflected border",
         range="[0, 64]",
         direction="lower",
         source="Sobel and Feldman 1968",
         min_side=2,
+        kernel="transforms.losses.fused.residual:sobel_l2",
     ),
     Loss(
         name="fd_l1",
-        module="edges",
+        function="transforms.losses.edges:fd_l1",
         formula="mean |Dy d| + mean |Dx d|, each over its valid pixels",
         range="[0, 4]",
         direction="lower",
         source="forward differences of the residual",
         min_side=2,
+        kernel="transforms.losses.fused.residual:fd_l1",
     ),
     Loss(
         name="fd_l2",
-        module="edges",
+        function="transforms.losses.edges:fd_l2",
         formula="mean (Dy d)² + mean (Dx d)², each over its valid pixels",
         range="[0, 8]",
         direction="lower",
         source="forward differences of the residual",
         min_side=2,
+        kernel="transforms.losses.fused.residual:fd_l2",
     ),
     Loss(
         name="gdl",
-        module="edges",
+        function="transforms.losses.edges:gdl",
         formula="mean ||Dy generated| - |Dy target|| + the same in x; blind to the sign of an edge",
         range="[0, 2]",
         direction="lower",
@@ -105,7 +136,7 @@ _LOSSES = (
     ),
     Loss(
         name="multiscale_fd",
-        module="edges",
+        function="transforms.losses.edges:multiscale_fd",
         formula="sum of fd_l1 over every 1st, 2nd, 4th and 8th pixel",
         range="[0, 16]",
         direction="lower",
@@ -114,7 +145,7 @@ _LOSSES = (
     ),
     Loss(
         name="tv",
-        module="edges",
+        function="transforms.losses.edges:tv",
         formula="mean |Dy generated| + mean |Dx generated|; the target plays no part",
         range="[0, 2]",
         direction="none",
@@ -123,26 +154,28 @@ _LOSSES = (
     ),
     Loss(
         name="gmsd",
-        module="structure",
+        function="transforms.losses.structure:gmsd",
         formula="deviation of (2ab + 170) / (a² + b² + 170); a, b: Prewitt magnitudes of halved luma",
         range="[0, 0.58]",
         direction="lower",
         source="Xue et al. 2014 (GMSD), as the authors' MATLAB code",
         min_side=3,
         differentiable=False,
+        kernel="transforms.losses.fused.structure:gmsd",
     ),
     Loss(
         name="ssim",
-        module="structure",
+        function="transforms.losses.structure:ssim",
         formula="mean of luminance times contrast-structure; 11x11 Gaussian, sigma 1.5, K1 0.01, K2 0.03",
         range="[-1, 1]",
         direction="higher",
         source="Wang et al. 2004 (SSIM), as tf.image.ssim",
         min_side=11,
+        kernel="transforms.losses.fused.structure:ssim",
     ),
     Loss(
         name="ms_ssim",
-        module="structure",
+        function="transforms.losses.structure:ms_ssim",
         formula="product of five octaves' SSIM terms to the powers .0448 .2856 .3001 .2363 .1333",
         range="[0, 1]",
         direction="higher",
@@ -151,30 +184,56 @@ _LOSSES = (
     ),
     Loss(
         name="lpips_vgg",
-        module="perceptual",
+        function="transforms.losses.perceptual:lpips",
         formula="sum over 5 layers of weighted squared differences of unit-length VGG16 features",
         range="[0, inf)",
         direction="lower",
         source="Zhang et al. 2018 (LPIPS 0.1, VGG16)",
         min_side=16,
+        network="vgg16_lpips",
+        layers=LPIPS_LAYERS,
+        kernel="transforms.losses.fused.lpips:lpips",
+        gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
     ),
     Loss(
         name="vgg_mse",
-        module="perceptual",
+        function="transforms.losses.perceptual:feature_mse",
         formula="sum over layers of mean squared difference of VGG16 features",
         range="[0, inf)",
         direction="lower",
         source="Johnson, Alahi and Fei-Fei 2016",
         min_side=16,
+        network="vgg16_lpips",
     ),
     Loss(
         name="style",
-        module="perceptual",
+        function="transforms.losses.perceptual:style",
         formula="sum over layers of mean squared difference of the Gram matrices of VGG16 features, over H·W",
         range="[0, inf)",
         direction="lower",
         source="Gatys, Ecker and Bethge 2016; Johnson, Alahi and Fei-Fei 2016",
         min_side=16,
+        network="vgg16_lpips",
+    ),
+    Loss(
+        name="vgg_mse_keras",
+        function="transforms.losses.perceptual:feature_mse",
+        formula="sum over layers of mean squared difference of features of Keras' VGG16",
+        range="[0, inf)",
+        direction="lower",
+        source="Johnson, Alahi and Fei-Fei 2016",
+        min_side=16,
+        network="vgg16_keras",
+    ),
+    Loss(
+        name="style_keras",
+        function="transforms.losses.perceptual:style",
+        formula="sum over layers of mean squared difference of the Gram matrices of features of Keras' VGG16, over H·W",
+        range="[0, inf)",
+        direction="lower",
+        source="Gatys, Ecker and Bethge 2016; Johnson, Alahi and Fei-Fei 2016",
+        min_side=16,
+        network="vgg16_keras",
     ),
 )
 LOSSES = {loss.name: loss for loss in _LOSSES}
@@ -200,25 +259,14 @@ def get_losses(names: Iterable[str]) -> tuple[Loss, ...]:
 
 
 def unknown_loss_message(name: str) -> str:
-    """What was given, what was probably meant, what there is."""
+    """The message for a name that no loss has: it offers the nearest one, and lists them all."""
     nearest = difflib.get_close_matches(name.lower(), LOSSES, n=1)
     suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"unknown loss {name!r}.{suggestion} The losses are: {', '.join(LOSSES)}"
 
 
-def loss_function(loss: Loss) -> Callable[[Any, Any], Any]:
-    """The TensorFlow function `(generated, target) -> [B]` of a loss on pixels. Imports TensorFlow.
-
-    Raises:
-        ValueError: the loss works on a network's features, not on pixels.
-    """
-    if loss.network:
-        raise ValueError(f"{loss.name} compares a network's features: it is no function of pixels alone")
-    return getattr(importlib.import_module(f"transforms.losses.{loss.module}"), loss.name)
-
-
 def describe_losses() -> str:
-    """Every loss with its formula, range, direction, smallest image and source, for people."""
+    """A text that lists every loss with its formula, range, direction, smallest image and source."""
     return "\n".join(_describe(loss) for loss in LOSSES.values())
 
 

@@ -1,15 +1,18 @@
-"""Compute a plan's columns for batches of pairs: the one place where networks, losses and gradients meet."""
+"""Compute a plan's columns for batches of pairs, with the fastest form of every loss that this machine has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from transforms.losses import fused, perceptual
-from transforms.losses.networks.layers import LPIPS_LAYERS
+from transforms.losses.catalog import LOSSES
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
+from transforms.losses.objective_function import ObjectiveFunction
+from transforms.losses.pair import Features, as_images
 from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
 from transforms.worker.threads import thread_count
 
@@ -26,7 +29,7 @@ class Evaluator:
         networks: of this plan, if they are loaded already.
 
     Raises:
-        WeightsError: a weights file is missing, damaged or another than the plan names.
+        WeightsError: a weights file is missing or damaged, or its hash differs from the plan's.
     """
 
     def __init__(self, plan: Plan, networks: Networks | None = None):
@@ -41,14 +44,14 @@ class Evaluator:
         """Compute the columns that are defined for images of this size.
 
         Args:
-            generated: [B, H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1], which no kernel takes.
+            generated: [B, H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
             target: the same shape and type.
 
         Returns:
             float32 [B] per column of the plan; columns not defined at this size are absent.
 
         Raises:
-            EvaluationError: the two differ in shape or type, or TensorFlow could not do it, mostly for lack of memory.
+            EvaluationError: the two differ in shape or type, or TensorFlow fails, usually for lack of memory.
         """
         if (generated.shape, generated.dtype) != (target.shape, target.dtype):
             # TensorFlow would broadcast one image against many, and one column against a whole image.
@@ -66,74 +69,77 @@ class Evaluator:
     def _evaluate(self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         whole_objective = self.plan.objective is not None and set(self.plan.objective_losses) <= set(losses)
         with_gradient = whole_objective and self.plan.pixel_gradient
-        # The gradient, a GPU and floats need TensorFlow's form; on a CPU the kernels run while the network does.
-        in_tensorflow = with_gradient or self.device.on_gpu or generated.dtype == np.float32
-        fusible = () if in_tensorflow else tuple(name for name in losses if name in fused.KERNELS)
-        fused_values = self._executor.map(partial(_apply_kernels, fusible), generated, target)
-        in_graph = tuple(name for name in losses if name not in fusible)
-        columns = self._run_graph(in_graph, with_gradient, generated, target) if in_graph else {}
-        columns |= dict(zip(fusible, np.array(list(fused_values), np.float32).T, strict=True))
+        # The gradient and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
+        fusible = () if with_gradient or self.device.on_gpu else losses
+        on_levels = tuple(name for name in fusible if self._has_kernel_of_levels(name, generated.dtype))
+        on_features = tuple(name for name in fusible if self._has_kernel_of_features(name))
+        kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
+        fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
+        in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features))
+        columns: dict[str, np.ndarray] = {}
+        if in_graph or on_features:
+            columns = self._run_graph(in_graph, on_features, with_gradient, generated, target)
+        columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
         if self.plan.objective and whole_objective and not with_gradient:
             columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
-        sources = {column.name: column.loss or column.name for column in self.plan.columns}
-        return {name: columns[source] for name, source in sources.items() if source in columns}
+        return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
+
+    def _has_kernel_of_levels(self, name: str, dtype: np.dtype) -> bool:
+        loss = LOSSES[name]
+        return bool(loss.kernel) and not loss.network and dtype.kind == "u"
+
+    def _has_kernel_of_features(self, name: str) -> bool:
+        loss = LOSSES[name]
+        # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
+        return bool(loss.kernel and loss.network) and self.precision != "float16"
 
     def _run_graph(
-        self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
+        self,
+        losses: tuple[str, ...],
+        on_features: tuple[str, ...],
+        with_gradient: bool,
+        generated: np.ndarray,
+        target: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        values, lpips_features = self._graph(losses, with_gradient, generated.dtype)(generated, target)
+        values, features = self._graph(losses, on_features, with_gradient, generated.dtype)(generated, target)
         columns = {name: value.numpy() for name, value in values.items()}
-        if lpips_features:
+        for name in on_features:
+            loss = LOSSES[name]
             # A view of the tensors' own memory: numpy() would copy hundreds of megabytes.
-            views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in lpips_features.items()}
-            columns["lpips_vgg"] = fused.lpips.lpips_vgg(views, self._networks.heads, self._executor)
+            views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in features[name].items()}
+            weights = self._networks.weights[loss.network]
+            columns[name] = resolve_name(loss.kernel)(views, weights, self._executor)
         return columns
 
     def _build_graph(
-        self, losses: tuple[str, ...], with_gradient: bool, dtype: np.dtype
-    ) -> Callable[..., tuple[Values, Values]]:
-        """The graph for these losses: pairs in; values, and LPIPS' raw features if its head runs outside."""
-        # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
-        fused_head = "lpips_vgg" in losses and not (with_gradient or self.device.on_gpu or self.precision == "float16")
-        in_graph = [name for name in losses if not (fused_head and name == "lpips_vgg")]
+        self, losses: tuple[str, ...], on_features: tuple[str, ...], with_gradient: bool, dtype: np.dtype
+    ) -> Callable[..., tuple[Values, dict[str, Values]]]:
+        """The graph for these losses: pairs in; values out, and for each loss of `on_features` what it compares."""
         signature = [tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))] * 2
-        # Made outside the graph, or Grappler would see a constant and multiply by its rounded reciprocal instead: then
-        # half the levels come out one bit off, 8 bits differ from the same 16 bits, and GMSD's luma is not MATLAB's.
-        full_range = tf.constant(1 if dtype == np.float32 else np.iinfo(dtype).max, tf.float32)
+        bits = tf.uint16 if self.precision == "bfloat16" else tf.float32
 
         @tf.function(input_signature=signature, autograph=False)
-        def graph(generated: tf.Tensor, target: tf.Tensor) -> tuple[Values, Values]:
-            generated, target = (tf.cast(images, tf.float32) / full_range for images in (generated, target))
+        def graph(generated: tf.Tensor, target: tf.Tensor) -> tuple[Values, dict[str, Values]]:
+            generated, target = as_images(generated), as_images(target)
             if with_gradient:
-                return self._values_and_gradient(generated, target, losses), {}
-            both = self._networks.features(tf.concat([generated, target], 0), losses)
+                return self._values_and_norms(generated, target, losses), {}
+            both = self._networks.features(tf.concat([generated, target], 0), (*losses, *on_features))
             pairs = tf.shape(generated)[0]
             features = [_rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))]
-            values = {name: self._networks.value(name, generated, target, *features) for name in in_graph}
-            raw = {layer: both["lpips"][layer] for layer in LPIPS_LAYERS} if fused_head else {}
-            if self.precision == "bfloat16":
-                raw = {layer: tf.bitcast(tensor, tf.uint16) for layer, tensor in raw.items()}
-            return values, raw
+            values = {name: self._networks.value(name, generated, target, *features) for name in losses}
+            compared = {
+                name: {k: both[LOSSES[name].network][k] for k in self.plan.compared_layers(name)}
+                for name in on_features
+            }
+            return values, tf.nest.map_structure(lambda tensor: tf.bitcast(tensor, bits), compared)
 
         return graph
 
-    def _values_and_gradient(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
-        assert self.plan.objective, "the launcher asks for an objective where it asks for its gradient"
-        target_features = self._networks.features(target, losses)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(generated)
-            features = self._networks.features(generated, losses)
-            values = {
-                name: self._networks.value(name, generated, target, features, target_features)
-                for name in self.plan.objective_losses
-            }
-            values["objective"] = self.plan.objective.evaluate(values)
-            # No layer mixes pairs, so row i of the sum's gradient is the gradient of pair i's objective.
-            total = tf.reduce_sum(values["objective"])
-        gradient = tape.gradient(total, generated)
-        for name in losses:
-            if name not in values:
-                values[name] = self._networks.value(name, generated, target, features, target_features)
+    def _values_and_norms(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
+        function = ObjectiveFunction(self.plan, self._networks, fused=False, beside=losses)
+        _, gradient, values = function.value_and_gradient(generated, function.references(target))
+        assert self.plan.objective, "an objective is what has a gradient"
+        values["objective"] = self.plan.objective.evaluate(values)
         norms = (
             tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=(1, 2, 3))),
             tf.reduce_max(tf.abs(gradient), axis=(1, 2, 3)),
@@ -141,9 +147,9 @@ class Evaluator:
         return values | dict(zip(PIXEL_GRADIENT_COLUMNS, norms, strict=True))
 
 
-def _apply_kernels(losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> list[float]:
-    return [fused.KERNELS[name](generated, target) for name in losses]
+def _apply_kernels(kernels: Sequence[Callable[..., Any]], generated: np.ndarray, target: np.ndarray) -> list[float]:
+    return [kernel(generated, target) for kernel in kernels]
 
 
-def _rows(features: NetworkFeatures, rows: slice) -> dict[str, perceptual.Features]:
+def _rows(features: NetworkFeatures, rows: slice) -> dict[str, Features]:
     return {network: {layer: tensor[rows] for layer, tensor in maps.items()} for network, maps in features.items()}

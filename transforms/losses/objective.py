@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from transforms.losses.catalog import LOSSES, unknown_loss_message
+from transforms.losses.catalog import LOSSES, Loss, unknown_loss_message
 
 MAX_CHARACTERS = 1000
 MAX_QUOTED = 80
@@ -33,10 +33,10 @@ class Objective:
         return tuple(name for _, name in self.terms)
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
-        """The objective of every pair: [B], of the kind (tensor, array) and type of the values.
+        """The objective of every pair: [B], a tensor or an array as the values are, and of their type.
 
         Args:
-            values: [B] per loss; every loss of `terms` is there.
+            values: [B] for every loss of `terms`, perhaps for others, too.
         """
         total = sum(weight * values[name] for weight, name in self.terms)
         return total + self.constant
@@ -82,14 +82,18 @@ def check_differentiable(objective: Objective) -> None:
     """Checks that the objective can be minimized by its gradient.
 
     Raises:
-        ValueError: a loss has none to follow; the message names it, and others that serve in its place.
+        ValueError: a loss has no usable gradient; the message names it, and others that serve in its place.
     """
     for name in objective.losses:
         loss = LOSSES[name]
         if not loss.differentiable:
-            same_kind = [n for n, other in LOSSES.items() if other.module == loss.module and other.differentiable]
+            same_kind = [n for n, other in LOSSES.items() if other.differentiable and _module(other) == _module(loss)]
             others = " or ".join(same_kind)
             raise ValueError(f"objective '{objective}': {name} has no usable gradient; take {others} instead")
+
+
+def _module(loss: Loss) -> str:
+    return loss.function.partition(":")[0]
 
 
 # A linear form is a dict: the weight of each loss, and the constant under this name, which no loss can have.

@@ -1,24 +1,24 @@
-"""A plan's objective as a function of the generated images, with what belongs to the targets computed once."""
+"""A plan's objective as a function of the generated images, computing once what depends on the targets alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from transforms.losses import fused, perceptual
 from transforms.losses.catalog import LOSSES
-from transforms.losses.networks.layers import LPIPS_LAYERS
-from transforms.losses.networks.loaded import Networks
+from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective import check_differentiable
 from transforms.losses.plan import Plan
 from transforms.worker.threads import thread_count
 
-# What belongs to the targets: tensors whose first axis is the pair, so that rows can be taken, dropped and appended.
+# What the losses need of the targets: tensors whose first axis is the pair, so that rows can be taken and joined.
 References = dict[str, tf.Tensor]
 
-# Of images in any number and size.
+# Any number of images of any size.
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32)
 _TARGET = "target"
 
@@ -26,19 +26,22 @@ _TARGET = "target"
 class ObjectiveFunction:
     """The objective of a plan, to be minimized over the generated images.
 
-    On a CPU LPIPS' head and its gradient are one fused pass between the network's way up and its way back: as
-    TensorFlow operations they take nearly as long as the network does in bfloat16.
+    With `fused=False`, `value` is plain TensorFlow: differentiable by a tape, and XLA compiles it. Otherwise, on a CPU,
+    LPIPS' head and its gradient are one fused pass between the network's way up and its way back: as TensorFlow
+    operations they take nearly as long as the network does in bfloat16.
 
     Args:
         plan: with an objective.
         networks: of this plan, if they are loaded already.
+        fused: whether to use the losses' kernels on a CPU. Then only `value_and_gradient` gives the gradient.
+        beside: other losses of the plan whose values `value_and_gradient` is to return, too.
 
     Raises:
-        ValueError: the plan has no objective, or one that has no gradient to follow.
-        WeightsError: a weights file is missing, damaged or another than the plan names.
+        ValueError: the plan has no objective, or one without a usable gradient.
+        WeightsError: a weights file is missing or damaged, or its hash differs from the plan's.
     """
 
-    def __init__(self, plan: Plan, networks: Networks | None = None):
+    def __init__(self, plan: Plan, networks: Networks | None = None, fused: bool = True, beside: Collection[str] = ()):
         if plan.objective is None:
             raise ValueError("the plan has no objective: name one, such as 'lpips_vgg + mae'")
         check_differentiable(plan.objective)
@@ -47,8 +50,11 @@ class ObjectiveFunction:
         self._networks = networks or Networks(plan)
         self.device = self._networks.device
         self._weights = {name: weight for weight, name in plan.objective.terms}
-        self._fused = "lpips_vgg" in self._weights and not self.device.on_gpu
-        # An identical pair is where each of these losses has its minimum.
+        self._losses = tuple(dict.fromkeys((*self._weights, *beside)))
+        # NumPy and numba hardly know float16.
+        fused = fused and not self.device.on_gpu and self._networks.precision != "float16"
+        self._fused = tuple(name for name in self._weights if fused and LOSSES[name].gradient_kernel)
+        # Each of these losses has its minimum at an identical pair.
         self._compares = all(LOSSES[name].direction != "none" for name in self._weights)
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
 
@@ -63,7 +69,7 @@ class ObjectiveFunction:
         Args:
             target: float32 [B, H, W, 3] in [0, 1], RGB.
         """
-        features = self._networks.features(target, self._weights)
+        features = self._networks.features(target, self._losses)
         flat = {f"{network}/{layer}": maps[layer] for network, maps in features.items() for layer in maps}
         return {_TARGET: target, **flat}
 
@@ -75,68 +81,88 @@ class ObjectiveFunction:
             references: of the targets.
         """
         features = self._networks.features(generated, self._weights)
-        total = self._total(generated, features, references)
-        if self._fused:
-            total += self._fused_lpips(features["lpips"], references)[0]
+        total, _ = self._unfused(generated, features, references)
+        for name in self._fused:
+            total += self._fused_term(name, features, references)[0]
         return total
 
-    def value_and_gradient(self, generated: tf.Tensor, references: References) -> tuple[tf.Tensor, tf.Tensor]:
-        """The objective of each pair, float32 [B], and its gradient, float32 [B, H, W, 3].
+    def value_and_gradient(
+        self, generated: tf.Tensor, references: References
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """The objective of each pair, its gradient, and the losses.
 
         Args:
             generated: as for `value`.
             references: of the targets.
+
+        Returns:
+            the objective, float32 [B]; its gradient, float32 [B, H, W, 3]; float32 [B] for every loss of the objective
+            and of `beside`.
         """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(generated)
-            features = self._networks.features(generated, self._weights)
-            total = self._total(generated, features, references)
+            features = self._networks.features(generated, self._losses)
+            total, values = self._unfused(generated, features, references)
         # No layer mixes pairs, so row i of the sum's gradient is the gradient of pair i's objective.
         outputs, slopes = [total], [tf.ones_like(total)]
-        if self._fused:
-            value, at_features = self._fused_lpips(features["lpips"], references)
-            outputs += [features["lpips"][layer] for layer in LPIPS_LAYERS]
+        for name in self._fused:
+            term, at_features = self._fused_term(name, features, references)
+            outputs += [features[LOSSES[name].network][layer] for layer in self.plan.compared_layers(name)]
             slopes += at_features
-            total += value
+            total += term
+            values[name] = term / self._weights[name]
         gradient = tape.gradient(outputs, generated, output_gradients=slopes)
         if self._compares:
             identical = tf.reduce_all(generated == references[_TARGET], axis=(1, 2, 3), keepdims=True)
             # Exactly 0, even if the two images went through the network in batches of two sizes and rounded apart.
             gradient = tf.where(identical, 0.0, gradient)
-        return total, gradient
+        for name in self._losses:
+            if name not in values:
+                values[name] = self._value(name, generated, features, references)
+        return total, gradient, values
 
-    def _total(
-        self, generated: tf.Tensor, features: Mapping[str, perceptual.Features], references: References
-    ) -> tf.Tensor:
-        """The objective without what is fused."""
-        target = references[_TARGET]
-        target_features = {name: {k: references[f"{name}/{k}"] for k in maps} for name, maps in features.items()}
-        total = tf.fill(tf.shape(generated)[:1], self._objective.constant)
+    def _unfused(
+        self, generated: tf.Tensor, features: NetworkFeatures, references: References
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The objective without its fused terms, and the losses in it."""
+        total, values = tf.fill(tf.shape(generated)[:1], self._objective.constant), {}
         for name, weight in self._weights.items():
-            if not (self._fused and name == "lpips_vgg"):
-                total += weight * self._networks.value(name, generated, target, features, target_features)
-        return total
+            if name not in self._fused:
+                values[name] = self._value(name, generated, features, references)
+                total += weight * values[name]
+        return total, values
 
-    def _fused_lpips(self, generated: perceptual.Features, references: References) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """LPIPS times its weight, and its gradient to the generated features of each layer."""
-        dtype = generated[LPIPS_LAYERS[0]].dtype
-        # The weight goes into the linear heads: the maps need not be multiplied.
-        heads = [np.float32(self._weights["lpips_vgg"]) * self._networks.heads[layer] for layer in LPIPS_LAYERS]
+    def _value(self, name: str, generated: tf.Tensor, features: NetworkFeatures, references: References) -> tf.Tensor:
+        target = {network: {k: references[f"{network}/{k}"] for k in maps} for network, maps in features.items()}
+        return self._networks.value(name, generated, references[_TARGET], features, target)
+
+    def _fused_term(
+        self, name: str, features: NetworkFeatures, references: References
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """A loss times its weight, and the gradient of that to the generated features of each layer."""
+        loss, layers = LOSSES[name], self.plan.compared_layers(name)
+        generated = [features[loss.network][layer] for layer in layers]
+        target = [references[f"{loss.network}/{layer}"] for layer in layers]
+        dtype = generated[0].dtype
         bits = tf.uint16 if dtype == tf.bfloat16 else dtype
-        maps = [generated[layer] for layer in LPIPS_LAYERS] + [references[f"lpips/{layer}"] for layer in LPIPS_LAYERS]
+        kernel = partial(
+            resolve_name(loss.gradient_kernel),
+            weights=self._networks.weights[loss.network],
+            factor=self._weights[name],
+            executor=self._executor,
+        )
         value, *gradients = tf.numpy_function(
-            partial(_call_kernel, heads, self._executor),
-            [tf.bitcast(tensor, bits) for tensor in maps],
-            [tf.float32] + [bits] * len(heads),
+            partial(_call_kernel, kernel),
+            [tf.bitcast(tensor, bits) for tensor in (*generated, *target)],
+            [tf.float32] + [bits] * len(layers),
             stateful=False,
         )
-        value = tf.ensure_shape(value, [None])
-        return value, [
-            tf.ensure_shape(tf.bitcast(gradient, dtype), generated[layer].shape)
-            for layer, gradient in zip(LPIPS_LAYERS, gradients, strict=True)
+        return tf.ensure_shape(value, [None]), [
+            tf.ensure_shape(tf.bitcast(gradient, dtype), maps.shape)
+            for gradient, maps in zip(gradients, generated, strict=True)
         ]
 
 
-def _call_kernel(heads: list[np.ndarray], executor: ThreadPoolExecutor, *maps: np.ndarray) -> list[np.ndarray]:
-    value, gradients = fused.lpips.lpips_vgg_and_gradient(maps[: len(heads)], maps[len(heads) :], heads, executor)
+def _call_kernel(kernel: Callable[..., Any], *maps: np.ndarray) -> list[np.ndarray]:
+    value, gradients = kernel(maps[: len(maps) // 2], maps[len(maps) // 2 :])
     return [value, *gradients]

@@ -1,12 +1,14 @@
-"""Losses of single pixels.
+"""Losses that compare pixel by pixel.
 
-Every loss takes `generated` and `target`, float32 RGB [B, H, W, 3] in [0, 1], and returns float32 [B]: one
-number per pair, reduced over that pair's own height, width and channels. No size of image is too small.
+Every loss takes a batch of pairs and returns float32 [B]: one number per pair, reduced over that pair's own height,
+width and channels. They are defined for images of any size.
 """
 
 import math
 
 import tensorflow as tf
+
+from transforms.losses.pair import Pair
 
 CHARBONNIER_EPSILON = 1e-3
 
@@ -16,32 +18,31 @@ def mean_per_pair(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(values, axis=[1, 2, 3])
 
 
-def mae(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def mae(pair: Pair) -> tf.Tensor:
     """Mean absolute error, in [0, 1]."""
-    return mean_per_pair(tf.abs(generated - target))
+    return mean_per_pair(tf.abs(pair.generated - pair.target))
 
 
-def mse(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def mse(pair: Pair) -> tf.Tensor:
     """Mean squared error, in [0, 1]."""
-    return mean_per_pair(tf.math.squared_difference(generated, target))
+    return mean_per_pair(tf.math.squared_difference(pair.generated, pair.target))
 
 
-def psnr(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def psnr(pair: Pair) -> tf.Tensor:
     """Peak signal-to-noise ratio in decibels for a peak of 1, in [0, inf]; higher is better.
 
-    An identical pair scores +inf, and its gradient is not finite: minimize `mse`, which ranks pairs alike.
+    An identical pair scores +inf, and its gradient is not finite. Minimize `mse` instead: it ranks pairs alike.
     """
-    return -10.0 / math.log(10.0) * tf.math.log(mse(generated, target))
+    return -10.0 / math.log(10.0) * tf.math.log(mse(pair))
 
 
-def charbonnier(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def charbonnier(pair: Pair) -> tf.Tensor:
     """Charbonnier penalty, a smooth absolute error: mean sqrt(d² + eps²) with eps 0.001, in [0.001, 1.0001].
 
-    An identical pair scores eps, not 0: that is the formula of the papers, and the values compare with theirs.
+    An identical pair scores eps, not 0, as in the papers, so that values compare with theirs.
 
     References:
         Charbonnier et al. 1994, "Two deterministic half-quadratic regularization algorithms".
         Lai et al. 2017, "Deep Laplacian pyramid networks for fast and accurate super-resolution".
     """
-    difference = generated - target
-    return mean_per_pair(tf.sqrt(tf.square(difference) + CHARBONNIER_EPSILON**2))
+    return mean_per_pair(tf.sqrt(tf.square(pair.generated - pair.target) + CHARBONNIER_EPSILON**2))

@@ -1,25 +1,22 @@
-"""What to compute for every pair, and with what: plain values that travel to the workers, no TensorFlow."""
+"""What to compute for every pair, and with what: plain values that travel to the workers. Free of TensorFlow."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from transforms.columns import Column
-from transforms.losses.catalog import get_losses
-from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS, smallest_side
+from transforms.losses.catalog import LOSSES, get_losses
+from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective
 from transforms.settings import setting
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
-NETWORKS = ("lpips", "keras")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
-
-# The losses that take the layers and the network of the plan; lpips_vgg is fitted to its own.
-_ON_CHOSEN_LAYERS = ("vgg_mse", "style")
 
 
 class EvaluationError(Exception):
-    """The losses of a batch could not be computed: memory ran out, or a pair is to blame."""
+    """The losses of a batch could not be computed: memory ran out, or a pair made TensorFlow fail."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,9 @@ class Plan:
         losses: names from `catalog.LOSSES`.
         objective: weighted sum of losses, or None.
         pixel_gradient: whether to differentiate the objective to the generated pixels.
-        precision: of the networks, from `PRECISIONS`; `auto`: what the worker's hardware is good at.
-        vgg: whose weights `vgg_mse` and `style` use: `lpips` or `keras`.
-        vgg_layers: the layers `vgg_mse` and `style` compare.
-        lpips_weights: needed if a loss uses that network.
-        keras_weights: needed if a loss uses that network.
+        precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
+        vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
+        weights: by name of the network, its weights file; see `with_weights`.
     """
 
     losses: tuple[str, ...]
@@ -47,20 +42,26 @@ class Plan:
         "float32",
         choices=PRECISIONS,
     )
-    vgg: str = setting(
-        "whose VGG16 vgg_mse and style use: the one LPIPS was fitted to, or Keras' ImageNet one",
-        "lpips",
-        choices=NETWORKS,
-    )
     vgg_layers: tuple[str, ...] = setting(
-        f"layers that vgg_mse and style compare, instead of the preset's; from {', '.join(LAYERS)}",
+        f"layers that vgg_mse and style compare, instead of the preset's; from {', '.join(VGG16_LAYERS)}",
         LPIPS_LAYERS,
         metavar="NAMES",
         # A preset may choose others.
         flag_default="",
     )
-    lpips_weights: WeightsFile | None = None
-    keras_weights: WeightsFile | None = None
+    weights: Mapping[str, WeightsFile] = field(default_factory=dict)
+
+    def with_weights(self, paths: Mapping[str, str] = {}) -> "Plan":
+        """This plan with a weights file for every network it needs.
+
+        Args:
+            paths: by name of the network; for the others this machine's cache serves, and is filled first if need be.
+
+        Raises:
+            WeightsError: a file cannot be fetched or read, or its hash differs from the pinned one.
+        """
+        weights = {name: NETWORKS[name].weights(paths.get(name, "")) for name in self.networks}
+        return dataclasses.replace(self, weights=weights)
 
     @property
     def objective_losses(self) -> tuple[str, ...]:
@@ -73,50 +74,45 @@ class Plan:
         objective = ("objective",) if self.objective else ()
         gradient = PIXEL_GRADIENT_COLUMNS if self.pixel_gradient else ()
         losses = (
-            Column(self._column_name(loss.name), loss.name, "before", loss.direction, loss.formula)
-            for loss in get_losses(self.losses)
+            Column(loss.name, loss.name, "before", loss.direction, loss.formula) for loss in get_losses(self.losses)
         )
         return (*losses, *(Column(name, "", "before", "lower") for name in (*objective, *gradient)))
 
     @property
     def optimization_columns(self) -> tuple[Column, ...]:
         """The columns of numbers that optimizing adds to the metrics, in order."""
-        losses = get_losses(self.losses)
         return (
             Column("objective_initial", "", "before", "lower"),
             Column("objective_final", "", "after", "lower"),
             Column("objective_of_saved", "", "after", "lower"),
             Column("steps", "", "", "none"),
             *(
-                Column(f"{self._column_name(loss.name)}_optimized", loss.name, "after", loss.direction, loss.formula)
-                for loss in losses
+                Column(f"{loss.name}_optimized", loss.name, "after", loss.direction, loss.formula)
+                for loss in get_losses(self.losses)
             ),
         )
 
-    def _column_name(self, loss: str) -> str:
-        """The loss's column names the network where that is not the usual one."""
-        return f"{loss}_keras" if self.vgg == "keras" and loss in _ON_CHOSEN_LAYERS else loss
-
     def computed(self, height: int, width: int) -> tuple[str, ...]:
-        """The losses to compute for images of this size: the rest is not defined there."""
+        """The losses that are defined for images of this size, those of the objective included."""
         wanted = dict.fromkeys((*self.losses, *self.objective_losses))
         return tuple(name for name in wanted if min(height, width) >= self.smallest_side(name))
 
     def smallest_side(self, loss: str) -> int:
         """Height and width in pixels below which the loss is not defined."""
-        return smallest_side(self.vgg_layers) if loss in _ON_CHOSEN_LAYERS else get_losses([loss])[0].min_side
+        network = NETWORKS.get(LOSSES[loss].network)
+        return network.smallest_side(self.compared_layers(loss)) if network else LOSSES[loss].min_side
+
+    def compared_layers(self, loss: str) -> tuple[str, ...]:
+        """The layers whose features the loss compares; empty for a loss on pixels."""
+        return LOSSES[loss].layers or (self.vgg_layers if LOSSES[loss].network else ())
 
     def layers(self, network: str, losses: Collection[str]) -> tuple[str, ...]:
         """The layers of the network that the losses need; empty if none needs it."""
-        layers: set[str] = set()
-        if network == "lpips" and "lpips_vgg" in losses:
-            layers.update(LPIPS_LAYERS)
-        if network == self.vgg and not set(_ON_CHOSEN_LAYERS).isdisjoint(losses):
-            layers.update(self.vgg_layers)
-        return tuple(sorted(layers))
+        needed = (self.compared_layers(name) for name in losses if LOSSES[name].network == network)
+        return tuple(sorted({layer for layers in needed for layer in layers}))
 
     @property
     def networks(self) -> tuple[str, ...]:
         """The networks that any loss of the plan needs."""
-        losses = (*self.losses, *self.objective_losses)
-        return tuple(network for network in NETWORKS if self.layers(network, losses))
+        needed = {LOSSES[name].network for name in (*self.losses, *self.objective_losses)}
+        return tuple(name for name in NETWORKS if name in needed)

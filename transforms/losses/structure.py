@@ -1,19 +1,19 @@
 """Losses of local structure: SSIM, MS-SSIM and GMSD.
 
-Every loss takes `generated` and `target`, float32 RGB [B, H, W, 3] in [0, 1], and returns float32 [B]:
-one number per pair.
+Every loss takes a batch of pairs and returns float32 [B], one number per pair.
 """
 
 import numpy as np
 import tensorflow as tf
 
 from transforms.losses.edges import CENTRAL_DIFFERENCE, filter_across, filter_down
+from transforms.losses.pair import Pair
 from transforms.losses.pixels import mean_per_pair
 
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# Below this a mean contrast-structure is rounding noise, and the slope of its power would overflow.
+# A mean contrast-structure below this is rounding noise, and the slope of its power would overflow.
 MS_SSIM_FLOOR = 1e-10
 
 # MATLAB's rgb2gray, to the digits that decide its rounding.
@@ -32,7 +32,7 @@ def _gaussian(size: int, sigma: float) -> np.ndarray:
 SSIM_WINDOW = _gaussian(size=11, sigma=1.5)
 
 
-def ssim(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def ssim(pair: Pair) -> tf.Tensor:
     """Structural similarity in RGB, mean over pixels and channels, in [-1, 1]; sides of 11 pixels or more.
 
     11x11 Gaussian window of sigma 1.5 inside the image, K1 0.01, K2 0.03: equal to `tf.image.ssim`. Higher is
@@ -40,24 +40,24 @@ def ssim(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 
     Reference: Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
     """
-    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(generated, target))
+    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(pair))
     return mean_per_pair(luminance * contrast_structure)
 
 
-def ms_ssim(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def ms_ssim(pair: Pair) -> tf.Tensor:
     """SSIM over five octaves, in [0, 1]; sides of 161 pixels or more.
 
-    Equal to `tf.image.ssim_multiscale`, but with a finite gradient: a pair whose mean contrast-structure is
-    not positive at some octave and channel has neither value nor gradient from that channel. Higher is
-    better; an identical pair scores exactly 1.
+    Equal to `tf.image.ssim_multiscale`, but with a finite gradient: a channel whose mean contrast-structure is
+    not positive at some octave adds neither value nor gradient. Higher is better; an identical pair scores
+    exactly 1.
 
     Reference: Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment".
     """
-    total, difference = _sum_and_difference(generated, target)
-    product = tf.ones_like(generated[:, 0, 0, :])
+    total, difference = _sum_and_difference(pair)
+    product = tf.ones_like(pair.generated[:, 0, 0, :])
     for octave, weight in enumerate(MS_SSIM_WEIGHTS):
         if octave > 0:
-            # SAME leaves what lies outside out of the mean, as if the last row of an odd height came twice.
+            # SAME averages only the pixels inside, as if an odd height repeated its last row.
             total = tf.nn.avg_pool2d(total, 2, 2, "SAME")
             difference = tf.nn.avg_pool2d(difference, 2, 2, "SAME")
         luminance, similarity = _ssim_maps(total, difference)
@@ -67,21 +67,21 @@ def ms_ssim(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(product, axis=1)
 
 
-def gmsd(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def gmsd(pair: Pair) -> tf.Tensor:
     """Gradient magnitude similarity deviation, in [0, 0.58]; sides of 3 pixels or more.
 
     The convention of the authors' MATLAB code: luma of 0..255 rounded to whole numbers, 2x2 mean of every
-    second pixel, Prewitt / 3 with zeros around, T = 170, standard deviation over N - 1. Other ports that do
-    not round differ up to two-fold on nearly identical pairs. Rounding has no gradient: for scoring only.
+    second pixel, Prewitt / 3 with zeros around, T = 170, standard deviation over N - 1. Ports that do not
+    round differ up to two-fold on nearly identical pairs. Rounding has no gradient, so an objective cannot use it.
 
     Reference: Xue et al. 2014, "Gradient magnitude similarity deviation".
     """
-    maps = _halve(tf.stack([_rounded_luma(generated), _rounded_luma(target)], axis=-1))
+    maps = _halve(tf.stack([_rounded_luma(pair.generated), _rounded_luma(pair.target)], axis=-1))
     dy = filter_across(filter_down(maps, CENTRAL_DIFFERENCE, "SAME"), PREWITT_SMOOTH, "SAME")
     dx = filter_down(filter_across(maps, CENTRAL_DIFFERENCE, "SAME"), PREWITT_SMOOTH, "SAME")
     magnitude = tf.sqrt(tf.square(dy) + tf.square(dx))
     a, b = magnitude[..., 0], magnitude[..., 1]
-    # (2ab + T) / (a² + b² + T) is 1 minus this. A deviation does not see the 1; an identical pair gives 0.
+    # (2ab + T) / (a² + b² + T) is 1 minus this. The deviation is the same without the 1; an identical pair gives 0.
     dissimilarity = tf.math.squared_difference(a, b) / (tf.square(a) + tf.square(b) + GMSD_T)
     mean = tf.reduce_mean(dissimilarity, axis=[1, 2], keepdims=True)
     pixels = tf.cast(tf.size(dissimilarity[0]), tf.float32)
@@ -89,9 +89,9 @@ def gmsd(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return tf.sqrt(squares / (pixels - 1))
 
 
-def _sum_and_difference(generated: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _sum_and_difference(pair: Pair) -> tuple[tf.Tensor, tf.Tensor]:
     """The sum of two images, less 1 so that it is centred on 0, and their difference."""
-    return generated + target - 1.0, generated - target
+    return pair.generated + pair.target - 1.0, pair.generated - pair.target
 
 
 def _ssim_maps(total: tf.Tensor, difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -104,8 +104,8 @@ def _ssim_maps(total: tf.Tensor, difference: tf.Tensor) -> tuple[tf.Tensor, tf.T
 
     The right-hand sides keep their digits on near-identical pairs, where the left-hand ones divide nearly
     equal numbers that are themselves small differences of large ones: in float32 they are some hundred times
-    as accurate. At d = 0 their value is exactly 1 and their gradient exactly 0. The `total` given is s - 1:
-    variances do not see the shift, and cancel less with it.
+    as accurate. At d = 0 their value is exactly 1 and their gradient exactly 0. `total` is s - 1: the shift
+    leaves variances as they are, and they cancel less with it.
     """
     mean_total, mean_difference = _window_mean(total), _window_mean(difference)
     square_difference = tf.square(mean_difference)

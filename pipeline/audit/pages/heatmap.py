@@ -1,15 +1,14 @@
 """Where in a picture an objective wants a change: the length of its gradient at every pixel."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 
-from pipeline.weights import KERAS_URL, cached_weights
 from transforms.images.decode import DecodedPair
 from transforms.losses.catalog import LOSSES
+from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective, parse_objective
 from transforms.losses.plan import Plan
@@ -60,10 +59,11 @@ class HeatMap:
             (),
             objective,
             precision="auto",
-            vgg=identity["vgg"],
             vgg_layers=tuple(identity["vgg_layers"]),
-            lpips_weights=WeightsFile(str(cached_weights()), identity["lpips_weights"] or ""),
-            keras_weights=WeightsFile(_cached_keras_weights(), identity["keras_weights"] or ""),
+            weights={
+                name: WeightsFile(str(resolve_name(NETWORKS[name].cached)()), sha256)
+                for name, sha256 in identity["weights"].items()
+            },
         )
         self._function = ObjectiveFunction(self.plan)
 
@@ -74,19 +74,12 @@ class HeatMap:
             float32 [H, W], at least 0; None if the objective is not defined at this size, or if the picture has more
             than `MAX_PIXELS` pixels.
         """
-        import tensorflow as tf
+        from transforms.losses.pair import as_images
 
         height, width = pair.generated.shape[:2]
         if min(height, width) < self._function.smallest_side or height * width > MAX_PIXELS:
             return None
-        images = [(image / np.iinfo(image.dtype).max)[None] for image in (pair.generated, pair.target)]
-        generated, target = (tf.constant(image, tf.float32) for image in images)
-        _, gradient = self._function.value_and_gradient(generated, self._function.references(target))
+        generated, target = (as_images(image[None]) for image in (pair.generated, pair.target))
+        _, gradient, _ = self._function.value_and_gradient(generated, self._function.references(target))
         length = np.linalg.norm(gradient[0].numpy(), axis=-1)
         return np.nan_to_num(length, posinf=0.0)
-
-
-def _cached_keras_weights() -> str:
-    """Where Keras keeps the file. Asking Keras itself would download it."""
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    return str(home / "models" / KERAS_URL.rpartition("/")[2])

@@ -1,5 +1,8 @@
 """Read the JSON files of runs and write files, local or `gs://`; every failure is one `UsageError`."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
@@ -9,6 +12,9 @@ from transforms.storage.errors import READ_ERRORS
 from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles, delete_directory
 from transforms.storage.run_record import RunRecord
+
+# Keys of the weights' hashes in earlier versions, and the networks they stand for.
+_WEIGHTS_KEYS = {"lpips_weights": "vgg16_lpips", "keras_weights": "vgg16_keras"}
 
 
 def read_object(path: str, otherwise: str) -> dict[str, Any]:
@@ -40,9 +46,10 @@ def read_record(run: str) -> RunRecord:
     """
     data = read_object(RunFiles(run).config, f"{run} is not a run directory")
     try:
-        return RunRecord.from_json(data)
+        record = RunRecord.from_json(data)
     except ValueError as error:
         raise UsageError(f"{run} is not a run directory: {error}") from error
+    return replace(record, identity=name_networks(record.identity))
 
 
 def write_file(path: str, content: bytes) -> None:
@@ -58,3 +65,22 @@ def write_file(path: str, content: bytes) -> None:
         delete_directory(scratch)
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(f"cannot write {path}: {error}") from error
+
+
+def name_networks(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a run, or the part of it in a summary, as today's version writes it.
+
+    Earlier ones had two keys for weights, and `--vgg=keras` gave `vgg_mse` and `style` another network.
+    """
+    named = {name: value for name, value in identity.items() if name not in (*_WEIGHTS_KEYS, "vgg")}
+    if not identity.keys().isdisjoint(_WEIGHTS_KEYS):
+        hashes = {network: identity.get(key) for key, network in _WEIGHTS_KEYS.items()}
+        named["weights"] = {network: sha256 for network, sha256 in hashes.items() if sha256}
+    if identity.get("vgg") == "keras":
+        named["losses"] = [_on_keras(name) for name in identity["losses"]]
+        named["objective"] = identity["objective"] and _on_keras(identity["objective"])
+    return named
+
+
+def _on_keras(names: str) -> str:
+    return re.sub(r"\b(vgg_mse|style)\b", r"\1_keras", names)

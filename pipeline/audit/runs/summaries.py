@@ -6,7 +6,7 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.audit.runs.files import read_object, read_record, write_file
+from pipeline.audit.runs.files import name_networks, read_object, read_record, write_file
 from pipeline.audit.runs.summary_layout import check_layout, check_numbers
 from pipeline.errors import UsageError
 from transforms.columns import RENAMED
@@ -109,7 +109,7 @@ def _read(name: str, path: str) -> RunSummary:
     if version not in (1, SUMMARY_VERSION):
         raise UsageError(f"{path} has the layout {version}, not {SUMMARY_VERSION}: score again with this version")
     try:
-        if version == 1:
+        if version == 1 or "vgg" in data["computed"]:
             _add_columns(data)
         check_layout(data)
         summary = Summary.from_json(data)
@@ -118,13 +118,13 @@ def _read(name: str, path: str) -> RunSummary:
         raise UsageError(f"{path} is not a complete summary: {error} is missing in it") from error
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UsageError(f"{path} is not a complete summary: {error}") from error
-    return RunSummary(name, dict(data["computed"]), summary)
+    return RunSummary(name, name_networks(data["computed"]), summary)
 
 
 def _add_columns(data: dict[str, Any]) -> None:
-    """Turn a summary of version 1, which lacks the meaning of its columns, into one of version 2."""
-    plans = [Plan(tuple(LOSSES), parse_objective("mae"), pixel_gradient=True, vgg=vgg) for vgg in ("lpips", "keras")]
-    known = {column.name: column for plan in plans for column in (*plan.columns, *plan.optimization_columns)}
+    """Say what the columns mean: version 1 does not, and with `--vgg` a column could differ from its loss in name."""
+    plan = Plan(tuple(LOSSES), parse_objective("mae"), pixel_gradient=True)
+    known = {column.name: column for column in (*plan.columns, *plan.optimization_columns)}
     # Without optimization, a kept field may have the old name.
     renamed = {old: new for old, new in RENAMED.items() if old in data["losses"]}
     data["columns"] = [asdict(known[renamed.get(name, name)]) for name in data["losses"]]
@@ -134,6 +134,6 @@ def _add_columns(data: dict[str, Any]) -> None:
         for name, entry in pairs["losses"].items():
             for end in ("worst", "best"):
                 entry[end] = [{renamed.get(key, key): value for key, value in row.items()} for row in entry[end]]
-            if name == "objective_of_saved":
+            if name in renamed.values():
                 # Version 1 took the largest values for the best.
                 entry["worst"], entry["best"] = entry["best"], entry["worst"]

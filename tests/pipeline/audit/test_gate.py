@@ -134,7 +134,7 @@ class TestCommand:
         write_run(tmp_path / "bad", summarized({"mae": [0.1] * 8 + [0.75]}))
         write_run(tmp_path / "nothing", summarized({"mae": []}, failed=2))
         (write_run(tmp_path / "unfinished", summarized({"mae": [0.1]})) / "_SUCCESS").unlink()
-        write_run(tmp_path / "other", summarized({"mae": [0.1]}), lpips_weights="def")
+        write_run(tmp_path / "other", summarized({"mae": [0.1]}), weights={"vgg16_lpips": "def"})
         (tmp_path / "rules.yaml").write_text(self.RULES)
         (tmp_path / "typo.yaml").write_text(self.RULES.replace("max", "maks"))
         return tmp_path
@@ -165,7 +165,7 @@ class TestCommand:
             (["none", "--rules=rules.yaml"], "none is not a run directory: there is no none/run.json"),
             (["good", "--rules=typo.yaml"], "typo.yaml:3: rule 'pair_limit' has no key 'maks'. Did you mean 'max'?"),
             (["good", "--rules=none.yaml"], "cannot read the rules none.yaml"),
-            (["good", "--rules=rules.yaml", "--baseline=other"], "their lpips_weights differ, abc and def"),
+            (["good", "--rules=rules.yaml", "--baseline=other"], "weights differ, {'vgg16_lpips': 'abc'} and {"),
             (["good", "--rules=rules.yaml", "--baseline=none.json"], "none.json has no summary"),
             (["good", "--rules=rules.yaml", "--baseline=nothing"], "the baseline nothing has no scored pair"),
             (["good", "--rules=rules.yaml", "--format=xml"], "invalid choice: 'xml'"),

@@ -307,7 +307,7 @@ class TestMissing:
     def test_network_that_is_not_here(self, run, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
         identity = json.loads((run / "run.json").read_text())["identity"]
-        changed = identity | {"objective": "lpips_vgg", "lpips_weights": "0" * 64}
+        changed = identity | {"objective": "lpips_vgg", "weights": {"vgg16_lpips": "0" * 64}}
         page = report(audit_runs.copy_run(run, tmp_path / "run", identity=changed))
         assert "The gradient of lpips_vgg is not shown" in page.text
         assert "`pairloss weights` fetches it" in page.text

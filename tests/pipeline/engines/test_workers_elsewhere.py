@@ -82,6 +82,7 @@ def test_good(arguments):
         ([*GS, *CLOUD, IMAGE, "--weights=w.safetensors"], ["--weights=w.safetensors", "gs://"]),
         ([*GS, *CLOUD], ["--sdk_container_image", "deploy/Dockerfile", "--setup_file"]),
         ([*GS, *CLOUD, "--setup_file=./setup.py"], ["weights", "--weights=gs://", "pairloss weights"]),
+        ([*GS, *CLOUD, IMAGE, "--losses=style_keras"], ["weights", "--keras_weights=gs://"]),
         ([*GS, *CLOUD, IMAGE, "--template_location=gs://b/t", "--gate=rules.yaml"], ["--gate", "--template_location"]),
         ([*GS, *CLOUD, IMAGE, GPU, "--flexrs_goal=COST_OPTIMIZED"], ["--flexrs_goal", "--accelerator"]),
         ([*GS, *CLOUD, IMAGE, "--min_ram=9GB", "--flexrs_goal=COST_OPTIMIZED"], ["--flexrs_goal", "--min_ram"]),

@@ -16,6 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.launch import prepare as module
 from pipeline.launch.prepare import Prepared, prepare
 from pipeline.launch.run_directory import claim
+from transforms.losses.networks import vgg16_weights
 
 ROWS = [{"id": "a", "generated": b"x", "target": b"y", "label": 1, "camera": "c"}]
 DAMAGED = b"PAR1 this is no Parquet file PAR1"
@@ -109,16 +110,16 @@ class TestFields:
 class TestWeights:
     def test_not_needed(self, input):
         plan = prepared(input, "--weights=absent").config.plan
-        assert (plan.lpips_weights, plan.keras_weights) == (None, None)
+        assert plan.weights == {}
 
     @pytest.mark.parametrize("losses", ["lpips_vgg", "vgg_mse", "mae,style"])
     def test_cached_ones(self, input, lpips_weights, losses):
-        assert prepared(input, losses=losses).config.plan.lpips_weights == lpips_weights
+        assert prepared(input, losses=losses).config.plan.weights == {"vgg16_lpips": lpips_weights}
 
     def test_given_ones(self, tmp_path, input, lpips_weights):
         shutil.copy(lpips_weights.path, tmp_path / "mine.safetensors")
         plan = prepared(input, f"--weights={tmp_path}/mine.safetensors", losses="lpips_vgg").config.plan
-        assert plan.lpips_weights.path == f"{tmp_path}/mine.safetensors"
+        assert plan.weights["vgg16_lpips"].path == f"{tmp_path}/mine.safetensors"
 
     @pytest.mark.parametrize("path", ["absent.safetensors", "nonsense://x", "/"])
     def test_unreadable(self, input, path):
@@ -134,18 +135,19 @@ class TestWeights:
         def full():
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("pipeline.weights.ensure_weights", full)
+        monkeypatch.setattr(vgg16_weights, "fetch_lpips", full)
         with pytest.raises(UsageError, match="No space left on device"):
             prepared(input, losses="lpips_vgg")
 
     def test_keras(self, tmp_path, input):
-        arguments = (input, "--vgg=keras", f"--keras_weights={tmp_path}/k.h5")
+        arguments = (input, f"--keras_weights={tmp_path}/k.h5")
         with pytest.raises(UsageError, match=r"cannot read the weights at .*k\.h5"):
-            prepared(*arguments, losses="style")
+            prepared(*arguments, losses="style_keras")
         (tmp_path / "k.h5").write_bytes(b"weights")
-        plan = prepared(*arguments, losses="style").config.plan
-        assert plan.lpips_weights is None
-        assert plan.keras_weights.sha256 == hashlib.sha256(b"weights").hexdigest()
+        plan = prepared(*arguments, losses="style_keras").config.plan
+        assert {name: file.sha256 for name, file in plan.weights.items()} == {
+            "vgg16_keras": hashlib.sha256(b"weights").hexdigest()
+        }
 
 
 CHANGED = {
@@ -153,7 +155,6 @@ CHANGED = {
     "objective": ["--objective=mae"],
     "pixel_gradient": ["--objective=mae", "--pixel_gradient"],
     "precision": ["--precision=bfloat16"],
-    "vgg": ["--vgg=keras"],
     "vgg_layers": ["--vgg_layers=pool1"],
     "chunk_pairs": ["--chunk_pairs=7"],
     "batch_size": ["--batch_size=7"],
@@ -187,7 +188,7 @@ class TestIdentity:
         assert before.identity[changed] != after.identity[changed]
 
     def test_every_setting_is_in_the_table(self, input):
-        of_files = {"version", "lpips_weights", "keras_weights", "input"}
+        of_files = {"version", "weights", "input"}
         assert prepared(input).record.identity.keys() == CHANGED.keys() | of_files
 
     @pytest.mark.parametrize(
@@ -230,8 +231,8 @@ class TestIdentity:
         fingerprints = set()
         for content in (b"one", b"two"):
             (tmp_path / "k.h5").write_bytes(content)
-            arguments = ("--vgg=keras", f"--keras_weights={tmp_path}/k.h5")
-            fingerprints.add(prepared(input, *arguments, losses="style").record.fingerprint)
+            arguments = (f"--keras_weights={tmp_path}/k.h5",)
+            fingerprints.add(prepared(input, *arguments, losses="style_keras").record.fingerprint)
         assert len(fingerprints) == 2
 
     def test_survives_json(self, input):

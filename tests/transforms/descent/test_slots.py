@@ -22,7 +22,7 @@ SIZE = 24, 32
 
 
 def plan_of(objective, weights=None, precision="float32"):
-    return Plan((), parse_objective(objective), precision=precision, lpips_weights=weights)
+    return Plan((), parse_objective(objective), precision=precision, weights={"vgg16_lpips": weights})
 
 
 @pytest.fixture(scope="module")

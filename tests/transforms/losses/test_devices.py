@@ -96,14 +96,14 @@ def test_every_device_holds_the_networks_once(lpips_weights):
         from transforms.scoring.score import load_evaluator
 
         weights = WeightsFile({lpips_weights.path!r}, {lpips_weights.sha256!r})
-        plan = Plan(("lpips_vgg", "sobel_l1"), parse_objective("lpips_vgg"), lpips_weights=weights)
+        plan = Plan(("lpips_vgg", "sobel_l1"), parse_objective("lpips_vgg"), weights={"vgg16_lpips": weights})
         images = np.random.default_rng(0).integers(0, 256, (2, 2, 32, 40, 3), np.uint8)
 
         threads = [load_once(load_evaluator, plan) for _ in range(4)]
         assert [held.device.name for held in threads] == ["CPU:0", "CPU:1"] * 2
         assert threads[0] is threads[2] and threads[1] is threads[3] and threads[0] is not threads[1]
         for held in threads[:2]:
-            tensors = held._networks._networks["lpips"]._tensors.values()
+            tensors = held._networks._networks["vgg16_lpips"]._tensors.values()
             assert all(tensor.device.endswith(held.device.name) for tensor in tensors), held.device
         first, second = (held(*images) for held in threads[:2])
         assert all(np.array_equal(first[name], second[name]) for name in first) and len(first) == 3

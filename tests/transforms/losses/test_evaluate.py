@@ -13,11 +13,13 @@ from support.pictures import noise, smooth
 from transforms.losses import edges, perceptual, pixels
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
-from transforms.losses.networks.layers import LPIPS_LAYERS
 from transforms.losses.networks.loaded import Networks
-from transforms.losses.networks.vgg16 import KERAS_PREPROCESSING, LPIPS_PREPROCESSING, Vgg16
-from transforms.losses.networks.weights_file import WeightsError, WeightsFile, load_lpips
+from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
+from transforms.losses.networks.vgg16 import Vgg16
+from transforms.losses.networks.vgg16_weights import load_lpips
+from transforms.losses.networks.weights_file import WeightsError, WeightsFile
 from transforms.losses.objective import parse_objective
+from transforms.losses.pair import Pair
 from transforms.losses.plan import EvaluationError, Plan
 
 pytestmark = pytest.mark.heavy
@@ -26,19 +28,26 @@ ALL = tuple(LOSSES)
 # The smallest size, not square, at which all are defined and halvings meet odd sides.
 SIZE = 176, 164
 ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
+PERCEPTUAL = {"lpips_vgg": perceptual.lpips, "vgg_mse": perceptual.feature_mse, "style": perceptual.style}
 COMPARING = [name for name in ALL if LOSSES[name].direction != "none"]
 OF_IDENTICAL = {"psnr": np.inf, "ssim": 1.0, "ms_ssim": 1.0}
 
 
 @pytest.fixture(scope="module")
-def everything(lpips_weights):
-    return Evaluator(Plan(ALL, lpips_weights=lpips_weights))
+def weights(lpips_weights, keras_weights):
+    """By network."""
+    return {"vgg16_lpips": lpips_weights, "vgg16_keras": keras_weights}
+
+
+@pytest.fixture(scope="module")
+def everything(weights):
+    return Evaluator(Plan(ALL, weights=weights))
 
 
 @pytest.fixture(scope="module")
 def keras_weights(lpips_weights, tmp_path_factory):
     """The other network's file, with weights that are not the first's."""
-    tensors = load_lpips(lpips_weights.read())
+    tensors, _ = load_lpips(lpips_weights.read())
     changed = {name: tensor * np.float32(0.9) for name, tensor in tensors.items()}
     return WeightsFile.at(str(write_keras_file(tmp_path_factory.mktemp("keras") / "vgg16_notop.h5", changed)))
 
@@ -121,7 +130,7 @@ class TestBatches:
 
     @pytest.mark.parametrize(("dtype", "step"), [(np.uint8, 1), (np.uint16, 257), (np.uint16, 1)])
     def test_losses_get_the_exact_quotient(self, monkeypatch, dtype, step):
-        monkeypatch.setattr(pixels, "charbonnier", lambda generated, target: generated[:, 0, 0, 0])
+        monkeypatch.setattr(pixels, "charbonnier", lambda pair: pair.generated[:, 0, 0, 0])
         full_range = np.iinfo(dtype).max
         levels = np.arange(0, full_range + 1, step, dtype)
         images = np.broadcast_to(levels.reshape(-1, 1, 1, 1), (len(levels), 1, 1, 3))
@@ -137,15 +146,14 @@ class TestBatches:
 
 class TestValues:
     def test_losses_on_networks_are_those_of_the_public_functions(self, everything, lpips_weights):
-        tensors = load_lpips(lpips_weights.read())
-        heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
+        tensors, heads = load_lpips(lpips_weights.read())
         images = pairs(DIFFERENT, (61, 47))
-        network = Vgg16(tensors, LPIPS_PREPROCESSING)
+        network = Vgg16(tensors, NETWORKS["vgg16_lpips"].preprocessing)
         features = [network.features(tf.constant(as_images(pictures)), LPIPS_LAYERS) for pictures in images]
         columns = everything(*images)
-        for name in ON_NETWORKS:
-            expected = getattr(perceptual, name)(*features, heads if name == "lpips_vgg" else LPIPS_LAYERS)
-            np.testing.assert_allclose(columns[name], expected, rtol=1e-5, err_msg=name)
+        pair = Pair(None, None, *features, heads)
+        for name in ("lpips_vgg", "vgg_mse", "style"):
+            np.testing.assert_allclose(columns[name], PERCEPTUAL[name](pair), rtol=1e-5, err_msg=name)
 
     def test_an_identical_pair_scores_exactly_its_best(self, everything):
         # Among others, and as the first and the last row: the two images lie apart in the network's batch.
@@ -171,8 +179,8 @@ class TestValues:
             assert (flipped > identical) == (LOSSES[name].direction == "lower"), name
             assert not np.isclose(flipped, identical, rtol=1e-3), name
 
-    def test_the_tensorflow_head_of_the_gpu_gives_what_the_fused_one_gives(self, everything, lpips_weights):
-        plan = Plan(("lpips_vgg",), lpips_weights=lpips_weights)
+    def test_the_tensorflow_head_of_the_gpu_gives_what_the_fused_one_gives(self, everything, weights):
+        plan = Plan(("lpips_vgg",), weights=weights)
         as_on_gpu = Evaluator(plan, Networks(plan, AS_GPU))
         images = pairs(DIFFERENT, (61, 47))
         expected = everything(*images)["lpips_vgg"]
@@ -199,49 +207,44 @@ class TestColumns:
         one_pixel = np.zeros((2, 1, 1, 3), np.uint8)
         assert Evaluator(Plan(("fd_l1",)))(one_pixel, one_pixel) == {}
 
-    def test_order_and_names_are_those_of_the_plan(self, lpips_weights, keras_weights):
+    def test_order_and_names_are_those_of_the_plan(self, weights):
         plan = Plan(
-            ("style", "mae", "lpips_vgg", "vgg_mse"),
-            parse_objective("2*vgg_mse + mse"),
+            ("style_keras", "mae", "lpips_vgg", "vgg_mse_keras"),
+            parse_objective("2*vgg_mse_keras + mse"),
             pixel_gradient=True,
-            vgg="keras",
-            lpips_weights=lpips_weights,
-            keras_weights=keras_weights,
+            weights=weights,
         )
         columns = Evaluator(plan)(*pairs(DIFFERENT, (17, 23)))
         assert tuple(columns) == tuple(column.name for column in plan.columns)
         assert list(columns)[:4] == ["style_keras", "mae", "lpips_vgg", "vgg_mse_keras"]
 
-    def test_the_network_named_is_the_network_used(self, keras_weights, lpips_weights):
+    def test_a_loss_uses_the_network_of_its_row(self, weights):
         images = pairs(DIFFERENT, (17, 23))
-        plan = Plan(("vgg_mse", "style"), vgg_layers=("relu2_1", "pool3"), lpips_weights=lpips_weights)
-        of_lpips = Evaluator(plan)(*images)
-        of_keras = Evaluator(dataclasses.replace(plan, vgg="keras", keras_weights=keras_weights))(*images)
-        tensors = load_lpips(lpips_weights.read())
-        for columns, preprocessing, factor, suffix in (
-            (of_lpips, LPIPS_PREPROCESSING, 1, ""),
-            (of_keras, KERAS_PREPROCESSING, 0.9, "_keras"),
-        ):
-            network = Vgg16({name: tensor * np.float32(factor) for name, tensor in tensors.items()}, preprocessing)
-            features = [network.features(tf.constant(as_images(x)), plan.vgg_layers) for x in images]
-            for name in plan.losses:
-                expected = getattr(perceptual, name)(*features, plan.vgg_layers)
-                np.testing.assert_allclose(columns[name + suffix], expected, rtol=1e-5)
+        losses = ("vgg_mse", "style", "vgg_mse_keras", "style_keras")
+        plan = Plan(losses, vgg_layers=("relu2_1", "pool3"), weights=weights)
+        columns = Evaluator(plan)(*images)
+        tensors, _ = load_lpips(weights["vgg16_lpips"].read())
+        for network, factor, suffix in (("vgg16_lpips", 1, ""), ("vgg16_keras", 0.9, "_keras")):
+            changed = {name: tensor * np.float32(factor) for name, tensor in tensors.items()}
+            vgg16 = Vgg16(changed, NETWORKS[network].preprocessing)
+            pair = Pair(None, None, *(vgg16.features(tf.constant(as_images(x)), plan.vgg_layers) for x in images))
+            for name in ("vgg_mse", "style"):
+                np.testing.assert_allclose(columns[name + suffix], PERCEPTUAL[name](pair), rtol=1e-5)
 
-    def test_shallow_layers_are_defined_for_small_images(self, lpips_weights):
-        plan = Plan(("vgg_mse", "style", "lpips_vgg"), vgg_layers=("relu2_2",), lpips_weights=lpips_weights)
+    def test_shallow_layers_are_defined_for_small_images(self, weights):
+        plan = Plan(("vgg_mse", "style", "lpips_vgg"), vgg_layers=("relu2_2",), weights=weights)
         evaluator = Evaluator(plan)
         assert tuple(evaluator(*pairs(["noisy"], (2, 3)))) == ("vgg_mse", "style")
         assert evaluator(*pairs(["noisy"], (1, 3))) == {}
 
 
 class TestObjective:
-    def test_is_the_weighted_sum(self, lpips_weights):
-        plan = Plan(("mae",), parse_objective("0.5 + lpips_vgg - 0.1*ssim + 2*mae"), lpips_weights=lpips_weights)
+    def test_is_the_weighted_sum(self, weights):
+        plan = Plan(("mae",), parse_objective("0.5 + lpips_vgg - 0.1*ssim + 2*mae"), weights=weights)
         images = pairs(DIFFERENT, (17, 23))
         columns = Evaluator(plan)(*images)
         assert tuple(columns) == ("mae", "objective")
-        terms = Evaluator(Plan(("mae", "ssim", "lpips_vgg"), lpips_weights=lpips_weights))(*images)
+        terms = Evaluator(Plan(("mae", "ssim", "lpips_vgg"), weights=weights))(*images)
         expected = 0.5 + terms["lpips_vgg"] - 0.1 * terms["ssim"] + 2 * terms["mae"]
         np.testing.assert_allclose(columns["objective"], expected, rtol=1e-6)
         assert columns["objective"].dtype == np.float32
@@ -263,14 +266,13 @@ class TestPixelGradient:
     OBJECTIVE = "lpips_vgg + 0.1*fd_l1 + 0.01*vgg_mse"
 
     @pytest.fixture(scope="class")
-    def evaluator(self, lpips_weights):
-        plan = Plan(("ssim", "lpips_vgg", "style"), parse_objective(self.OBJECTIVE), True, lpips_weights=lpips_weights)
+    def evaluator(self, weights):
+        plan = Plan(("ssim", "lpips_vgg", "style"), parse_objective(self.OBJECTIVE), True, weights=weights)
         return Evaluator(plan)
 
-    def test_is_that_of_the_objective_pair_by_pair(self, evaluator, lpips_weights):
-        tensors = load_lpips(lpips_weights.read())
-        network = Vgg16(tensors, LPIPS_PREPROCESSING)
-        heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
+    def test_is_that_of_the_objective_pair_by_pair(self, evaluator, weights):
+        tensors, heads = load_lpips(weights["vgg16_lpips"].read())
+        network = Vgg16(tensors, NETWORKS["vgg16_lpips"].preprocessing)
         images = pairs(DIFFERENT, (33, 20))
         columns = evaluator(*images)
         for row, (generated, target) in enumerate(zip(*map(as_images, images), strict=True)):
@@ -278,11 +280,8 @@ class TestPixelGradient:
             with tf.GradientTape() as tape:
                 tape.watch(generated)
                 features = [network.features(x, LPIPS_LAYERS) for x in (generated, target)]
-                objective = (
-                    perceptual.lpips_vgg(*features, heads)
-                    + 0.1 * edges.fd_l1(generated, target)
-                    + 0.01 * perceptual.vgg_mse(*features, LPIPS_LAYERS)
-                )
+                pair = Pair(generated, target, *features, heads)
+                objective = perceptual.lpips(pair) + 0.1 * edges.fd_l1(pair) + 0.01 * perceptual.feature_mse(pair)
             gradient = tape.gradient(objective, generated).numpy().astype(np.float64)
             found = [columns[name][row] for name in ("objective", "pixel_grad_l2", "pixel_grad_linf")]
             expected = [objective[0], np.linalg.norm(gradient), abs(gradient).max()]
@@ -303,10 +302,10 @@ class TestPixelGradient:
             for name, values in evaluator(generated[rows], target[rows]).items():
                 np.testing.assert_allclose(values, expected[name][rows], rtol=1e-5, err_msg=name)
 
-    def test_of_an_identical_pair_is_exactly_0_for_all_losses_together(self, lpips_weights):
+    def test_of_an_identical_pair_is_exactly_0_for_all_losses_together(self, weights):
         # Each is 0 where it has its minimum; were one not, nothing would make up for it to the last bit.
         losses = [name for name in COMPARING if LOSSES[name].differentiable]
-        plan = Plan((), parse_objective(" + ".join(losses)), True, lpips_weights=lpips_weights)
+        plan = Plan((), parse_objective(" + ".join(losses)), True, weights=weights)
         columns = Evaluator(plan)(*pairs(["identical", "noisy"]))
         for name in ("pixel_grad_l2", "pixel_grad_linf"):
             assert columns[name][0] == 0
@@ -322,8 +321,8 @@ class TestPixelGradient:
 
 class TestBfloat16:
     @pytest.fixture(scope="class")
-    def coarse(self, lpips_weights):
-        return Evaluator(Plan(ALL, precision="bfloat16", lpips_weights=lpips_weights))
+    def coarse(self, weights):
+        return Evaluator(Plan(ALL, precision="bfloat16", weights=weights))
 
     def test_is_near_float32(self, coarse, everything):
         images = pairs(DIFFERENT)
@@ -346,8 +345,8 @@ class TestBfloat16:
         for name, values in coarse(generated[[3, 1]], target[[3, 1]]).items():
             np.testing.assert_allclose(values, expected[name][[3, 1]], rtol=1e-5, err_msg=name)
 
-    def test_the_gradient_is_near_that_of_float32(self, lpips_weights):
-        plan = Plan((), parse_objective("lpips_vgg"), True, lpips_weights=lpips_weights)
+    def test_the_gradient_is_near_that_of_float32(self, weights):
+        plan = Plan((), parse_objective("lpips_vgg"), True, weights=weights)
         # Noise in them: of smooth drawings bfloat16 makes ties between neighbours, and a max-pooling picks another.
         images = pairs(["unrelated", "noisy", "identical"], (33, 20))
         exact, coarse = (Evaluator(dataclasses.replace(plan, precision=p))(*images) for p in ("float32", "bfloat16"))
@@ -358,8 +357,8 @@ class TestBfloat16:
     def test_what_is_asked_for_is_what_is_used(self, precision):
         assert Evaluator(Plan(("mae",), precision=precision)).precision == precision
 
-    def test_float16_is_finer_than_bfloat16(self, lpips_weights):
-        plan = Plan(("lpips_vgg", "vgg_mse", "style"), lpips_weights=lpips_weights)
+    def test_float16_is_finer_than_bfloat16(self, weights):
+        plan = Plan(("lpips_vgg", "vgg_mse", "style"), weights=weights)
         images = pairs(DIFFERENT, (61, 47))
         exact, half, coarse = (
             Evaluator(dataclasses.replace(plan, precision=p))(*images) for p in ("float32", "float16", "bfloat16")
@@ -375,7 +374,7 @@ class TestBfloat16:
 class TestWorkDone:
     def test_one_trace_per_losses_and_type_whatever_the_sizes(self, monkeypatch):
         traces = []
-        monkeypatch.setattr(pixels, "charbonnier", lambda generated, target: traces.append(1) or generated[:, 0, 0, 0])
+        monkeypatch.setattr(pixels, "charbonnier", lambda pair: traces.append(1) or pair.generated[:, 0, 0, 0])
         evaluator = Evaluator(Plan(("charbonnier", "multiscale_fd")))
 
         def call(dtype, *shapes):
@@ -400,28 +399,30 @@ class TestWorkDone:
         ],
     )
     def test_one_pass_serves_all_losses_and_ends_at_the_deepest_layer(
-        self, monkeypatch, lpips_weights, losses, layers, pixel_gradient, convolutions
+        self, monkeypatch, weights, losses, layers, pixel_gradient, convolutions
     ):
         counted, convolve = [], tf.nn.conv2d
         monkeypatch.setattr(tf.nn, "conv2d", lambda *args: counted.append(1) or convolve(*args))
         objective = parse_objective("vgg_mse") if pixel_gradient else None
-        plan = Plan(losses, objective, pixel_gradient, vgg_layers=layers, lpips_weights=lpips_weights)
+        plan = Plan(losses, objective, pixel_gradient, vgg_layers=layers, weights=weights)
         assert tuple(Evaluator(plan)(*pairs(["noisy"], (16, 16)))) == tuple(column.name for column in plan.columns)
         assert len(counted) == convolutions
 
     def test_no_network_is_loaded_where_no_loss_needs_it(self, keras_weights):
         absent = WeightsFile("absent.safetensors", "0" * 64)
         images = pairs(["noisy"], (16, 16))
-        assert list(Evaluator(Plan(("mae", "ssim"), lpips_weights=absent))(*images)) == ["mae", "ssim"]
-        plan = Plan(("vgg_mse",), vgg="keras", lpips_weights=absent, keras_weights=keras_weights)
+        weights = {"vgg16_lpips": absent, "vgg16_keras": keras_weights}
+        assert list(Evaluator(Plan(("mae", "ssim"), weights=weights))(*images)) == ["mae", "ssim"]
+        plan = Plan(("vgg_mse_keras",), weights=weights)
         assert list(Evaluator(plan)(*images)) == ["vgg_mse_keras"]
 
 
 class TestErrors:
-    @pytest.mark.parametrize("loss", ["lpips_vgg", "vgg_mse"])
+    @pytest.mark.parametrize("loss", ["lpips_vgg", "vgg_mse_keras"])
     def test_weights_that_are_not_those_of_the_plan(self, loss, lpips_weights, keras_weights):
         swapped = dataclasses.replace(lpips_weights, sha256=keras_weights.sha256)
-        plan = Plan((loss,), vgg="keras", lpips_weights=swapped, keras_weights=WeightsFile("absent.h5", "0" * 64))
+        weights = {"vgg16_lpips": swapped, "vgg16_keras": WeightsFile("absent.h5", "0" * 64)}
+        plan = Plan((loss,), weights=weights)
         with pytest.raises(WeightsError, match=r"expected|cannot read the weights at absent\.h5"):
             Evaluator(plan)
 
@@ -436,7 +437,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError(None, None, "OOM"), MemoryError("OOM")])
     def test_want_of_memory(self, monkeypatch, error):
-        def exhaust(generated, target):
+        def exhaust(pair):
             raise error
 
         monkeypatch.setattr(pixels, "charbonnier", exhaust)

@@ -1,13 +1,15 @@
 """What every loss on pixels owes its callers, whatever it computes: one row per loss of the catalogue."""
 
 import functools
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from support import reference
 
-from transforms.losses.catalog import LOSSES, loss_function
+from transforms.losses.catalog import LOSSES
+from transforms.losses.pair import Pair
 
 ON_PIXELS = [name for name, loss in LOSSES.items() if not loss.network]
 COMPARING = [name for name in ON_PIXELS if LOSSES[name].direction != "none"]
@@ -49,18 +51,18 @@ def to_levels(image):
 @functools.cache
 def graphs(name):
     """The loss, and its gradient to the generated images, as graphs for every batch and size."""
-    loss = loss_function(LOSSES[name])
+    loss = resolve_name(LOSSES[name].function)
     images = tf.TensorSpec([None, None, None, 3], tf.float32)
 
     @tf.function(input_signature=[images, images])
     def value(generated, target):
-        return loss(generated, target)
+        return loss(Pair(generated, target))
 
     @tf.function(input_signature=[images, images])
     def gradient(generated, target):
         with tf.GradientTape() as tape:
             tape.watch(generated)
-            total = tf.reduce_sum(loss(generated, target))
+            total = tf.reduce_sum(loss(Pair(generated, target)))
         return tape.gradient(total, generated)
 
     return value, gradient

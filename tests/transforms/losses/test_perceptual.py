@@ -16,13 +16,12 @@ from support.pictures import noise, smooth
 
 from benchmarks.lpips_reference import reference_pairs
 from transforms.losses import perceptual
-from transforms.losses.networks.layers import LPIPS_LAYERS
-from transforms.losses.networks.vgg16 import LPIPS_PREPROCESSING, Vgg16
-from transforms.losses.networks.weights_file import load_lpips
+from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
+from transforms.losses.networks.vgg16 import Vgg16
+from transforms.losses.networks.vgg16_weights import load_lpips
+from transforms.losses.pair import Pair
 
-pytestmark = pytest.mark.heavy
-
-LOSSES = ["lpips_vgg", "vgg_mse", "style"]
+LOSSES = {"lpips_vgg": perceptual.lpips, "vgg_mse": perceptual.feature_mse, "style": perceptual.style}
 SIZES = [(16, 16), (17, 23), (33, 20)]
 REFERENCE = Path(__file__).parents[2] / "data" / "lpips_reference.json"
 ORIGINAL = json.loads(REFERENCE.read_text(encoding="utf-8"))["cases"]
@@ -31,16 +30,14 @@ ORIGINAL = json.loads(REFERENCE.read_text(encoding="utf-8"))["cases"]
 class Networks:
     """The losses as functions of images, as the package and as the reference compute them."""
 
-    def __init__(self, tensors):
-        self.tensors = tensors
-        self.heads = {layer: tensors[f"lin{layer[4]}.weight"] for layer in LPIPS_LAYERS}
-        self.vgg = Vgg16(tensors, LPIPS_PREPROCESSING)
-        self._reference_features = {}
+    def __init__(self, tensors, heads):
+        self.tensors, self.heads = tensors, heads
+        self.vgg = Vgg16(tensors, NETWORKS["vgg16_lpips"].preprocessing)
 
     def loss(self, name, generated, target):
         """[B] of float32 tensors [B, H, W, 3]."""
         features = (self.vgg.features(images, LPIPS_LAYERS) for images in (generated, target))
-        return getattr(perceptual, name)(*features, self.heads if name == "lpips_vgg" else LPIPS_LAYERS)
+        return LOSSES[name](Pair(generated, target, *features, self.heads))
 
     def reference(self, name, generated, target):
         """One number, of float64 arrays [H, W, 3]."""
@@ -66,7 +63,7 @@ class Networks:
 
 @pytest.fixture(scope="module")
 def networks(lpips_weights):
-    return Networks(load_lpips(lpips_weights.read()))
+    return Networks(*load_lpips(lpips_weights.read()))
 
 
 @functools.cache
@@ -232,9 +229,12 @@ def test_layers_are_added_up(name):
         {layer: tf.constant(rng.random((2, 3, 5, 6), np.float32)) for layer in ("relu1_1", "pool3", "relu5_1")}
         for _ in ("generated", "target")
     )
-    loss = getattr(perceptual, name)
-    apart = loss(generated, target, ["relu1_1"]) + loss(generated, target, ["pool3"])
-    np.testing.assert_allclose(loss(generated, target, ["relu1_1", "pool3"]), apart, rtol=1e-6)
+
+    def loss(*layers):
+        features = [{layer: maps[layer] for layer in layers} for maps in (generated, target)]
+        return LOSSES[name](Pair(None, None, *features))
+
+    np.testing.assert_allclose(loss("relu1_1", "pool3"), loss("relu1_1") + loss("pool3"), rtol=1e-6)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
@@ -246,6 +246,7 @@ def test_any_number_of_threads(threads):
         import tensorflow as tf
 
         from transforms.losses import perceptual
+        from transforms.losses.pair import Pair
 
         rng = np.random.default_rng(0)
         weights = rng.random(512, np.float32)
@@ -257,8 +258,8 @@ def test_any_number_of_threads(threads):
             flat = x.reshape(len(x), -1, 512)
             return np.einsum("bic,bid->bcd", flat, flat, optimize=True) / flat.shape[1]
 
-        lpips = tf.function(lambda g, t: perceptual.lpips_vgg({"x": g}, {"x": t}, {"x": tf.constant(weights)}))
-        style = tf.function(lambda g, t: perceptual.style({"x": g}, {"x": t}, ["x"]))
+        lpips = tf.function(lambda g, t: perceptual.lpips(Pair(g, t, {"x": g}, {"x": t}, {"x": weights})))
+        style = tf.function(lambda g, t: perceptual.style(Pair(g, t, {"x": g}, {"x": t})))
         for shape in ((7, 1, 18, 512), (3, 1, 18, 512), (7, 2, 18, 512), (2, 16, 16, 512)):
             pair = rng.random((2, *shape), np.float32)
             exact = pair.astype(np.float64)

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from transforms.losses.catalog import LOSSES
-from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS, smallest_side
+from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 
@@ -16,7 +16,7 @@ def test_layers_are_those_of_vgg16_in_their_order():
         ("relu4_1", "relu4_2", "relu4_3", "pool4"),
         ("relu5_1", "relu5_2", "relu5_3", "pool5"),
     )
-    assert tuple(layer for block in blocks for layer in block) == LAYERS
+    assert tuple(layer for block in blocks for layer in block) == tuple(VGG16_LAYERS)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_layers_are_those_of_vgg16_in_their_order():
     ],
 )
 def test_smallest_side_of_layers(layers, side):
-    assert smallest_side(layers) == side
+    assert NETWORKS["vgg16_lpips"].smallest_side(layers) == side
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_smallest_side_of_layers(layers, side):
         (Plan(("mae",)), ("mae",)),
         (Plan(("style", "mae", "vgg_mse", "lpips_vgg")), ("style", "mae", "vgg_mse", "lpips_vgg")),
         (
-            Plan(("style", "mae", "vgg_mse", "lpips_vgg"), vgg="keras"),
+            Plan(("style_keras", "mae", "vgg_mse_keras", "lpips_vgg")),
             ("style_keras", "mae", "vgg_mse_keras", "lpips_vgg"),
         ),
         (Plan(("psnr",), parse_objective("mae")), ("psnr", "objective")),
         (
-            Plan(("mae",), parse_objective("vgg_mse"), pixel_gradient=True, vgg="keras"),
+            Plan(("mae",), parse_objective("vgg_mse_keras"), pixel_gradient=True),
             ("mae", "objective", "pixel_grad_l2", "pixel_grad_linf"),
         ),
     ],
@@ -63,6 +63,7 @@ def test_columns(plan, columns):
 
 
 ALL = tuple(LOSSES)
+ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +73,9 @@ ALL = tuple(LOSSES)
         ((160, 4000), {"ms_ssim"}),
         ((4000, 160), {"ms_ssim"}),
         ((16, 16), {"ms_ssim"}),
-        ((15, 40), {"ms_ssim", "lpips_vgg", "vgg_mse", "style"}),
-        ((10, 10), {"ms_ssim", "lpips_vgg", "vgg_mse", "style", "ssim"}),
-        ((8, 9), {"ms_ssim", "lpips_vgg", "vgg_mse", "style", "ssim", "multiscale_fd"}),
+        ((15, 40), {"ms_ssim", *ON_NETWORKS}),
+        ((10, 10), {"ms_ssim", *ON_NETWORKS, "ssim"}),
+        ((8, 9), {"ms_ssim", *ON_NETWORKS, "ssim", "multiscale_fd"}),
         ((1, 1), set(ALL) - {"mae", "mse", "psnr", "charbonnier"}),
     ],
 )
@@ -98,23 +99,22 @@ def test_the_objectives_losses_are_computed_once_and_come_last():
 
 
 @pytest.mark.parametrize(
-    ("vgg", "losses", "of_lpips", "of_keras"),
+    ("losses", "of_lpips", "of_keras"),
     [
-        ("lpips", ("mae", "ssim"), (), ()),
-        ("lpips", ("lpips_vgg",), LPIPS_LAYERS, ()),
-        ("lpips", ("style",), ("pool3", "relu2_2"), ()),
-        ("lpips", ("mae", "vgg_mse", "style"), ("pool3", "relu2_2"), ()),
-        ("lpips", ("vgg_mse", "lpips_vgg"), ("pool3", *LPIPS_LAYERS), ()),
-        ("keras", ("mae",), (), ()),
-        ("keras", ("lpips_vgg",), LPIPS_LAYERS, ()),
-        ("keras", ("vgg_mse",), (), ("pool3", "relu2_2")),
-        ("keras", ("style", "lpips_vgg"), LPIPS_LAYERS, ("pool3", "relu2_2")),
+        (("mae", "ssim"), (), ()),
+        (("lpips_vgg",), LPIPS_LAYERS, ()),
+        (("style",), ("pool3", "relu2_2"), ()),
+        (("mae", "vgg_mse", "style"), ("pool3", "relu2_2"), ()),
+        (("vgg_mse", "lpips_vgg"), ("pool3", *LPIPS_LAYERS), ()),
+        (("vgg_mse_keras",), (), ("pool3", "relu2_2")),
+        (("style_keras", "lpips_vgg"), LPIPS_LAYERS, ("pool3", "relu2_2")),
+        (("style_keras", "style"), ("pool3", "relu2_2"), ("pool3", "relu2_2")),
     ],
 )
-def test_layers_and_networks_needed(vgg, losses, of_lpips, of_keras):
-    plan = Plan(losses, vgg=vgg, vgg_layers=("relu2_2", "pool3"))
-    assert plan.layers("lpips", losses) == of_lpips
-    assert plan.layers("keras", losses) == of_keras
-    assert plan.networks == (("lpips",) if of_lpips else ()) + (("keras",) if of_keras else ())
+def test_layers_and_networks_needed(losses, of_lpips, of_keras):
+    plan = Plan(losses, vgg_layers=("relu2_2", "pool3"))
+    layers = {"vgg16_lpips": of_lpips, "vgg16_keras": of_keras}
+    assert {name: plan.layers(name, losses) for name in layers} == layers
+    assert plan.networks == tuple(name for name in layers if layers[name])
     in_objective = dataclasses.replace(plan, losses=(), objective=parse_objective(" + ".join(losses)))
     assert in_objective.networks == plan.networks

@@ -4,6 +4,7 @@ import tensorflow as tf
 from support import reference
 
 from transforms.losses import structure
+from transforms.losses.pair import Pair
 
 
 def noisy_pairs(height, width):
@@ -26,14 +27,14 @@ def noisy_pairs(height, width):
 def test_equals_tensorflows_own(loss, tensorflows, size):
     pairs = noisy_pairs(*size)
     # TensorFlow's variances are differences of larger float32 numbers: they hold 5 digits.
-    np.testing.assert_allclose(loss(*pairs), tensorflows(*pairs, max_val=1.0), rtol=2e-5)
+    np.testing.assert_allclose(loss(Pair(*pairs)), tensorflows(*pairs, max_val=1.0), rtol=2e-5)
 
 
 def test_ssim_of_nearly_identical_bright_pairs_keeps_its_digits():
     rng = np.random.default_rng(11)
     target = np.full((64, 64, 3), 0.95, np.float32)
     generated = (target + rng.normal(0, 1e-4, target.shape)).astype(np.float32)
-    value = structure.ssim(generated[np.newaxis], target[np.newaxis]).numpy()[0]
+    value = structure.ssim(Pair(generated[np.newaxis], target[np.newaxis])).numpy()[0]
     expected = reference.ssim(generated.astype(np.float64), target.astype(np.float64))
     # 1 - SSIM is 1.1e-5: with the textbook's formula in float32 it would drown in an error of about 1e-5.
     assert value == pytest.approx(expected, abs=1e-7)
@@ -44,7 +45,7 @@ def test_ms_ssim_counts_opposite_structure_as_none():
     generated = 1 - target
     with tf.GradientTape() as tape:
         tape.watch(generated)
-        value = structure.ms_ssim(generated, target)
+        value = structure.ms_ssim(Pair(generated, target))
     np.testing.assert_array_equal(value, 0)
     np.testing.assert_array_equal(tape.gradient(value, generated), 0)
 
@@ -58,7 +59,7 @@ def test_gmsd_does_not_see_what_rounds_away():
     stays = (np.floor(luma + 0.5) == np.floor(luma + 0.114020904255103 + 0.5)) & (target[..., 2] < 255)
     generated[stays, 2] += 1
     assert stays.mean() > 0.8
-    assert structure.gmsd(generated[np.newaxis] / 255, target[np.newaxis] / 255).numpy() == 0
+    assert structure.gmsd(Pair(generated[np.newaxis] / 255, target[np.newaxis] / 255)).numpy() == 0
 
 
 @pytest.mark.parametrize("size", [(16, 16), (15, 16), (16, 15), (15, 15)])
@@ -67,7 +68,7 @@ def test_gmsd_halves_odd_sides_with_zeros_outside(size):
     generated = target.copy()
     generated[-1, -1] = 0
     images = [np.repeat(x[:, :, np.newaxis], 3, axis=2) / 255 for x in (generated, target)]
-    value = structure.gmsd(*(tf.constant(x[np.newaxis], tf.float32) for x in images)).numpy()[0]
+    value = structure.gmsd(Pair(*(tf.constant(x[np.newaxis], tf.float32) for x in images))).numpy()[0]
     # A last row without a partner is averaged with zeros, as GMSD.m does: there is an edge to lose even in flat gray.
     assert value == pytest.approx(reference.gmsd(*images), rel=1e-5)
     assert value > 0

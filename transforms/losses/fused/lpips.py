@@ -1,4 +1,4 @@
-"""LPIPS' distance head and its gradient: one pass over the raw feature maps, as they came out of the network."""
+"""LPIPS' distance head and its gradient: one pass over the raw feature maps, as the network returns them."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -11,14 +11,14 @@ from transforms.losses.perceptual import LPIPS_EPSILON
 _EPSILON = np.float32(LPIPS_EPSILON)
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
-# Bytes; what TensorFlow's own tensors have.
+# In bytes, as TensorFlow aligns its own tensors.
 _ALIGNMENT = 64
 
 # Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
 _FASTMATH = {"reassoc", "nsz", "contract"}
 
-# Two neighbouring channels are read as one integer, which is faster than widening 16 bits one by one: per type of the
-# feature bits, the type of two of them.
+# By type of the feature bits, the type of two of them. Reading two neighbouring channels as one integer is faster than
+# widening 16 bits one by one.
 _PAIR_OF = {np.dtype(np.uint16): np.uint32, np.dtype(np.float32): np.uint64}
 
 
@@ -74,8 +74,8 @@ def _distance_of(even, odd):  # type: ignore[no-untyped-def]
                 target_odd += t * t
             generated_scale = _ONE / (np.sqrt(generated_even + generated_odd) + _EPSILON)
             target_scale = _ONE / (np.sqrt(target_even + target_odd) + _EPSILON)
-            # g·s - t·s' as s·(g - t·(s'/s)): of equal features s'/s is exactly 1 and the difference exactly 0, even
-            # where the processor fuses product and difference.
+            # g·s - t·s' as s·(g - t·(s'/s)): for equal features s'/s is exactly 1 and the difference exactly 0, even
+            # if the processor fuses product and difference.
             ratio = target_scale / generated_scale
             weighted_even, weighted_odd = _ZERO, _ZERO
             for pair in range(pairs):
@@ -95,8 +95,8 @@ def _gradient_of(even, odd, join):  # type: ignore[no-untyped-def]
         """The mean distance, and into `out` its derivative to every generated feature.
 
         With the length n, s = 1 / (n + epsilon) and r = g - t·(s'/s), a pixel's distance is s² Σ w r², and its
-        derivative 2 s² (w r - g · s/n · Σ w r g). Of a pixel without any feature it is taken as 0: the ReLU before it
-        lets nothing through.
+        derivative 2 s² (w r - g · s/n · Σ w r g). For a pixel whose features are all 0 it is taken as 0: the ReLU
+        before it lets nothing through.
         """
         pixels, pairs = generated.shape
         share = _ONE / np.float32(pixels)
@@ -152,14 +152,14 @@ _GRADIENT = {
 }
 
 
-def lpips_vgg(features: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray], executor: Executor) -> np.ndarray:
-    """LPIPS of B pairs, as `perceptual.lpips_vgg`.
+def lpips(features: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray], executor: Executor) -> np.ndarray:
+    """LPIPS of B pairs, as `perceptual.lpips`.
 
     Args:
         features: per layer [2B, h, w, C], the generated images first, then their targets in the same order: float32,
             or bfloat16 as its bits in uint16. C is even.
         heads: per layer the weights of its channels, float32 [C].
-        executor: threads for the pairs; the kernel releases the interpreter lock.
+        executor: its threads take the pairs; the kernel releases the interpreter lock.
 
     Returns:
         float32 [B].
@@ -177,19 +177,21 @@ def lpips_vgg(features: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray
     return np.fromiter(executor.map(distance, range(pairs)), np.float32, count=pairs)
 
 
-def lpips_vgg_and_gradient(
+def lpips_and_gradient(
     generated: Sequence[np.ndarray],
     target: Sequence[np.ndarray],
-    heads: Sequence[np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    factor: float,
     executor: Executor,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """LPIPS of B pairs, and the derivative of each to its own generated features.
+    """LPIPS of B pairs times a factor, and the derivative of each product to its own generated features.
 
     Args:
-        generated: per layer [B, h, w, C], float32, or bfloat16 as its bits in uint16. C is even.
+        generated: per layer of `weights` [B, h, w, C], float32, or bfloat16 as its bits in uint16. C is even.
         target: as `generated`.
-        heads: per layer the weights of its channels, float32 [C].
-        executor: threads for the pairs; the kernel releases the interpreter lock.
+        weights: per layer those of its channels, LPIPS' head, float32 [C].
+        factor: the weight of LPIPS in an objective.
+        executor: its threads take the pairs; the kernel releases the interpreter lock.
 
     Returns:
         float32 [B], and per layer an array like that of `generated`.
@@ -197,22 +199,22 @@ def lpips_vgg_and_gradient(
     (dtype,) = {maps.dtype for maps in (*generated, *target)}
     kernel = _GRADIENT[dtype]
     gradients = [_aligned_like(maps) for maps in generated]
+    # LPIPS is linear in its heads: with the factor in them the maps need not be multiplied.
+    heads = (np.ascontiguousarray((np.float32(factor) * head).reshape(-1, 2).T) for head in weights.values())
     layers = [
-        (*(maps.reshape(len(maps), -1, maps.shape[-1]).view(_PAIR_OF[dtype]) for maps in layer), weights)
-        for *layer, weights in zip(
-            generated, target, gradients, (np.ascontiguousarray(head.reshape(-1, 2).T) for head in heads), strict=True
-        )
+        (*(maps.reshape(len(maps), -1, maps.shape[-1]).view(_PAIR_OF[dtype]) for maps in layer), head)
+        for *layer, head in zip(generated, target, gradients, heads, strict=True)
     ]
 
     def distance(pair: int) -> float:
-        return sum(kernel(g[pair], t[pair], *weights, out[pair]) for g, t, out, weights in layers)
+        return sum(kernel(g[pair], t[pair], *head, out[pair]) for g, t, out, head in layers)
 
     values = np.fromiter(executor.map(distance, range(len(generated[0]))), np.float32, count=len(generated[0]))
     return values, gradients
 
 
 def _aligned_like(maps: np.ndarray) -> np.ndarray:
-    """An array of the same shape and type, unset, where TensorFlow may use its memory instead of copying it."""
+    """An unset array of the same shape and type, aligned so that TensorFlow uses its memory instead of copying it."""
     memory = np.empty(maps.nbytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + maps.nbytes].view(maps.dtype).reshape(maps.shape)

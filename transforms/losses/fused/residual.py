@@ -1,4 +1,4 @@
-"""Losses of the residual, generated minus target, which in whole levels is exact: `pixels` and `edges` define them."""
+"""Losses of the residual, generated minus target, which is exact in whole levels. `pixels` and `edges` define them."""
 
 import math
 
@@ -118,7 +118,7 @@ def _sobel_sums(generated, target):  # type: ignore[no-untyped-def]
             dx = smooth[x + _CHANNELS] - smooth[x - _CHANNELS]
             row_absolute += abs(dy) + abs(dx)
             row_squared += dy * dy + dx * dx
-        # In the first and the last column both neighbours are the same one, so dx is 0.
+        # In the first and the last column the two neighbours are the same pixel, so dx is 0.
         for channel in range(_CHANNELS):
             first = _TWO * (slope[channel] + slope[channel + _CHANNELS])
             last = _TWO * (slope[width - 1 - channel] + slope[width - 1 - channel - _CHANNELS])

@@ -1,4 +1,4 @@
-"""SSIM and GMSD in few passes; `structure` defines them, and tells why the formulas are arranged as they are."""
+"""SSIM and GMSD in few passes. `structure` defines them, and says why their formulas are arranged like this."""
 
 import numba
 import numpy as np
@@ -38,11 +38,11 @@ def _ssim(generated, target, window, scale):  # type: ignore[no-untyped-def]
     difference = np.empty((height, width), np.float32)
     for y in range(height):
         for x in range(width):
-            # In whole levels the difference is exact, and 0 for equal pixels even where products and sums are fused.
+            # The difference is exact in whole levels, and 0 for equal pixels even if products and sums are fused.
             g, t = np.float32(generated[y, x]), np.float32(target[y, x])
             total[y, x] = (g + t) * scale - _ONE
             difference[y, x] = (g - t) * scale
-    # Rows: the windows' means down; then across. Maps: s, d, s², d².
+    # Means of s, d, s², d² over the windows: down, then across.
     down = np.empty((4, width), np.float32)
     mean = np.empty((4, inside), np.float32)
     similarity = 0.0
@@ -78,7 +78,7 @@ def _ssim(generated, target, window, scale):  # type: ignore[no-untyped-def]
     return similarity / ((height - taps + 1) * inside)
 
 
-# Without fast-math from here on: the two images of a pair go through the same rounding, so that equal ones stay equal.
+# No fast-math from here on: both images of a pair must be rounded alike, so that equal ones stay equal.
 @numba.njit(nogil=True, error_model="numpy")
 def _gradient_magnitude(image, levels_per_step):  # type: ignore[no-untyped-def]
     """Prewitt magnitude of the halved luma, zeros around it."""

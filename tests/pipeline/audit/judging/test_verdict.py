@@ -180,7 +180,7 @@ class TestSlices:
     ("rule", "baseline", "message"),
     [
         (rule_of("mean", 9, column="mea", max=1), None, "rules.yaml:9: run has no column 'mea'. Did you mean 'mae'?"),
-        (rule_of("pairs", 1, min=1), run_of(RUN, "old", lpips_weights="x"), "their lpips_weights differ"),
+        (rule_of("pairs", 1, min=1), run_of(RUN, "old", weights={"vgg16_lpips": "x"}), "their weights differ"),
         (rule_of("pairs", 1, min=1), run_of(summarized({"mae": []}), "old"), "the baseline old has no scored pair"),
     ],
     ids=["column", "weights", "empty baseline"],

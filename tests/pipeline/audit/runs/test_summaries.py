@@ -11,6 +11,7 @@ from support.audited import IDENTITY, run_of, summarized, write_run
 from support.scored import INF, NAN, Values
 
 from pipeline.audit.__main__ import main
+from pipeline.audit.runs.files import read_record
 from pipeline.audit.runs.summaries import (
     RunSummary,
     check_comparable,
@@ -33,7 +34,7 @@ def test_read_back(days):
     for path, day in zip(days, DAYS, strict=True):
         assert read_run(str(path)).summary == day
         assert read_summary(f"{path}/summary.json").summary == read_summary(str(path)).summary == day
-    assert read_run(str(days[0])).computed == {name: IDENTITY[name] for name in ("losses", "lpips_weights", "images")}
+    assert read_run(str(days[0])).computed == {name: IDENTITY[name] for name in ("losses", "weights", "images")}
 
 
 class TestVersion1:
@@ -169,7 +170,12 @@ def test_nothing_scored_has_ended(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("lpips_weights", "def"), ("losses", ["mse"]), ("images", {"size_mismatch": "crop"}), ("objective", "mae")],
+    [
+        ("weights", {"vgg16_lpips": "def"}),
+        ("losses", ["mse"]),
+        ("images", {"size_mismatch": "crop"}),
+        ("objective", "mae"),
+    ],
 )
 def test_other_numbers_are_not_compared(name, value):
     one, other = run_of(DAYS[0], "a"), run_of(DAYS[1], "b", **{name: value})
@@ -177,6 +183,44 @@ def test_other_numbers_are_not_compared(name, value):
         check_comparable(one, other)
     with pytest.raises(UsageError, match="cannot be compared"):
         merge_summaries([one, other], "sum")
+
+
+class TestEarlierVgg:
+    """Earlier versions had `--vgg`, and a key of its own for each network's weights."""
+
+    def test_the_same_network_compares(self, tmp_path):
+        summary = summarized({"vgg_mse_keras": [1.0], "mae": [2.0]})
+        now = write_run(
+            tmp_path / "now",
+            summary,
+            losses=["vgg_mse_keras", "mae"],
+            objective="mae + vgg_mse_keras",
+            weights={"vgg16_keras": "abc"},
+        )
+        before = write_run(tmp_path / "before", summary)
+        for name, key in (("run.json", "identity"), ("summary.json", "computed")):
+            content = json.loads((before / name).read_text())
+            del content[key]["weights"]
+            content[key] |= {"losses": ["mae", "vgg_mse"], "objective": "mae + vgg_mse", "vgg": "keras"}
+            content[key] |= {"lpips_weights": None, "keras_weights": "abc"}
+            for column in content.get("columns", ()):
+                column["loss"] = column["loss"].removesuffix("_keras")
+            (before / name).write_text(json.dumps(content))
+        check_comparable(read_run(str(now)), read_run(str(before)))
+        assert read_run(str(now)).summary == read_run(str(before)).summary
+        assert read_record(str(before)).identity["weights"] == {"vgg16_keras": "abc"}
+
+    def test_another_network_does_not(self, days, tmp_path):
+        path = days[0] / "summary.json"
+        content = json.loads(path.read_text())
+        del content["computed"]["weights"]
+        content["computed"] |= {"vgg": "lpips", "lpips_weights": "abc", "keras_weights": None}
+        path.write_text(json.dumps(content))
+        check_comparable(read_run(str(days[0])), read_run(str(days[1])))
+        content["computed"]["lpips_weights"] = "def"
+        path.write_text(json.dumps(content))
+        with pytest.raises(UsageError, match="their weights differ"):
+            check_comparable(read_run(str(days[0])), read_run(str(days[1])))
 
 
 def test_the_order_of_losses_does_not_matter(tmp_path):

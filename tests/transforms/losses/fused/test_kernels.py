@@ -1,23 +1,22 @@
 """The fused kernels against the float64 references and against their definitions in TensorFlow."""
 
+from pkgutil import resolve_name
+
 import numpy as np
 import pytest
-import tensorflow as tf
 from support import reference
 from support.pictures import noise, smooth
 
-from transforms.losses.catalog import LOSSES, loss_function
-from transforms.losses.fused import KERNELS
+from transforms.losses.catalog import LOSSES
+from transforms.losses.pair import Pair, as_images
 
-pytestmark = pytest.mark.heavy
-
+KERNELS = {n: resolve_name(loss.kernel) for n, loss in LOSSES.items() if loss.kernel and not loss.network}
 SIZES = [(2, 2), (3, 3), (11, 11), (11, 40), (12, 13), (33, 20), (64, 65)]
 
 
 def definition(name: str, generated: np.ndarray, target: np.ndarray) -> float:
-    levels = np.float32(np.iinfo(generated.dtype).max)
-    images = (tf.constant(image[None].astype(np.float32) / levels) for image in (generated, target))
-    return float(loss_function(LOSSES[name])(*images)[0])
+    pair = Pair(*(as_images(image[None]) for image in (generated, target)))
+    return float(resolve_name(LOSSES[name].function)(pair)[0])
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -4,20 +4,21 @@ import tensorflow as tf
 from support import reference
 from support.pictures import noise, smooth
 
-from transforms.losses.networks.layers import LAYERS, LPIPS_LAYERS, smallest_side
-from transforms.losses.networks.vgg16 import KERAS_PREPROCESSING, LPIPS_PREPROCESSING, Vgg16
-from transforms.losses.networks.weights_file import load_lpips
+from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
+from transforms.losses.networks.vgg16 import Vgg16
+from transforms.losses.networks.vgg16_weights import load_lpips
 
+LPIPS_PREPROCESSING = NETWORKS["vgg16_lpips"].preprocessing
 SIZES = [(16, 16), (17, 23), (33, 20)]
 INPUTS = {
     "lpips": (LPIPS_PREPROCESSING, reference.lpips_input),
-    "keras": (KERAS_PREPROCESSING, reference.keras_input),
+    "keras": (NETWORKS["vgg16_keras"].preprocessing, reference.keras_input),
 }
 
 
 @pytest.fixture(scope="module")
 def tensors(lpips_weights):
-    return load_lpips(lpips_weights.read())
+    return load_lpips(lpips_weights.read())[0]
 
 
 def as_images(*pictures):
@@ -30,7 +31,7 @@ def as_images(*pictures):
 def test_every_layer_equals_the_float64_reference(tensors, size, preprocessing):
     ours, theirs = INPUTS[preprocessing]
     images = as_images(smooth(*size), noise(1, *size))
-    defined = [layer for layer in LAYERS if min(size) >= smallest_side([layer])]
+    defined = [layer for layer, side in VGG16_LAYERS.items() if min(size) >= side]
     features = Vgg16(tensors, ours).features(tf.constant(images), defined)
     assert list(features) == defined
     for row, image in enumerate(images):
@@ -73,9 +74,8 @@ def test_nothing_behind_the_deepest_layer_is_computed(tensors, layers, convoluti
     assert set(concrete.structured_outputs) == set(layers)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_the_smallest_side_leaves_one_pixel(tensors, layer):
-    side = smallest_side([layer])
+@pytest.mark.parametrize(("layer", "side"), VGG16_LAYERS.items())
+def test_the_smallest_side_leaves_one_pixel(tensors, layer, side):
     images = tf.zeros([1, side, side + 1, 3])
     assert Vgg16(tensors, LPIPS_PREPROCESSING).features(images, [layer])[layer].shape[1] == 1
 

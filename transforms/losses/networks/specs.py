@@ -1,0 +1,137 @@
+"""The networks whose features losses compare, one row each. Free of TensorFlow.
+
+A new network is a row here and a module that holds its architecture and the functions that the row names.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pkgutil import resolve_name
+
+from transforms.losses.networks.weights_file import UnreadableWeightsError, WeightsError, WeightsFile
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How the network's training prepared its input: `x * scale + offset` per RGB channel, for x in [0, 1]."""
+
+    scale: tuple[float, float, float]
+    offset: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network on published weights. Functions and classes are dotted names such as `package.module:name`.
+
+    Attributes:
+        name: names the network in a loss's row, in `Plan.weights` and in run.json.
+        layers: the layers whose features losses may compare, shallowest first, each with the height and width in pixels
+            below which it has no pixel left.
+        architecture: class with the signature and the `features` of `vgg16.Vgg16`.
+        preprocessing: what belongs to the weights.
+        load: `(content of the weights file) -> (tensors of the architecture, weights of the losses on it)`; checks
+            names and shapes, and raises `WeightsError`.
+        fetch: `() -> path`; downloads the weights file unless this machine has it. For a network with a `sha256` it
+            takes the download's local copy instead, if there is one: `(archive: Path | None) -> path`.
+        cached: `() -> Path`, where `fetch` keeps the file.
+        flag: name of the flag that takes the path of another copy of the file.
+        help: of that flag.
+        sha256: of the weights file. Empty: the file's content when the run starts is what counts.
+    """
+
+    name: str
+    layers: Mapping[str, int]
+    architecture: str
+    preprocessing: Preprocessing
+    load: str
+    fetch: str
+    cached: str
+    flag: str
+    help: str
+    sha256: str = ""
+
+    def smallest_side(self, layers: Collection[str]) -> int:
+        """Height and width in pixels below which the deepest of the layers has no pixel left."""
+        return max(self.layers[layer] for layer in layers)
+
+    def weights(self, path: str = "") -> WeightsFile:
+        """The weights file at the path, pinned and checked; by default the cached one, fetched if it is missing.
+
+        Raises:
+            WeightsError: the file cannot be fetched or read, or its hash is not `sha256`.
+        """
+        if self.sha256 and path:
+            pinned = WeightsFile(path, self.sha256)
+            pinned.read()
+            return pinned
+        path = path or str(resolve_name(self.fetch)())
+        return WeightsFile(path, self.sha256) if self.sha256 else WeightsFile.at(path)
+
+    def read(self, weights: WeightsFile) -> bytes:
+        """The content of a weights file; if its path leads nowhere, that of this machine's own cached copy.
+
+        A worker does not see the cache of the machine that launched the run.
+
+        Raises:
+            WeightsError: neither can be read, or the hash of the one that can is wrong.
+        """
+        try:
+            return weights.read()
+        except UnreadableWeightsError as unreadable:
+            cached = WeightsFile(str(resolve_name(self.cached)()), weights.sha256)
+            try:
+                return cached.read()
+            except WeightsError as error:
+                tried = unreadable if cached == weights else f"{unreadable}; {error}"
+                # `pairloss weights` fetches the pinned files.
+                fetch = "run `pairloss weights` on every worker, best when its image is built, or " * bool(self.sha256)
+                raise WeightsError(f"{tried}; {fetch}give --{self.flag}=gs://BUCKET/FILE") from error
+
+
+# Both published trainings of VGG16 have these, by the name of what a layer gives: see `vgg16`.
+VGG16_LAYERS = {
+    layer: side
+    for halvings, convolutions in enumerate((2, 2, 3, 3, 3))
+    for layer, side in (
+        *((f"relu{halvings + 1}_{number}", 2**halvings) for number in range(1, convolutions + 1)),
+        (f"pool{halvings + 1}", 2 ** (halvings + 1)),
+    )
+}
+# LPIPS compares these five, shallowest first.
+LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
+
+# The ScalingLayer of LPIPS: x -> 2x - 1, minus the shift, over the scale (ImageNet's mean and deviation on [-1, 1]).
+_LPIPS_SHIFT, _LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network(
+            name="vgg16_lpips",
+            layers=VGG16_LAYERS,
+            architecture="transforms.losses.networks.vgg16:Vgg16",
+            preprocessing=Preprocessing(
+                scale=tuple(2 / scale for scale in _LPIPS_SCALE),  # type: ignore[arg-type]
+                offset=tuple((-1 - shift) / scale for shift, scale in zip(_LPIPS_SHIFT, _LPIPS_SCALE, strict=True)),  # type: ignore[arg-type]
+            ),
+            load="transforms.losses.networks.vgg16_weights:load_lpips",
+            fetch="transforms.losses.networks.vgg16_weights:fetch_lpips",
+            cached="transforms.losses.networks.vgg16_weights:cached_lpips",
+            flag="weights",
+            help="LPIPS weights, local or gs://; default: fetched once, cached",
+            # Of the safetensors file that `pairloss weights` makes; it depends on the tensors alone.
+            sha256="36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143",
+        ),
+        Network(
+            name="vgg16_keras",
+            layers=VGG16_LAYERS,
+            architecture="transforms.losses.networks.vgg16:Vgg16",
+            # "caffe" mode: 0 to 255 minus the mean. The loader turns the kernels from BGR to RGB.
+            preprocessing=Preprocessing(scale=(255.0, 255.0, 255.0), offset=(-123.68, -116.779, -103.939)),
+            load="transforms.losses.networks.vgg16_weights:load_keras",
+            fetch="transforms.losses.networks.vgg16_weights:fetch_keras",
+            cached="transforms.losses.networks.vgg16_weights:cached_keras",
+            flag="keras_weights",
+            help="Keras' VGG16 .h5 file without the top, for vgg_mse_keras and style_keras",
+        ),
+    )
+}

@@ -1,0 +1,46 @@
+"""What a loss is computed from, and how levels become images."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+# Features of one network by layer, [B, h, w, C], float32, bfloat16 or float16.
+Features = Mapping[str, tf.Tensor]
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Pair(NamedTuple):
+    """A batch of pairs, as a loss sees it.
+
+    Attributes:
+        generated: float32 [B, H, W, 3] in [0, 1], RGB.
+        target: as `generated`.
+        generated_features: for a loss on a network, the features of the layers it compares, in their order.
+        target_features: as `generated_features`.
+        weights: for a loss on a network, what the network's weights file holds for the losses on it.
+    """
+
+    generated: tf.Tensor
+    target: tf.Tensor
+    generated_features: Features = _NONE
+    target_features: Features = _NONE
+    weights: Mapping[str, np.ndarray] = _NONE
+
+
+def as_images(levels: np.ndarray | tf.Tensor) -> tf.Tensor:
+    """Turn levels into images, float32 in [0, 1].
+
+    Args:
+        levels: uint8 or uint16 of full range; or float32 in [0, 1], which stays as it is.
+    """
+    dtype = tf.as_dtype(levels.dtype)
+    if dtype.is_floating:
+        return tf.cast(levels, tf.float32)
+    # Of a constant in the graph Grappler would take the rounded reciprocal and multiply by it: then half the levels
+    # come out one bit off, 8 bits differ from the same 16 bits, and GMSD's luma differs from MATLAB's.
+    with tf.init_scope():
+        full_range = tf.constant(dtype.max, tf.float32)
+    return tf.cast(levels, tf.float32) / full_range
