@@ -16,7 +16,7 @@ from support.pictures import encode, smooth
 from support.required import missing
 
 from pipeline.run import CRASH, OK, main
-from pipeline.weights import cached_weights
+from transforms.losses.networks.weights_file import cache_directory
 
 pytestmark = pytest.mark.heavy
 
@@ -26,7 +26,7 @@ SIZES = [(40, 56), (64, 64), (33, 70)]
 @pytest.fixture(scope="module")
 def prism() -> str:
     """The binary that `PRISM` names, or the one that `make prism` left in the cache."""
-    built = cached_weights().parent / f"prism-{version('apache-beam')}" / "prism"
+    built = cache_directory() / f"prism-{version('apache-beam')}" / "prism"
     path = os.environ.get("PRISM", built)
     if not Path(path).exists():
         missing("prism", f"there is no {path}; make prism builds one")

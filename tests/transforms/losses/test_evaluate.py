@@ -138,6 +138,13 @@ class TestBatches:
         values = Evaluator(Plan(("charbonnier",)))(images, images)["charbonnier"]
         np.testing.assert_array_equal(values, expected)
 
+    def test_floats_score_as_the_levels_they_stand_for(self, everything):
+        images = pairs(DIFFERENT)
+        expected = everything(*images)
+        for name, values in everything(*map(as_images, images)).items():
+            # The kernels take levels; TensorFlow's form of SSIM rounds sums of terms near 1.
+            np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
     def test_16_bits_are_not_cut_to_8(self):
         evaluator = Evaluator(Plan(("mae",)))
         target = np.zeros((1, 4, 4, 3), np.uint16)

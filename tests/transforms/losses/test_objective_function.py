@@ -124,3 +124,36 @@ def test_smallest_side_is_that_of_the_neediest_loss(lpips_weights, objective, si
 def test_what_cannot_be_minimized_is_refused(plan, message):
     with pytest.raises(ValueError, match=message):
         ObjectiveFunction(plan)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_without_kernels_it_is_plain_tensorflow(lpips_weights, jit_compile):
+    plan = plan_of(f"{OBJECTIVE} + 0.1*style", lpips_weights)
+    networks = Networks(plan)
+    function = ObjectiveFunction(plan, networks, fused=False)
+
+    @tf.function(jit_compile=jit_compile)
+    def value_and_gradient(generated, target):
+        with tf.GradientTape() as tape:
+            tape.watch(generated)
+            value = function.value(generated, function.references(target))
+        return value, tape.gradient(value, generated)
+
+    generated, target = map(as_images, pictures(17, 16))
+    operations = value_and_gradient.get_concrete_function(generated, target).graph.get_operations()
+    assert not [operation for operation in operations if "PyFunc" in operation.type]
+    fused = ObjectiveFunction(plan, networks)
+    expected = fused.value_and_gradient(generated, fused.references(target))
+    for found, exact, row in zip(value_and_gradient(generated, target), expected[:2], (..., [0, 1, 3]), strict=True):
+        exact = exact.numpy()[row]
+        np.testing.assert_allclose(found.numpy()[row], exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())
+
+
+def test_values_of_losses_beside_the_objective(lpips_weights):
+    plan = plan_of("mse + 0.1*vgg_mse", lpips_weights)
+    generated, target = map(as_images, pictures())
+    function = ObjectiveFunction(plan, beside=("mae", "vgg_mse"))
+    total, _, values = function.value_and_gradient(generated, function.references(target))
+    assert list(values) == ["mse", "vgg_mse", "mae"]
+    np.testing.assert_allclose(values["mae"], np.abs(generated - target).mean((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(total, plan.objective.evaluate(values), rtol=1e-6)
