@@ -1,4 +1,4 @@
-"""L-BFGS for many images at once, each its own state machine: one evaluation a step for all, accepted or not."""
+"""L-BFGS for many images at once. Each has a state of its own; a step is one evaluation of all, accepted or not."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from transforms.descent.methods import Box, Evaluation, State, dot, per_image, select
 
-# Between a step and the change of the gradient along it: below, the curvature is rounding noise.
+# The cosine between a step and the change of the gradient along it. Below this, the curvature is rounding noise.
 MIN_COSINE = 1e-6
 
 
@@ -26,7 +26,7 @@ class Lbfgs:
     Attributes:
         memory: number of steps whose curvature is remembered.
         decrease: part of the fall predicted by the gradient that a step must bring.
-        max_trials: failed trials along one direction, after which it is the steepest descent's turn.
+        max_trials: failed trials along one direction, after which the steepest descent is tried.
     """
 
     memory: int = 6
@@ -51,7 +51,7 @@ class Lbfgs:
         failed = trials >= self.max_trials
         turn = accepted | failed
         history = self._history(state, at, accepted & ~at.fresh)
-        # After a failure, too, nothing that was learnt of the curvature holds.
+        # After such a failure, nothing that was learnt about the curvature holds.
         history = {
             name: tf.where(failed, 0.0, kept) if kept.shape.rank == 1 else kept for name, kept in history.items()
         }
@@ -76,13 +76,13 @@ class Lbfgs:
         return box.project(base + per_image(length) * direction), history | kept
 
     def _history(self, state: State, at: Evaluation, accepted: tf.Tensor) -> State:
-        """The steps remembered, the newest as number 0."""
+        """The remembered steps, the newest as number 0."""
         step = at.images - state["base"]
         change = at.gradients - state["base_gradient"]
         curvature, square = dot(step, change), dot(change, change)
-        # Where the slope did not rise along the step, the next direction would lead uphill.
+        # If the slope did not rise along the step, the next direction would lead uphill.
         good = accepted & (curvature > MIN_COSINE * tf.sqrt(square * dot(step, step)))
-        # What is not to be remembered goes in with weight 0 all the same, and the oldest falls out: nothing is moved.
+        # A step to forget also enters, with weight 0, and pushes the oldest out, so that all images shift alike.
         history = {
             "step_0": select(good, step, tf.zeros_like(step)),
             "change_0": select(good, change, tf.zeros_like(change)),
@@ -96,7 +96,7 @@ class Lbfgs:
         return history
 
     def _two_loop(self, history: State, vector: tf.Tensor) -> tf.Tensor:
-        """The inverse Hessian, as far as the history tells, times the vector; 0 without a history."""
+        """The inverse Hessian, as the history approximates it, times the vector; 0 without a history."""
         parts = []
         for age in range(self.memory):
             part = history[f"weight_{age}"] * dot(history[f"step_{age}"], vector)
@@ -110,7 +110,7 @@ class Lbfgs:
 
 
 def _shrink(rise: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
-    """By how much to shorten a step: to the minimum of the parabola through what is known, within reason."""
+    """The factor that shortens a step to the minimum of the parabola through the known values, from 0.1 to 0.5."""
     return tf.clip_by_value(tf.math.divide_no_nan(-predicted, 2 * (rise - predicted)), 0.1, 0.5)
 
 

@@ -1,4 +1,4 @@
-"""The descent of a batch: some steps of all its images, up to the first of them that stops."""
+"""The descent of a batch: steps of all its images, until the first of them stops."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from transforms.descent.methods import Adam, Box, Evaluation, Method, Sgd, State
 from transforms.descent.settings import STOP_REASONS, Descent
 from transforms.losses.objective_function import ObjectiveFunction, References
 
-# Steps between two looks from outside, if no image stops before: what a call costs is nothing against them.
+# Most steps in one call of the graph. The call itself costs next to nothing beside them.
 STEPS_PER_CALL = 10
 
-# Non-finite evaluations of an image, each followed by a return to the best and half the rate, after which it stops.
-MAX_STRIKES = 4
+# An image stops after more non-finite evaluations than this. Each sends it back to its best, at half the rate.
+MAX_NON_FINITE = 4
 
-# What the rate is divided by each time an image goes back to its best.
+# Divides the rate each time an image goes back to its best.
 RATE_CUT = 2.0
 
 RUNNING = 0
-# By the number that stands for them in tensors.
+# By the number that stands for the reason in tensors.
 REASONS = dict(enumerate(STOP_REASONS, start=1))
 _CODES = {reason: code for code, reason in REASONS.items()}
 
@@ -27,21 +27,21 @@ _METHODS: dict[str, Method] = {"adam": Adam(), "sgd": Sgd(), "lbfgs": Lbfgs()}
 
 
 class Progress(NamedTuple):
-    """How far each image of a batch is: first axis the image.
+    """How far each image of a batch is. The first axis of every tensor is the image.
 
     Attributes:
-        image: to be evaluated next, or, of a stopped one, evaluated last.
-        start: what was put in.
+        image: to be evaluated next; for one that has stopped, evaluated last.
+        start: as it was given.
         best_image: the one of lowest objective so far.
         initial: objective of the start.
         best: objective of `best_image`.
-        mark: objective at the last progress.
-        since: steps since then.
+        reference: objective at the last progress.
+        stalled_steps: steps since then.
         steps: made so far.
         rate: learning rate.
         scale: factor of values and gradients.
-        strikes: non-finite evaluations.
-        fresh: whether the method must forget what it knows.
+        non_finite_count: non-finite evaluations.
+        fresh: whether the method must forget what it has learnt.
         stop: `RUNNING`, or a number of `REASONS`.
     """
 
@@ -50,22 +50,22 @@ class Progress(NamedTuple):
     best_image: tf.Tensor
     initial: tf.Tensor
     best: tf.Tensor
-    mark: tf.Tensor
-    since: tf.Tensor
+    reference: tf.Tensor
+    stalled_steps: tf.Tensor
     steps: tf.Tensor
     rate: tf.Tensor
     scale: tf.Tensor
-    strikes: tf.Tensor
+    non_finite_count: tf.Tensor
     fresh: tf.Tensor
     stop: tf.Tensor
 
 
 def begin(images: tf.Tensor, descent: Descent) -> tuple[Progress, State]:
-    """Images before their first evaluation, and what the method remembers of them.
+    """The progress of images before their first evaluation, and the method's first state.
 
     Args:
         images: float32 [B, H, W, 3] in [0, 1], in whole levels of 8 bits.
-        descent: how to go on.
+        descent: how to descend.
     """
     numbers = tf.zeros(tf.shape(images)[:1])
     whole = tf.zeros(tf.shape(images)[:1], tf.int32)
@@ -75,12 +75,12 @@ def begin(images: tf.Tensor, descent: Descent) -> tuple[Progress, State]:
         best_image=images,
         initial=numbers,
         best=numbers,
-        mark=numbers,
-        since=whole,
+        reference=numbers,
+        stalled_steps=whole,
         steps=whole,
         rate=numbers + descent.learning_rate,
         scale=numbers,
-        strikes=whole,
+        non_finite_count=whole,
         fresh=tf.ones_like(whole, tf.bool),
         stop=whole + RUNNING,
     )
@@ -90,18 +90,18 @@ def begin(images: tf.Tensor, descent: Descent) -> tuple[Progress, State]:
 def advance(
     progress: Progress, state: State, references: References, objective: ObjectiveFunction, descent: Descent
 ) -> tuple[Progress, State, tf.Tensor]:
-    """Make steps until an image stops, or `STEPS_PER_CALL` evaluations.
+    """Make steps until an image stops, at most `STEPS_PER_CALL`.
 
     Args:
-        progress: of images that all run.
+        progress: of images none of which has stopped.
         state: of the method.
         references: of their targets.
         objective: to minimize.
-        descent: how, and until when.
+        descent: how to descend, and when to stop.
 
     Returns:
-        progress and state; that of an image that has stopped is void, and its row to be dropped.
-        float32 [STEPS_PER_CALL, B]: the objective at each evaluation; NaN for those not made.
+        progress and state; drop the state's row of an image that has stopped, it is void.
+        float32 [STEPS_PER_CALL, B]: the objective at each evaluation; NaN for steps that were not made.
     """
 
     def goes_on(number: tf.Tensor, values: tf.Tensor, progress: Progress, state: State) -> tf.Tensor:
@@ -122,7 +122,7 @@ def advance(
 def _step(
     progress: Progress, state: State, value: tf.Tensor, gradient: tf.Tensor, descent: Descent
 ) -> tuple[Progress, State]:
-    """Judge an evaluation, and go on from it."""
+    """Judge an evaluation, and propose the next images."""
     method = _METHODS[descent.method]
     first = progress.steps == 0
     finite = tf.math.is_finite(value) & tf.reduce_all(tf.math.is_finite(gradient), axis=(1, 2, 3))
@@ -132,21 +132,21 @@ def _step(
 
     initial = tf.where(first, value, progress.initial)
     better = finite & (first | (value < progress.best))
-    further = finite & (first | (value < progress.mark - descent.rtol * tf.abs(progress.mark)))
-    # A second look at the best, after going back to it, is no step without progress.
+    further = finite & (first | (value < progress.reference - descent.rtol * tf.abs(progress.reference)))
+    # An image that went back to its best is evaluated there a second time; that does not count as a stalled step.
     counts = ~progress.fresh
-    since = tf.where(first | further, 0, progress.since + tf.cast(counts, tf.int32))
-    back = ~finite | (counts & (since == (descent.patience + 1) // 2))
+    stalled_steps = tf.where(first | further, 0, progress.stalled_steps + tf.cast(counts, tf.int32))
+    back = ~finite | (counts & (stalled_steps == (descent.patience + 1) // 2))
     if not method.searches:
-        # Steps too long for a pair that is nearly there already.
+        # The steps are too long for an image that is close to its target.
         back |= value > initial
     judged = progress._replace(
         best_image=select(better, progress.image, progress.best_image),
         initial=initial,
         best=tf.where(first | better, value, progress.best),
-        mark=tf.where(first | further, value, progress.mark),
-        since=since,
-        strikes=tf.where(finite, progress.strikes, progress.strikes + 1),
+        reference=tf.where(first | further, value, progress.reference),
+        stalled_steps=stalled_steps,
+        non_finite_count=tf.where(finite, progress.non_finite_count, progress.non_finite_count + 1),
         rate=tf.where(back, progress.rate / RATE_CUT, progress.rate),
         scale=tf.where(first, _scale(gradient, largest), progress.scale),
     )
@@ -171,17 +171,17 @@ def _step(
 
 
 def _stop(judged: Progress, value: tf.Tensor, finite: tf.Tensor, largest: tf.Tensor, descent: Descent) -> tf.Tensor:
-    """Which images stop here, and why: int32 [B]."""
+    """Why each image stops here: a number of `REASONS` or `RUNNING`, int32 [B]."""
     reached = tf.zeros_like(finite)
     if descent.target_loss is not None:
         reached |= value <= descent.target_loss
     if descent.target_ratio is not None:
         reached |= (judged.initial > 0) & (judged.steps > 0) & (value <= descent.target_ratio * judged.initial)
     holds = {
-        "non_finite": ~finite & ((judged.steps == 0) | (judged.strikes > MAX_STRIKES)),
+        "non_finite": ~finite & ((judged.steps == 0) | (judged.non_finite_count > MAX_NON_FINITE)),
         "target_reached": finite & reached,
         "zero_gradient": finite & (largest == 0),
-        "plateau": judged.since >= descent.patience,
+        "plateau": judged.stalled_steps >= descent.patience,
         "max_steps": judged.steps >= descent.max_steps,
     }
     stop = judged.stop
@@ -196,7 +196,7 @@ def _box(start: tf.Tensor, descent: Descent) -> Box:
 
 
 def _scale(gradient: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
-    """One over the root mean square. By way of the largest: squares of small numbers would vanish."""
+    """One over the root mean square, relative to the largest, because squares of small numbers would vanish."""
     relative = tf.math.divide_no_nan(gradient, per_image(largest))
     root = tf.sqrt(tf.reduce_mean(tf.square(relative), axis=(1, 2, 3)))
     return tf.math.divide_no_nan(1.0, root * largest)

@@ -13,7 +13,7 @@ State = dict[str, tf.Tensor]
 
 
 class Box(NamedTuple):
-    """Between which images [B, H, W, 3] every image must stay."""
+    """The images [B, H, W, 3] between which every image must stay."""
 
     low: tf.Tensor
     high: tf.Tensor
@@ -23,19 +23,19 @@ class Box(NamedTuple):
         return tf.clip_by_value(images, self.low, self.high)
 
     def free(self, images: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-        """Which pixels of images inside can go against the gradient without leaving, bool [B, H, W, 3]."""
+        """True for pixels that can go against the gradient without leaving the box, bool [B, H, W, 3]."""
         return tf.where(gradients > 0, images > self.low, images < self.high)
 
 
 class Evaluation(NamedTuple):
-    """The objective at the images a method proposed last.
+    """The objective at the images that a method proposed last.
 
     Attributes:
         images: float32 [B, H, W, 3].
         values: of the objective, scaled as the gradients are, float32 [B].
         gradients: scaled so that they have a root mean square of 1 at the start, float32 [B, H, W, 3].
         rates: learning rates, float32 [B].
-        fresh: whether the image is at its start, or back at its best after a failure: whatever the method
+        fresh: whether the image is at its start, or back at its best after a failure, so that whatever the method
             remembers is void, bool [B].
     """
 
@@ -50,13 +50,13 @@ class Method(Protocol):
     """A way to descend.
 
     Attributes:
-        searches: whether it rejects images that are worse than those before by itself.
+        searches: whether the method itself rejects images that are worse than those before.
     """
 
     searches: ClassVar[bool]
 
     def initial(self, images: tf.Tensor) -> State:
-        """A state for these images; what it holds plays no part, for they are fresh."""
+        """A state for these images, which are fresh: its values play no part."""
 
     def propose(self, state: State, at: Evaluation, box: Box) -> tuple[tf.Tensor, State]:
         """The images to evaluate next, inside the box, and what to remember."""
@@ -83,9 +83,9 @@ class Sgd:
 class Adam:
     """Adam, Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
 
-    Epsilon is added to the corrected root, and the gradients have a root mean square of 1 at the start: so it weighs
-    the same at any size of image and any scale of the objective. Memories are shorter than the usual 0.9 and 0.999: a
-    descent has some tens of steps, not thousands.
+    Epsilon is added to the corrected root. The gradients have a root mean square of 1 at the start, so epsilon weighs
+    the same at any size of image and any scale of the objective. Memories are shorter than the usual 0.9 and 0.999,
+    because a descent has tens of steps, not thousands.
     """
 
     beta_1: float = 0.8
@@ -110,7 +110,7 @@ class Adam:
 
 
 def per_image(values: tf.Tensor) -> tf.Tensor:
-    """[B] as [B, 1, 1, 1]: one for all pixels of an image."""
+    """[B] as [B, 1, 1, 1]: one value for all pixels of an image."""
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 

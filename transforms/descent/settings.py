@@ -1,4 +1,4 @@
-"""How to descend and when to stop: plain values that travel to the workers, no TensorFlow."""
+"""How to descend and when to stop: plain values that travel to the workers. Free of TensorFlow."""
 
 import math
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ STOP_REASONS = {
     "non_finite": "the objective or its gradient was not finite, also at smaller steps from the best image",
     "target_reached": "the objective came down to `target_loss`, or to `target_ratio` of its start",
     "zero_gradient": "the gradient is 0: no direction leads down, as for an identical pair",
-    "plateau": "no `patience` steps in a row brought the objective down by `rtol`",
+    "plateau": "`patience` steps in a row did not bring the objective down by `rtol`",
     "max_steps": "`max_steps` steps were made",
 }
 
-# Edges by forward differences, which see the finest checkerboard as Sobel does not, pixels, and what people see.
+# Edges by forward differences (which, unlike Sobel, see the finest checkerboard), pixels, and what people see.
 DEFAULT_OBJECTIVE = "lpips_vgg + 100*fd_l2 + 100*mse"
 
 
@@ -28,16 +28,16 @@ class Descent:
         method: one of `METHODS`.
         learning_rate: how far the first step moves a pixel, where 1 is the way from black to white: every pixel
             (`adam`), or the root mean square over the pixels (`sgd`, `lbfgs`).
-        max_steps: most steps. A step costs one evaluation of objective and gradient.
+        max_steps: the largest number of steps. A step costs one evaluation of objective and gradient.
         target_loss: stop where the objective is not above it.
-        target_ratio: stop where the objective is not above this part of its start; without effect on an objective
-            that does not start above 0.
-        patience: stop after so many steps without progress. Halfway there the descent goes back to its best image and
-            on at half the rate.
-        rtol: progress is when the objective falls by more than this part of its value at the last progress.
-        max_change: most that a pixel may differ from the start, in [0, 1] as for `learning_rate`; it is rounded down
-            to whole levels of 8 bits.
-        trace_every: keep the objective of every so many steps; 0 for none.
+        target_ratio: stop where the objective is not above this fraction of its start; it has no effect unless the
+            objective starts above 0.
+        patience: stop after this many steps without progress. Halfway there, the descent returns to its best image and
+            goes on at half the rate.
+        rtol: a step is progress if the objective falls by more than this fraction of its value at the last progress.
+        max_change: how far a pixel may move from the start, in [0, 1] as for `learning_rate`; rounded down to whole
+            levels of 8 bits.
+        trace_every: keep the objective of every n-th step; 0 for none.
 
     Raises:
         ValueError: a value is out of its range.
@@ -71,7 +71,7 @@ class Descent:
     @property
     def max_levels(self) -> int:
         """`max_change` in whole levels of 8 bits."""
-        # A little more, so that k / 255 as typed or computed is k levels and not k - 1.
+        # Slightly more, so that k / 255, as typed or computed, is k levels and not k - 1.
         return 255 if self.max_change is None else math.floor(self.max_change * 255 + 1e-6)
 
 

@@ -1,8 +1,8 @@
 """Optimize the generated images of many pairs, a few at a time: a pair that is done makes room for the next.
 
-A batch has slots. Its pairs need different numbers of steps, ten-fold and more, so a batch that waits for its slowest
-pair mostly waits. Here the first pair to stop leaves, and the next one enters; when none is left, the batch shrinks.
-Every evaluation is of pairs that still run.
+A batch has slots. The number of steps differs ten-fold and more between pairs, so a batch that waits for its slowest
+pair spends most of its time waiting. Here the first pair to stop leaves, and the next one enters; when none is left,
+the batch shrinks. Every evaluation is of pairs that still run.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -29,8 +29,8 @@ class Start:
 
     Attributes:
         key: handed on to the result.
-        generated: uint8 or uint16 [H, W, 3], RGB, full range. What is optimized, and what the budget of change is
-            around, is this image at 8 bits, for only so can the result be held against it.
+        generated: uint8 or uint16 [H, W, 3], RGB, full range. The descent starts from this image at 8 bits, and limits
+            changes from there, so that the result can be compared with it.
         target: uint8 or uint16 [H, W, 3]; 16 bits are kept.
     """
 
@@ -45,13 +45,13 @@ class Optimized:
 
     Attributes:
         key: of the start.
-        image: uint8 [H, W, 3]: of the best image and the last one, rounded, and the start, the one of lowest objective.
+        image: uint8 [H, W, 3]: the best image, the last one or the start, each rounded: the one of lowest objective.
         objective_initial: of the start at 8 bits.
         objective_final: the lowest of the descent, before rounding.
         objective_of_saved: of `image` as it is; never above `objective_initial`.
-        steps: number made; one evaluation each, after that of the start.
+        steps: how many were made, of one evaluation each, after that of the start.
         stop_reason: a key of `STOP_REASONS`.
-        trace: (step, objective) of every so many steps and the last.
+        trace: (step, objective) of every `trace_every`-th step and of the last.
     """
 
     key: Hashable
@@ -69,18 +69,18 @@ def optimize_pairs(
 ) -> Iterator[Optimized]:
     """Optimize pairs of one shape, and yield each when it is done.
 
-    A pair's result depends on no other pair. Starts are taken as slots get free, never more than are optimized.
+    A pair's result depends on no other pair. Starts are taken only as slots become free.
 
     Args:
         starts: pairs of one size, not smaller than the objective's `smallest_side`.
         objective: to minimize.
-        descent: how, and until when.
-        slots: most pairs at a time. A slot takes the memory of a pass through the network and back, and of its
-            target's features.
+        descent: how to descend, and when to stop.
+        slots: the largest number of pairs at a time. A slot takes the memory of a pass through the network and back,
+            and of its target's features.
 
     Raises:
         ValueError: `slots` is below 1.
-        EvaluationError: TensorFlow could not do it, mostly for lack of memory.
+        EvaluationError: TensorFlow failed, usually for lack of memory.
     """
     if slots < 1:
         raise ValueError(f"slots is {slots}; it must be 1 or more")
@@ -106,7 +106,7 @@ def optimize_pairs(
 
 
 class _Rows(NamedTuple):
-    """All tensors of the pairs in the batch; the first axis of each is the pair."""
+    """All tensors of the pairs in the batch. The first axis of each is the pair."""
 
     progress: loop.Progress
     state: State
@@ -138,7 +138,7 @@ class _Running:
 
 
 class _Engine:
-    """The graphs of an objective and a way to descend: one trace each, for every number and size of images."""
+    """The graphs of an objective and a descent. One trace of each serves any number and size of images."""
 
     def __init__(self, objective: ObjectiveFunction, descent: Descent):
         self.objective = objective
@@ -151,8 +151,8 @@ class _Engine:
             for function in (self._begin, self._references)
         ]
         (progress, state), references = rows
-        # XLA fuses what is element by element, but compiles anew for every shape: worth it on a GPU, where it is
-        # quick, and not on a CPU, where it loses the fast convolutions.
+        # XLA fuses element-wise operations, but compiles anew for every shape. That pays on a GPU, where it compiles
+        # quickly, and not on a CPU, where it loses the fast convolutions.
         self._advance = compiled(
             partial(loop.advance, objective=objective, descent=descent),
             input_signature=[progress, state, references],
@@ -161,7 +161,7 @@ class _Engine:
         self._value = compiled(objective.value, input_signature=[IMAGES, references])
 
     def enter(self, rows: _Rows | None, entering: Sequence[_Running]) -> _Rows:
-        """The rows, and behind them those of the pairs that enter. There is one at least of either."""
+        """The rows, followed by those of the pairs that enter. One of the two may be missing."""
         if rows and not entering:
             return rows
         _check_size(entering, self.objective.smallest_side)
@@ -174,7 +174,7 @@ class _Engine:
         return tf.nest.map_structure(lambda old, added: tf.concat([old, added], 0), rows, new)
 
     def advance(self, rows: _Rows, running: Sequence[_Running]) -> _Rows:
-        """The rows some steps later; one of them has stopped, or there was a limit of steps."""
+        """The rows some steps later: when one of them stops, or after `loop.STEPS_PER_CALL` steps."""
         first = rows.progress.steps.numpy()
         progress, state, values = self._advance(*rows)
         if self.descent.trace_every:
@@ -217,7 +217,7 @@ _engine = lru_cache(maxsize=2)(_Engine)
 
 
 def _every(curve: Sequence[tuple[int, float]], steps: int) -> tuple[tuple[int, float], ...]:
-    """The points of every so many steps, and the last."""
+    """The points of every `steps`-th step, and the last."""
     return tuple(point for point in curve if point[0] % steps == 0 or point is curve[-1])
 
 

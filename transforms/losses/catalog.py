@@ -14,7 +14,7 @@ from transforms.losses.networks.specs import LPIPS_LAYERS
 
 @dataclass(frozen=True)
 class Loss:
-    """What the program knows about a loss without computing it.
+    """A loss: everything the program knows about it without computing it.
 
     `function` and `kernel` are dotted names, `package.module:name`, so that this module imports no TensorFlow.
 
@@ -46,6 +46,31 @@ class Loss:
     layers: tuple[str, ...] = ()
     kernel: str = ""
     gradient_kernel: str = ""
+
+
+def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Loss]:
+    return (
+        Loss(
+            name=f"vgg_mse{suffix}",
+            function="transforms.losses.perceptual:feature_mse",
+            formula=f"sum over layers of mean squared difference of {features}",
+            range="[0, inf)",
+            direction="lower",
+            source="Johnson, Alahi and Fei-Fei 2016",
+            min_side=16,
+            network=network,
+        ),
+        Loss(
+            name=f"style{suffix}",
+            function="transforms.losses.perceptual:style",
+            formula=f"sum over layers of mean squared difference of the Gram matrices of {features}, over H·W",
+            range="[0, inf)",
+            direction="lower",
+            source="Gatys, Ecker and Bethge 2016; Johnson, Alahi and Fei-Fei 2016",
+            min_side=16,
+            network=network,
+        ),
+    )
 
 
 _LOSSES = (
@@ -195,46 +220,8 @@ _LOSSES = (
         kernel="transforms.losses.fused.lpips:lpips",
         gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
     ),
-    Loss(
-        name="vgg_mse",
-        function="transforms.losses.perceptual:feature_mse",
-        formula="sum over layers of mean squared difference of VGG16 features",
-        range="[0, inf)",
-        direction="lower",
-        source="Johnson, Alahi and Fei-Fei 2016",
-        min_side=16,
-        network="vgg16_lpips",
-    ),
-    Loss(
-        name="style",
-        function="transforms.losses.perceptual:style",
-        formula="sum over layers of mean squared difference of the Gram matrices of VGG16 features, over H·W",
-        range="[0, inf)",
-        direction="lower",
-        source="Gatys, Ecker and Bethge 2016; Johnson, Alahi and Fei-Fei 2016",
-        min_side=16,
-        network="vgg16_lpips",
-    ),
-    Loss(
-        name="vgg_mse_keras",
-        function="transforms.losses.perceptual:feature_mse",
-        formula="sum over layers of mean squared difference of features of Keras' VGG16",
-        range="[0, inf)",
-        direction="lower",
-        source="Johnson, Alahi and Fei-Fei 2016",
-        min_side=16,
-        network="vgg16_keras",
-    ),
-    Loss(
-        name="style_keras",
-        function="transforms.losses.perceptual:style",
-        formula="sum over layers of mean squared difference of the Gram matrices of features of Keras' VGG16, over H·W",
-        range="[0, inf)",
-        direction="lower",
-        source="Gatys, Ecker and Bethge 2016; Johnson, Alahi and Fei-Fei 2016",
-        min_side=16,
-        network="vgg16_keras",
-    ),
+    *_losses_on_vgg16("", "vgg16_lpips", "VGG16 features"),
+    *_losses_on_vgg16("_keras", "vgg16_keras", "features of Keras' VGG16"),
 )
 LOSSES = {loss.name: loss for loss in _LOSSES}
 

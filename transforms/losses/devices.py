@@ -1,8 +1,9 @@
-"""What a worker computes on, and what follows from it: the one place that knows of GPUs.
+"""The devices of a worker and how they are used: the one place that knows about GPUs.
 
-On a GPU memory grows as it is needed, so that several processes can share one; float32 is computed as float32 and not
-as TensorFloat-32; every loss is TensorFlow's, for the fused kernels are a CPU's; a descent is compiled by XLA; and the
-batch follows the memory (`scoring.batch.batching_for`). A process with several GPUs holds the networks on each.
+On a GPU, memory grows as it is needed, so that several processes can share the card; float32 is not computed as
+TensorFloat-32; every loss runs as TensorFlow, because the fused kernels are for CPUs; XLA compiles a descent; and the
+size of the batch follows the memory (`scoring.batch.batching_for`). A process with several GPUs holds the networks on
+each.
 """
 
 from contextlib import AbstractContextManager, suppress
@@ -24,8 +25,8 @@ class Device:
 
     Attributes:
         name: TensorFlow's, such as `GPU:0`.
-        memory_bytes: what TensorFlow may take of a GPU's memory; 0 for a CPU.
-        compute_capability: of an NVIDIA GPU; (0, 0) for a CPU.
+        memory_bytes: how much of a GPU's memory TensorFlow may take; 0 for a CPU.
+        compute_capability: NVIDIA's version of the GPU's features; (0, 0) for a CPU.
     """
 
     name: str
@@ -34,23 +35,23 @@ class Device:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it is a GPU."""
+        """True for a GPU."""
         return self.name.startswith("GPU")
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Context in which TensorFlow places tensors and operations here."""
+        """A context in which TensorFlow places tensors and operations on this device."""
         scope: AbstractContextManager[Any] = tf.device(self.name)
         return scope
 
     def precision(self, precision: str, gradients: bool) -> str:
-        """The precision networks get here: `auto` becomes what the hardware multiplies fast, others stay.
+        """The networks' precision on this device: `auto` becomes one that the hardware multiplies fast; others stay.
 
-        Of two fast ones the finer: float16 has 3 bits more than bfloat16, and the features of VGG16 stay far below
-        its largest value. But gradients fall below its smallest.
+        If two are fast, the finer one is taken: float16 has 3 bits more than bfloat16, and the features of VGG16 stay
+        far below its largest value. Gradients, however, fall below its smallest.
 
         Args:
             precision: `float32`, `bfloat16`, `float16` or `auto`.
-            gradients: whether they are wanted, too.
+            gradients: whether gradients are wanted, too.
         """
         if precision != "auto":
             return precision
@@ -63,25 +64,25 @@ class Device:
 
 @cache
 def find_devices() -> tuple[Device, ...]:
-    """The GPUs this process sees, ready for use, or else its CPU."""
+    """The GPUs that this process sees, ready for use; without any, its CPU."""
     tf.config.experimental.enable_tensor_float_32_execution(False)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        # Whoever used TensorFlow in this process before, in a notebook for example, has settled that.
+        # It is too late if this process has used TensorFlow before, in a notebook for example.
         with suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
     names = [_short(device.name) for device in tf.config.list_logical_devices("GPU" if gpus else "CPU")]
     if not gpus:
         return tuple(map(Device, names))
     capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-    # The only function of TensorFlow that tells how much memory a GPU has. It would take all of it, unasked.
+    # No other function of TensorFlow says how much memory a GPU has. Without the option it would take all of it.
     growing = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
     memory = {_short(device.name): device.memory_limit for device in device_lib.list_local_devices(growing)}
     return tuple(Device(name, memory[name], capability) for name in names)
 
 
 def next_device() -> Device:
-    """The devices of this process in turn, so that the threads of a worker spread over them."""
+    """Return the devices of this process in turn, so that the threads of a worker spread over them."""
     devices = find_devices()
     return devices[next(_turn) % len(devices)]
 

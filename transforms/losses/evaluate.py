@@ -70,9 +70,11 @@ class Evaluator:
         whole_objective = self.plan.objective is not None and set(self.plan.objective_losses) <= set(losses)
         with_gradient = whole_objective and self.plan.pixel_gradient
         # The gradient and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
-        fusible = () if with_gradient or self.device.on_gpu else losses
-        on_levels = tuple(name for name in fusible if self._has_kernel_of_levels(name, generated.dtype))
-        on_features = tuple(name for name in fusible if self._has_kernel_of_features(name))
+        fusible = () if with_gradient or self.device.on_gpu else [name for name in losses if LOSSES[name].kernel]
+        of_levels = generated.dtype.kind == "u"
+        on_levels = tuple(name for name in fusible if of_levels and not LOSSES[name].network)
+        # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
+        on_features = tuple(name for name in fusible if LOSSES[name].network and self.precision != "float16")
         kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
         fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
         in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features))
@@ -83,15 +85,6 @@ class Evaluator:
         if self.plan.objective and whole_objective and not with_gradient:
             columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
         return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
-
-    def _has_kernel_of_levels(self, name: str, dtype: np.dtype) -> bool:
-        loss = LOSSES[name]
-        return bool(loss.kernel) and not loss.network and dtype.kind == "u"
-
-    def _has_kernel_of_features(self, name: str) -> bool:
-        loss = LOSSES[name]
-        # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
-        return bool(loss.kernel and loss.network) and self.precision != "float16"
 
     def _run_graph(
         self,

@@ -19,7 +19,7 @@ class Objective:
 
     Attributes:
         text: as the user typed it.
-        terms: (weight, name of the loss), in the order of the catalogue; no weight is 0.
+        terms: (weight, name of the loss), in the order of the catalog; every weight differs from 0.
         constant: added to the sum.
     """
 

@@ -15,7 +15,7 @@ from transforms.losses.objective import check_differentiable
 from transforms.losses.plan import Plan
 from transforms.worker.threads import thread_count
 
-# What the losses need of the targets: tensors whose first axis is the pair, so that rows can be taken and joined.
+# The losses' share of the targets: tensors whose first axis is the pair, so that rows can be taken and joined.
 References = dict[str, tf.Tensor]
 
 # Any number of images of any size.
@@ -64,7 +64,7 @@ class ObjectiveFunction:
         return max(map(self.plan.smallest_side, self._weights))
 
     def references(self, target: tf.Tensor) -> References:
-        """What `value` needs of the targets: one pass through the networks.
+        """Compute from the targets, with one pass through the networks, what `value` needs of them.
 
         Args:
             target: float32 [B, H, W, 3] in [0, 1], RGB.

@@ -1,4 +1,4 @@
-"""What a loss is computed from, and how levels become images."""
+"""A batch of pairs as losses see it, and the step from levels to images."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -39,8 +39,8 @@ def as_images(levels: np.ndarray | tf.Tensor) -> tf.Tensor:
     dtype = tf.as_dtype(levels.dtype)
     if dtype.is_floating:
         return tf.cast(levels, tf.float32)
-    # Of a constant in the graph Grappler would take the rounded reciprocal and multiply by it: then half the levels
-    # come out one bit off, 8 bits differ from the same 16 bits, and GMSD's luma differs from MATLAB's.
+    # Outside the graph: Grappler would multiply by the rounded reciprocal of a constant in it. Half the levels would
+    # come out one bit off, 8 bits would differ from the same 16 bits, and GMSD's luma from MATLAB's.
     with tf.init_scope():
         full_range = tf.constant(dtype.max, tf.float32)
     return tf.cast(levels, tf.float32) / full_range

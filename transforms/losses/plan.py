@@ -1,4 +1,4 @@
-"""What to compute for every pair, and with what: plain values that travel to the workers. Free of TensorFlow."""
+"""The plan of a run: which losses of every pair, on which weights. It travels to the workers. Free of TensorFlow."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -21,7 +21,7 @@ class EvaluationError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compute for every pair.
+    """The numbers to compute for every pair.
 
     Attributes:
         losses: names from `catalog.LOSSES`.

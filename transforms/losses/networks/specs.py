@@ -118,7 +118,7 @@ NETWORKS = {
             cached="transforms.losses.networks.vgg16_weights:cached_lpips",
             flag="weights",
             help="LPIPS weights, local or gs://; default: fetched once, cached",
-            # Of the safetensors file that `pairloss weights` makes; it depends on the tensors alone.
+            # The safetensors file that `pairloss weights` makes depends on the tensors alone.
             sha256="36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143",
         ),
         Network(
