@@ -187,9 +187,9 @@ class TestNotFinite:
     def objective(self, monkeypatch, low, high, where="value"):
         """Mean square error; of images with a bright target, NaN while it is between two bounds."""
 
-        def broken(generated, target):
-            error = pixels.mse(generated, target)
-            marked = tf.reduce_mean(target, axis=(1, 2, 3)) > 0.9
+        def broken(pair):
+            error = pixels.mse(pair)
+            marked = tf.reduce_mean(pair.target, axis=(1, 2, 3)) > 0.9
             bad = marked & (error > low) & (error < high)
             return error + tf.where(bad, float("nan") if where == "value" else tf.sqrt(error * 0.0), 0.0)
 
@@ -226,7 +226,7 @@ class TestNotFinite:
         result = optimize(self.starts(), self.objective(monkeypatch, -1, wall), **descent)["bright"]
         values = [value for _, value in result.trace]
         assert result.stop_reason == "non_finite"
-        assert np.isnan(values).sum() == loop.MAX_STRIKES + 1
+        assert np.isnan(values).sum() == loop.MAX_NON_FINITE + 1
         assert result.objective_final == np.nanmin(values) > wall
         assert wall * 0.99 < result.objective_of_saved <= result.objective_initial
 
@@ -259,11 +259,11 @@ class TestCompany:
         evaluated = []
         mse = pixels.mse
 
-        def counting(generated, target):
+        def counting(pair):
             count = tf.numpy_function(
-                lambda rows: evaluated.append(int(rows)) or np.float32(0), [tf.shape(generated)[0]], tf.float32
+                lambda rows: evaluated.append(int(rows)) or np.float32(0), [tf.shape(pair.generated)[0]], tf.float32
             )
-            return mse(generated, target) + tf.ensure_shape(count, [])
+            return mse(pair) + tf.ensure_shape(count, [])
 
         monkeypatch.setattr(pixels, "charbonnier", counting)
         objective = ObjectiveFunction(plan_of("charbonnier"))
@@ -310,7 +310,7 @@ class TestGraphs:
     @pytest.mark.parametrize("method", METHODS)
     def test_one_trace_each_whatever_the_sizes_and_numbers(self, monkeypatch, method):
         traces, mse = [], pixels.mse
-        monkeypatch.setattr(pixels, "charbonnier", lambda *images: traces.append(1) or mse(*images))
+        monkeypatch.setattr(pixels, "charbonnier", lambda pair: traces.append(1) or mse(pair))
         objective = ObjectiveFunction(plan_of("charbonnier"))
         for size, slots in ((SIZE, 4), ((16, 16), 1), ((20, 30), 3), (SIZE, 9)):
             starts = [pair(kind, size) for kind in (*KINDS, "identical")]
@@ -335,7 +335,7 @@ class TestErrors:
             next(optimize_pairs([], quick, Descent(), 0))
 
     def test_want_of_memory(self, monkeypatch):
-        def exhaust(generated, target):
+        def exhaust(pair):
             raise MemoryError("OOM")
 
         monkeypatch.setattr(pixels, "charbonnier", exhaust)
