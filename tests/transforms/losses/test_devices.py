@@ -96,7 +96,7 @@ def test_every_device_holds_the_networks_once(lpips_weights):
         from transforms.scoring.score import load_evaluator
 
         weights = WeightsFile({lpips_weights.path!r}, {lpips_weights.sha256!r})
-        plan = Plan(("lpips_vgg", "sobel_l1"), parse_objective("lpips_vgg"), weights={"vgg16_lpips": weights})
+        plan = Plan(("lpips_vgg", "sobel_l1"), parse_objective("lpips_vgg"), weights={{"vgg16_lpips": weights}})
         images = np.random.default_rng(0).integers(0, 256, (2, 2, 32, 40, 3), np.uint8)
 
         threads = [load_once(load_evaluator, plan) for _ in range(4)]

@@ -21,6 +21,8 @@ from transforms.losses.networks.vgg16 import Vgg16
 from transforms.losses.networks.vgg16_weights import load_lpips
 from transforms.losses.pair import Pair
 
+pytestmark = pytest.mark.heavy
+
 LOSSES = {"lpips_vgg": perceptual.lpips, "vgg_mse": perceptual.feature_mse, "style": perceptual.style}
 SIZES = [(16, 16), (17, 23), (33, 20)]
 REFERENCE = Path(__file__).parents[2] / "data" / "lpips_reference.json"
@@ -33,6 +35,7 @@ class Networks:
     def __init__(self, tensors, heads):
         self.tensors, self.heads = tensors, heads
         self.vgg = Vgg16(tensors, NETWORKS["vgg16_lpips"].preprocessing)
+        self._reference_features = {}
 
     def loss(self, name, generated, target):
         """[B] of float32 tensors [B, H, W, 3]."""

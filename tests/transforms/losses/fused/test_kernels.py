@@ -10,6 +10,8 @@ from support.pictures import noise, smooth
 from transforms.losses.catalog import LOSSES
 from transforms.losses.pair import Pair, as_images
 
+pytestmark = pytest.mark.heavy
+
 KERNELS = {n: resolve_name(loss.kernel) for n, loss in LOSSES.items() if loss.kernel and not loss.network}
 SIZES = [(2, 2), (3, 3), (11, 11), (11, 40), (12, 13), (33, 20), (64, 65)]
 
