@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from transforms.images.image_files import DecodeError, load_image, sniff
+from transforms.images.decode_error import DecodeError
+from transforms.images.formats import sniff
+from transforms.images.image_files import load_image
 from transforms.images.rgb import to_rgb
 from transforms.settings import setting
 
@@ -171,14 +173,13 @@ def decode_image(data: bytes | None, policy: DecodePolicy) -> DecodedImage:
     if len(data) > policy.max_image_bytes:
         limit = policy.max_image_bytes
         raise DecodeError("too_many_bytes", f"{len(data)} bytes; max_image_bytes is {limit}.")
-    name = sniff(data)
     try:
-        pixels, notes = to_rgb(load_image(name, data, policy.max_image_pixels))
+        pixels, notes = to_rgb(load_image(data, policy.max_image_pixels))
     except DecodeError:
         raise
     except Exception as error:
         # Pillow raises nearly anything on hostile bytes, and one bad record must not end a run.
-        raise DecodeError(_meaning(error), f"{name}: {type(error).__name__}: {error}") from error
+        raise DecodeError(_meaning(error), f"{sniff(data).name}: {type(error).__name__}: {error}") from error
     return DecodedImage(pixels, notes)
 
 

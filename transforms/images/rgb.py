@@ -7,7 +7,8 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from transforms.images.image_files import LoadedImage, tiff_directory
+from transforms.images.image_files import LoadedImage
+from transforms.images.tiff import tiff_directory
 
 # What was done to an image: keys of `decode.NOTES`.
 Notes = tuple[str, ...]
