@@ -260,10 +260,13 @@ def parse(argv: Sequence[str]) -> Config:
     _check_leftovers(beam_flags)
     choices = build(Choices, given)
     plan = _plan(choices, given)
+    with _blaming("--background"):
+        policy = build(DecodePolicy, given)
     config = build(
         Config,
         given,
         input=tuple(pattern for found in given["input"] for pattern in found),
+        policy=policy,
         plan=plan,
         descent=_descent(choices, given),
         weights={network.name: path for network in NETWORKS.values() if (path := given[network.flag])},

@@ -29,7 +29,9 @@ def model(objective: str = PIXELS, jit: bool = False, last: str | None = None, s
     return made
 
 
-@pytest.mark.parametrize("name", [n for n, loss in LOSSES.items() if loss.differentiable and loss.network != "vgg16_keras"])
+@pytest.mark.parametrize(
+    "name", [n for n, loss in LOSSES.items() if loss.differentiable and loss.network != "vgg16_keras"]
+)
 def test_numbers_of_the_pipeline(name):
     side = max(16, LOSSES[name].min_side)
     levels = [np.random.default_rng(seed).integers(0, 256, (2, side, side, 3), np.uint8) for seed in (0, 1)]

@@ -1,8 +1,9 @@
 """Encoded images to pixels: untrusted bytes in, RGB arrays and notes out, or one `DecodeError` with its reason.
 
-Pillow decodes everything, because its pixels are the ones every peer sees.
+The pixels are Pillow's, because these are the ones every peer sees.
 """
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from transforms.images.rgb import to_rgb
 from transforms.settings import setting
 
 __all__ = [
+    "BACKGROUNDS",
+    "COLOR_POLICIES",
     "NOTES",
     "REASONS",
     "SIZE_POLICIES",
@@ -36,27 +39,33 @@ REASONS = {
     "zero_size": "the header gives no width, no height or no pixel type",
     "too_many_pixels": "the header claims more pixels than `max_image_pixels`",
     "unsupported_mode": "pixels without an agreed white (float, signed, 12 or 32 bit, LAB), or a rare layout",
-    "truncated": "the data ends before the pixels do, or a forged header claims more pixels than there are",
-    "corrupt": "the data breaks the rules of its format",
+    "truncated": "pixels, strips or scans are missing, or a forged header claims more pixels than there are",
+    "corrupt": "the data breaks the rules of its format, or is damaged",
     "out_of_memory": "decoding asked for more memory than there is",
     "size_mismatch": "the two images of the pair differ in size and the policy is `fail`",
 }
 NOTES = {
     "animated": "several frames or pages; the first was taken",
-    "exif_rotated": "the EXIF orientation was applied",
-    "exif_unreadable": "damaged EXIF; no orientation was applied",
-    "icc_profile": "an ICC profile that does not call itself sRGB was NOT applied",
+    "color_space": "colours that are not sRGB's by PNG's gAMA, cHRM or cICP or the container; NOT converted",
+    "unchecked": "lossless or arithmetic-coded JPEG, or old-style JPEG in TIFF: damage would not be noticed",
+    "icc_profile": "an ICC profile whose colours differ from sRGB's was NOT applied (see the policy `color`)",
+    "icc_converted": "an ICC profile was applied, at 8 bits (policy `convert`)",
+    "exif_unreadable": "damaged EXIF; it turned nothing",
+    "exif_rotated": "the orientation of EXIF, XMP or TIFF was applied",
+    "16bit": "16 bits per channel, kept",
+    "bits_reduced": "more than 8 bits per channel, of which the upper 8 were kept",
     "palette": "palette indices were looked up",
     "gray": "one gray channel was copied to three",
     "cmyk": "CMYK was converted by Pillow's plain formula, without a profile",
-    "alpha": "transparency was composited on white (an opaque alpha channel goes without a note)",
-    "16bit": "16 bits per channel, kept",
-    "16bit_reduced": "16 bits per channel, of which Pillow keeps the upper 8",
+    "alpha": "transparency was composited on the background (an opaque alpha channel goes without a note)",
+    "alpha_ignored": "an alpha channel of zeros in a format whose writers often leave it so; it was left out",
     "constant": "every pixel is the same",
     "resized_from_WxH": "resized to the target's size (policy `resize`)",
     "cropped_from_WxH": "cropped to the centre, to the common size (policy `crop`)",
 }
 SIZE_POLICIES = ("fail", "resize", "crop")
+COLOR_POLICIES = ("keep", "convert")
+BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 
 # What Pillow says, and what it means; everything else is `corrupt`.
 _MEANINGS = {
@@ -72,13 +81,15 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class DecodePolicy:
-    """What is decoded, and what happens to pairs of two sizes.
+    """What is decoded, and what is done to it.
 
     Attributes:
         max_image_pixels: largest width * height, checked in the header. TIFF and GIF never go beyond Pillow's own
             limit (179 million).
         max_image_bytes: most encoded bytes.
         size_mismatch: `fail`, `resize` (generated to target, bicubic) or `crop` (both, to the common centre).
+        background: what transparency is composited on: `white`, `black` or `#rrggbb`.
+        color: `keep` the stored values, or `convert` them to sRGB by their ICC profile.
 
     Raises:
         ValueError: for a limit below 1 or an unknown policy.
@@ -93,14 +104,30 @@ class DecodePolicy:
         "fail",
         choices=SIZE_POLICIES,
     )
+    background: str = setting("what transparency is composited on: white, black or #rrggbb", "white", metavar="COLOR")
+    color: str = setting(
+        "keep the stored values, or convert them to sRGB by their ICC profile, at 8 bits",
+        "keep",
+        choices=COLOR_POLICIES,
+    )
 
     def __post_init__(self) -> None:
         for limit in (self.max_image_pixels, self.max_image_bytes):
             if limit < 1:
                 raise ValueError(f"image limits must be at least 1, not {limit}")
-        if self.size_mismatch not in SIZE_POLICIES:
-            allowed = ", ".join(SIZE_POLICIES)
-            raise ValueError(f"size_mismatch must be one of {allowed}, not {self.size_mismatch!r}")
+        for name, allowed in (("size_mismatch", SIZE_POLICIES), ("color", COLOR_POLICIES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if self.background not in BACKGROUNDS and not re.fullmatch("#[0-9a-fA-F]{6}", self.background):
+            raise ValueError(f"background must be white, black or #rrggbb, not {self.background!r}")
+
+    @property
+    def background_color(self) -> tuple[int, int, int]:
+        """The background, as red, green and blue in [0, 255]."""
+        if self.background in BACKGROUNDS:
+            return BACKGROUNDS[self.background]
+        red, green, blue = bytes.fromhex(self.background[1:])
+        return red, green, blue
 
 
 @dataclass(frozen=True)
@@ -174,7 +201,9 @@ def decode_image(data: bytes | None, policy: DecodePolicy) -> DecodedImage:
         limit = policy.max_image_bytes
         raise DecodeError("too_many_bytes", f"{len(data)} bytes; max_image_bytes is {limit}.")
     try:
-        pixels, notes = to_rgb(load_image(data, policy.max_image_pixels))
+        pixels, notes = to_rgb(
+            load_image(data, policy.max_image_pixels), policy.background_color, policy.color == "convert"
+        )
     except DecodeError:
         raise
     except Exception as error:

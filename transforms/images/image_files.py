@@ -7,15 +7,14 @@ import logging
 import re
 import warnings
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
 
+import numpy as np
+from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from transforms.images.decode_error import DecodeError
 from transforms.images.formats import sniff
-
-# Modes of Pillow in which white has one agreed value.
-_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B"})
 
 # Pillow reports oddities of hostile files as log lines and warnings; here they are notes and failures.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
@@ -28,14 +27,19 @@ class LoadedImage:
     """The pixels of a file as they are stored: not turned, not converted.
 
     Attributes:
-        image: the first frame or page, loaded, in a mode that has an agreed white.
-        animated: whether there are more frames or pages.
-        bits: per channel in the file; the image may have fewer.
+        image: as Pillow opened it, with its `mode` and `info`.
+        stored: the first frame or page: an image in a mode that has an agreed white, or samples [H, W] or [H, W, C],
+            uint8 or uint16.
+        bits: per channel in the file; `stored` may have fewer.
+        may_lack_alpha: whether opacity that is zero everywhere means that there is none.
+        notes: keys of `decode.NOTES`.
     """
 
     image: ImageFile
-    animated: bool
+    stored: Image.Image | np.ndarray
     bits: int
+    may_lack_alpha: bool
+    notes: tuple[str, ...]
 
 
 def load_image(data: bytes, max_pixels: int) -> LoadedImage:
@@ -50,20 +54,21 @@ def load_image(data: bytes, max_pixels: int) -> LoadedImage:
         Exception: out of Pillow, which raises nearly anything on hostile bytes.
     """
     format = sniff(data)
-    assert format.plugin
+    assert format.open
+    reopen = partial(format.open, data)
     _silence_pillow()
-    format.check_header(data)
     if format.size:
         _check_size(*format.size(data), max_pixels)
-    image = format.plugin(BytesIO(data))
+    image = reopen()
     _check_size(*image.size, max_pixels)
-    if image.mode not in _MODES or not format.has_agreed_white(image):
+    if image.mode not in format.modes:
         raise DecodeError("unsupported_mode", f"{format.name} with pixels of Pillow's mode {image.mode!r}.")
     # Asked before loading: a GIF finds out by reading on, and forgets its pixels.
     animated = getattr(image, "is_animated", False)
-    image.load()
-    format.check_pixels(image, data)
-    return LoadedImage(image, animated, format.bits(image, data))
+    stored = format.load(image, data, reopen)
+    format.check(image, data, reopen)
+    notes = (("animated",) if animated else ()) + format.notes(image, data)
+    return LoadedImage(image, stored, format.bits(image, data), format.may_lack_alpha, notes)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

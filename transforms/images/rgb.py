@@ -1,119 +1,128 @@
 """Stored pixels to upright RGB, with a note for every change."""
 
-import struct
-
 import numpy as np
 from PIL import Image
-from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
+from transforms.images.color import is_srgb, to_srgb
 from transforms.images.image_files import LoadedImage
-from transforms.images.tiff import tiff_directory
+from transforms.images.orientation import find_orientation, turned
 
 # What was done to an image: keys of `decode.NOTES`.
 Notes = tuple[str, ...]
+Color = tuple[int, int, int]
 
-_ORIENTATION = 274
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _MODE_NOTES = {"1": "gray", "L": "gray", "LA": "gray", "P": "palette", "PA": "palette", "CMYK": "cmyk"}
 
 
-def to_rgb(loaded: LoadedImage) -> tuple[np.ndarray, Notes]:
-    """Turns an image upright and converts it to RGB, with transparency on white.
+def to_rgb(loaded: LoadedImage, background: Color, convert: bool) -> tuple[np.ndarray, Notes]:
+    """Turns an image upright and converts it to RGB.
+
+    Args:
+        loaded: the image.
+        background: what transparency is composited on, in [0, 255].
+        convert: whether to apply ICC profiles.
 
     Returns:
-        Pixels [H, W, 3], C-contiguous, perhaps read-only: uint16 in [0, 65535] where Pillow keeps 16 bits (gray),
-        otherwise uint8 in [0, 255]. And the notes.
+        Pixels [H, W, 3], C-contiguous, perhaps read-only: uint16 in [0, 65535] if the file has more than 8 bits per
+        channel and they could be kept, otherwise uint8 in [0, 255]. And the notes.
     """
-    notes = []
-    if loaded.animated:
-        notes.append("animated")
-    if _has_foreign_profile(loaded.image):
-        notes.append("icc_profile")
-    image, turn_notes = _upright(loaded.image)
-    notes += turn_notes
-    if image.mode.startswith("I;16"):
-        pixels, mode_notes = _gray16(image)
+    stored = loaded.stored
+    if isinstance(stored, Image.Image) and not stored.mode.startswith("I"):
+        pixels, alpha, mode_note = *_split_image(stored), _MODE_NOTES.get(stored.mode)
     else:
-        if loaded.bits == 16:
-            notes.append("16bit_reduced")
-        rgb, mode_notes = _rgb(image)
-        pixels = np.asarray(rgb)
-    notes += mode_notes
+        pixels, alpha, mode_note = _split_samples(np.asarray(stored), loaded)
+    notes = loaded.notes
+    pixels, color_note = _in_srgb(pixels, loaded, mode_note, convert)
+    if color_note:
+        notes += (color_note,)
+    if color_note == "icc_converted" and mode_note == "cmyk":
+        mode_note = None
+    orientation, readable = find_orientation(loaded.image)
+    if not readable:
+        notes += ("exif_unreadable",)
+    if orientation != 1:
+        notes += ("exif_rotated",)
+    if pixels.dtype == np.uint16:
+        notes += ("16bit",)
+    elif loaded.bits > 8:
+        notes += ("bits_reduced",)
+    if mode_note:
+        notes += (mode_note,)
+    if alpha is not None:
+        pixels, alpha_note = _composited(pixels, alpha, background, loaded.may_lack_alpha)
+        notes += alpha_note
     if _is_constant(pixels):
-        notes.append("constant")
-    return pixels, tuple(notes)
+        notes += ("constant",)
+    return turned(pixels, orientation), notes
 
 
-def _has_foreign_profile(image: ImageFile) -> bool:
-    """Whether there is an ICC profile whose description (tag `desc` of ICC.1:2022) lacks the word sRGB."""
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return False
-    tags = profile[132 : 132 + 12 * int.from_bytes(profile[128:132], "big")]
-    for at in range(0, len(tags) - 11, 12):
-        if tags[at : at + 4] == b"desc":
-            start, size = struct.unpack_from(">II", tags, at + 4)
-            # Version 4 writes UTF-16, version 2 ASCII.
-            return b"srgb" not in profile[start : start + size].replace(b"\0", b"").lower()
-    return True
-
-
-def _upright(image: ImageFile) -> tuple[Image.Image, Notes]:
-    """The image turned as its EXIF orientation (TIFF: its own tag) says."""
-    try:
-        turn = _TURNS.get(_orientation(image))
-    except struct.error:
-        return image, ("exif_unreadable",)
-    return (image.transpose(turn), ("exif_rotated",)) if turn is not None else (image, ())
-
-
-def _orientation(image: ImageFile) -> int:
-    """EXIF orientation, 1 where there is none.
-
-    Read here, not with `getexif`, which loads every tag, however large, and is slow on photographs.
-
-    Raises:
-        struct.error: where the EXIF block ends too early.
-    """
-    if isinstance(image, TiffImageFile):
-        return image.tag_v2.get(_ORIENTATION, 1)
-    exif = image.info.get("exif")
-    entries = tiff_directory(exif.removeprefix(b"Exif\0\0")) if exif else []
-    return next((value for tag, _, _, value in entries if tag == _ORIENTATION), 1)
-
-
-def _gray16(image: Image.Image) -> tuple[np.ndarray, Notes]:
-    """Pixels of a 16-bit gray image, [H, W, 3] uint16 in the machine's byte order."""
-    notes: Notes = ("16bit", "gray")
-    gray = np.asarray(image).astype(np.uint16)
-    clear = image.info.get("transparency")
-    if clear is not None and (gray == clear).any():
-        notes += ("alpha",)
-        gray[gray == clear] = 65535
-    return np.repeat(gray[:, :, np.newaxis], 3, axis=2), notes
-
-
-def _rgb(image: Image.Image) -> tuple[Image.Image, Notes]:
-    """The image in mode RGB."""
-    notes: Notes = (_MODE_NOTES[image.mode],) if image.mode in _MODE_NOTES else ()
+def _split_image(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colours [H, W, 3] and opacity [H, W] of an image of 8 bits; None: opaque."""
+    alpha = None
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        alpha = rgba.getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            white = Image.new("RGB", rgba.size, "white")
-            white.paste(rgba, mask=alpha)
-            return white, (*notes, "alpha")
-        image = rgba
-    return image if image.mode == "RGB" else image.convert("RGB"), notes
+        image = image.convert("RGBA")
+        channel = image.getchannel("A")
+        alpha = None if channel.getextrema() == (255, 255) else np.asarray(channel)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha
+
+
+def _split_samples(samples: np.ndarray, loaded: LoadedImage) -> tuple[np.ndarray, np.ndarray | None, str | None]:
+    """Colours [H, W, 3], opacity [H, W] and note of samples [H, W] or [H, W, C]; 2 and 4 channels end with opacity."""
+    if samples.ndim == 2:
+        samples = samples[:, :, np.newaxis]
+    if samples.dtype != np.uint8:
+        samples = samples.astype(np.uint16, copy=False)
+    channels = samples.shape[2]
+    colors, alpha = (samples[:, :, :-1], samples[:, :, -1]) if channels in (2, 4) else (samples, None)
+    key = loaded.image.info.get("transparency")
+    if key is not None and alpha is None:
+        alpha = np.where((colors == np.asarray(key)).all(axis=2), 0, np.iinfo(colors.dtype).max).astype(colors.dtype)
+    if alpha is not None and loaded.image.info.get("premultiplied"):
+        opaque = np.maximum(alpha, 1)[:, :, np.newaxis] / 65535
+        colors = (colors / opaque).round().clip(0, 65535).astype(np.uint16)
+    if alpha is not None and (alpha == np.iinfo(alpha.dtype).max).all():
+        alpha = None
+    if channels < 3:
+        return np.repeat(colors, 3, axis=2), alpha, "gray"
+    return np.ascontiguousarray(colors), alpha, _MODE_NOTES.get(loaded.image.mode)
+
+
+def _in_srgb(
+    pixels: np.ndarray, loaded: LoadedImage, mode_note: str | None, convert: bool
+) -> tuple[np.ndarray, str | None]:
+    """The colours, converted by the profile if that is wanted, and what is to be said of the profile."""
+    if "icc_profile" not in loaded.image.info:
+        return pixels, None
+    profile = loaded.image.info["icc_profile"]
+    if mode_note != "cmyk" and is_srgb(profile, gray=mode_note == "gray"):
+        return pixels, None
+    if convert:
+        pixels8 = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+        if mode_note == "cmyk":
+            assert isinstance(loaded.stored, Image.Image)
+            image = loaded.stored
+        else:
+            image = Image.fromarray(pixels8[:, :, 0].copy() if mode_note == "gray" else pixels8)
+        converted = to_srgb(image, profile)
+        if converted is not None:
+            return np.asarray(converted), "icc_converted"
+    return pixels, "icc_profile"
+
+
+def _composited(
+    pixels: np.ndarray, alpha: np.ndarray, background: Color, may_lack_alpha: bool
+) -> tuple[np.ndarray, Notes]:
+    """The colours on the background, and the note."""
+    if may_lack_alpha and not alpha.any():
+        return pixels, ("alpha_ignored",)
+    if pixels.dtype == np.uint8:
+        mask = alpha if alpha.dtype == np.uint8 else (alpha >> 8).astype(np.uint8)
+        canvas = Image.new("RGB", pixels.shape[1::-1], background)
+        canvas.paste(Image.fromarray(pixels), mask=Image.fromarray(mask))
+        return np.asarray(canvas), ("alpha",)
+    opacity = alpha[:, :, np.newaxis] / 65535
+    behind = np.array(background) * 257.0
+    return (behind + (pixels - behind) * opacity).round().astype(np.uint16), ("alpha",)
 
 
 def _is_constant(pixels: np.ndarray) -> bool:

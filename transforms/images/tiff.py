@@ -1,16 +1,29 @@
-"""TIFF: its directory, read with care, and the pixels that Pillow must not be trusted with."""
+"""TIFF: its directory, read with care, and the layouts that Pillow must not be trusted with."""
 
+import itertools
 import struct
+from collections.abc import Callable, Iterator
+from io import BytesIO
 
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from transforms.images.decode_error import DecodeError
-from transforms.images.missing_pixels import OnBackground
+from transforms.images.jpeg import check_jpeg_stream
+from transforms.images.missing_pixels import OnBackground, check_background
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _BLACK_IS_ZERO = 258, 262, 1
-# Bytes per value of the field types. Fields of bytes may be long (profiles, XMP), tables of numbers are short.
-_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
+_STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 278, 279
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
+_JPEG_TABLES = 347
+_BLACK_IS_ZERO, _YCBCR = 1, 6
+_NO_COMPRESSION, _OLD_JPEG, _JPEG = 1, 6, 7
+
+# Bytes and layout of the field types. Fields of bytes may be long (profiles, XMP), tables of numbers are short.
+_TYPES = {
+    1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I",
+    16: "Q", 17: "q", 18: "Q",
+}  # fmt: skip
 _BYTE_TYPES = frozenset({1, 2, 6, 7})
 _MAX_TABLE_BYTES = 2**20
 
@@ -20,44 +33,140 @@ class TiffFile(OnBackground, TiffImageFile):
 
     def load_end(self) -> None:
         """Leave the pixels as they are stored."""
+        self._size = self.im.size
 
 
-def tiff_directory(tiff: bytes) -> list[tuple[int, int, int, int]]:
-    """Entries of the first directory of a TIFF: tag, type, count, and the value where it is one 16-bit number.
+def tiff_number(tiff: bytes, tag: int) -> int | None:
+    """The first value of a tag in the first directory, whatever numeric type it has; None without the tag.
 
-    Raises:
-        struct.error: where the data ends too early.
-    """
-    order = "<" if tiff.startswith(b"II") else ">"
-    (start,) = struct.unpack_from(order + "I", tiff, 4)
-    (entries,) = struct.unpack_from(order + "H", tiff, start)
-    (table,) = struct.unpack_from(f"{12 * entries}s", tiff, start + 2)
-    return list(struct.iter_unpack(order + "HHIH2x", table))
-
-
-def check_tiff_tags(data: bytes) -> None:
-    """Refuses tags that claim more bytes than the file has: Pillow copies each tag's, overlapping or not.
+    Args:
+        tiff: a TIFF, a BigTIFF or an EXIF block.
+        tag: its number.
 
     Raises:
-        DecodeError: `corrupt`.
+        struct.error: if this is no TIFF, or its data ends too early.
     """
-    sizes = [(kind, _TYPE_SIZES.get(kind, 0) * count) for _, kind, count, _ in tiff_directory(data)]
-    tables = sum(size for kind, size in sizes if kind not in _BYTE_TYPES)
-    if sum(size for _, size in sizes) > len(data) or tables > _MAX_TABLE_BYTES:
+    order = _byte_order(tiff)
+    for number, kind, count, place in _directory(tiff):
+        if number == tag and count and kind in _TYPES:
+            layout = order + _TYPES[kind]
+            if struct.calcsize(layout) * count <= len(place):
+                first, *divisor = struct.unpack_from(layout, place)
+            else:
+                (at,) = struct.unpack(order + ("Q" if len(place) == 8 else "I"), place)
+                first, *divisor = struct.unpack_from(layout, tiff, at)
+            if divisor:
+                return first // divisor[0] if divisor[0] else None
+            return int(first)
+    return None
+
+
+def open_tiff(data: bytes) -> ImageFile:
+    """Opens a TIFF.
+
+    Refuses tags that claim more bytes than the file has, because Pillow copies each tag's, overlapping or not; and
+    layouts that Pillow misreads: 12 bits of gray unscaled, 16 bits not inverted, plain YCbCr as if it were RGB.
+
+    Raises:
+        DecodeError: `corrupt` or `unsupported_mode`.
+    """
+    fields = [(kind, struct.calcsize("=" + _TYPES.get(kind, "")) * count) for _, kind, count, _ in _directory(data)]
+    tables = sum(size for kind, size in fields if kind not in _BYTE_TYPES)
+    if sum(size for _, size in fields) > len(data) or tables > _MAX_TABLE_BYTES:
         raise DecodeError("corrupt", f"TIFF: the tags claim more bytes than fit in a file of {len(data)}.")
+    image = TiffFile(BytesIO(data))
+    image.info["exif"] = data  # an EXIF block is a TIFF, whose orientation lies in the first directory
+    bits, photometric = image.tag_v2.get(_BITS_PER_SAMPLE), image.tag_v2.get(_PHOTOMETRIC)
+    plain = image.tag_v2.get(_COMPRESSION, _NO_COMPRESSION) == _NO_COMPRESSION
+    if image.mode.startswith("I;16") and (bits, photometric) != ((16,), _BLACK_IS_ZERO):
+        raise DecodeError("unsupported_mode", f"TIFF: gray of {bits} bits whose white Pillow does not know.")
+    if plain and photometric == _YCBCR:
+        raise DecodeError("unsupported_mode", "TIFF: YCbCr without compression, which Pillow does not convert.")
+    if tiff_bits(image, data) == 16 and image.mode in ("RGB", "RGBA"):
+        _keep_bytes_apart(image)
+    return image
 
 
-def has_agreed_white(image: ImageFile) -> bool:
-    """Whether Pillow reads the pixels as they are meant.
+def check_tiff(image: ImageFile, data: bytes, reopen: Callable[[], ImageFile]) -> None:
+    """Finds missing strips and tiles, and JPEG data in them that is damaged: libtiff hides both.
 
-    It reads 12 bits of gray into a mode of 16 unscaled, and does not invert 16 bits whose white is zero.
+    Raises:
+        DecodeError: `truncated` or `corrupt`.
     """
-    assert isinstance(image, TiffImageFile)
-    layout = (image.tag_v2.get(_BITS_PER_SAMPLE), image.tag_v2.get(_PHOTOMETRIC))
-    return not image.mode.startswith("I;16") or layout == ((16,), _BLACK_IS_ZERO)
+    assert isinstance(image, TiffFile)
+    tags = image.tag_v2
+    pieces = list(_pieces(image))
+    if any(not offset or not size for offset, size in pieces):
+        raise DecodeError("truncated", "TIFF: a strip or a tile of the image is not in the file.")
+    check_background(image, data, reopen)
+    if tags.get(_COMPRESSION) == _JPEG:
+        tables = bytes(tags.get(_JPEG_TABLES, b""))
+        width, height = image.size
+        covered = (tags[_TILE_WIDTH], tags[_TILE_HEIGHT]) if _TILE_OFFSETS in tags else (width, 0)
+        for n, (offset, size) in enumerate(pieces):
+            stream = data[offset : offset + size]
+            if len(stream) < size:
+                raise DecodeError("truncated", f"TIFF: piece {n} of the JPEG data ends early.")
+            if tables:
+                stream = tables[:-2] + stream[2:]
+            rows = tags.get(_ROWS_PER_STRIP, height)
+            # The planes of subsampled colours are smaller than the picture.
+            expected = None
+            if tags.get(284, 1) == 1:
+                expected = covered if covered[1] else (width, min(rows, height - n * rows))
+            check_jpeg_stream(stream, expected)
 
 
 def tiff_bits(image: ImageFile, _: bytes) -> int:
     """Bits per channel, from the tags."""
     assert isinstance(image, TiffImageFile)
     return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
+
+
+def tiff_notes(image: ImageFile, _: bytes) -> tuple[str, ...]:
+    """`unchecked` for the JPEG of old TIFFs, whose parts lie all over the file."""
+    assert isinstance(image, TiffImageFile)
+    return ("unchecked",) if image.tag_v2.get(_COMPRESSION) == _OLD_JPEG else ()
+
+
+def _byte_order(tiff: bytes) -> str:
+    orders = {b"II": "<", b"MM": ">"}
+    if tiff[:2] not in orders:
+        raise struct.error(f"a TIFF does not begin with {tiff[:2]!r}")
+    return orders[tiff[:2]]
+
+
+def _directory(tiff: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Entries of the first directory: tag, type, count, and the field that holds the value or its place."""
+    order = _byte_order(tiff)
+    (version,) = struct.unpack_from(order + "H", tiff, 2)
+    header, pointer, length, entry = (8, "Q", "Q", "HHQ8s") if version == 43 else (4, "I", "H", "HHI4s")
+    (start,) = struct.unpack_from(order + pointer, tiff, header)
+    (entries,) = struct.unpack_from(order + length, tiff, start)
+    size = struct.calcsize(order + entry)
+    if start + struct.calcsize(length) + size * entries > len(tiff):
+        raise struct.error("the directory ends too early")
+    return struct.iter_unpack(order + entry, tiff[start + struct.calcsize(order + length) :][: size * entries])
+
+
+def _pieces(image: TiffFile) -> Iterator[tuple[int, int]]:
+    """Offset and size of every strip or tile."""
+    tags = image.tag_v2
+    names = (_TILE_OFFSETS, _TILE_BYTES) if _TILE_OFFSETS in tags else (_STRIP_OFFSETS, _STRIP_BYTES)
+    offsets, sizes = (tuple(tags.get(name, ())) for name in names)
+    # Without sizes a strip ends where Pillow stops reading.
+    return itertools.zip_longest(offsets, sizes[: len(offsets)], fillvalue=1)
+
+
+def _keep_bytes_apart(image: TiffFile) -> None:
+    """Asks for the bytes of 16-bit colours as they are, where Pillow would combine or confuse them."""
+    order = "L" if image.tag_v2.prefix == b"II" else "B"
+    for n, tile in enumerate(image.tile):
+        assert isinstance(tile.args, tuple)
+        raw_mode, *others = tile.args
+        if raw_mode in ("R", "G", "B", "A"):
+            raw_mode += f";16{order}"  # a plane, which Pillow takes for one of 8 bits
+        elif "RGBa" in raw_mode:
+            image.info["premultiplied"] = True
+            raw_mode = raw_mode.replace("RGBa", "RGBA")
+        image.tile[n] = tile._replace(args=(raw_mode, *others))

@@ -146,8 +146,8 @@ TWO_FRAMES = {"save_all": True, "append_images": [Image.fromarray(255 - picture(
         (encoded(Image.fromarray(picture()).convert("CMYK"), "TIFF"), ("cmyk",)),
         (encoded(GRAY16, "PNG"), ("16bit", "gray")),
         (png(GRAY16.astype(">u2"), 16, 0, chunk(b"tRNS", struct.pack(">H", 5))), ("16bit", "gray", "alpha")),
-        (png(RGB16.astype(">u2"), 16, 2), ("16bit_reduced",)),
-        (tiff(RGB16, {258: (3, (16, 16, 16)), 262: (3, (2,)), 277: (3, (3,))}), ("16bit_reduced",)),
+        (png(RGB16.astype(">u2"), 16, 2), ("16bit",)),
+        (tiff(RGB16, {258: (3, (16, 16, 16)), 262: (3, (2,)), 277: (3, (3,))}), ("16bit",)),
         (encoded(picture(), "GIF", **TWO_FRAMES), ("animated", "palette")),
         (encoded(picture(), "PNG", **TWO_FRAMES), ("animated",)),
         (encoded(picture(), "WEBP", lossless=True, **TWO_FRAMES), ("animated",)),
@@ -222,11 +222,6 @@ def test_16_bit_gray_keeps_every_bit(data):
         np.testing.assert_array_equal(image.pixels[:, :, channel], GRAY16)
 
 
-def test_16_bit_rgb_keeps_the_upper_byte():
-    pixels = decode_image(png(RGB16.astype(">u2"), 16, 2), POLICY).pixels
-    np.testing.assert_array_equal(pixels, RGB16 >> 8)
-
-
 def test_the_transparent_gray_of_16_bits_becomes_white():
     data = png(GRAY16.astype(">u2"), 16, 0, chunk(b"tRNS", struct.pack(">H", GRAY16[2, 3])))
     pixels = decode_image(data, POLICY).pixels[:, :, 1]
@@ -288,8 +283,6 @@ PIXELS = picture(8, 8)
         (tiff(GRAY16, {258: (3, (16,)), 262: (3, (0,)), 277: (3, (1,))}), "unsupported_mode"),
         (tiff(GRAY16[:, ::2], {258: (3, (12,)), 262: (3, (1,)), 277: (3, (1,))}), "unsupported_mode"),
         (overlapping_tiff(), "corrupt"),
-        (png(PIXELS, 8, 2, TEXT_BOMB), "corrupt"),
-        (png(PIXELS, 8, 2, PROFILE_BOMB), "corrupt"),
         (PNG[:60] + bytes(40) + PNG[100:], "corrupt"),
         (b"\x89PNG\r\n\x1a\n" + chunk(b"tEXt", b"transparency\0yes"), "truncated"),
         (b"\xff\xd8\xff\xe0", "truncated"),
@@ -326,16 +319,15 @@ def test_limits_are_inclusive():
     [
         (b"\xff\x0a", "JPEG XL"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"\0\0\0\x20ftypavif", "AVIF"),
         (b"\0\0\0\x20ftypheic", "HEIC"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"v/1\x01\x02", "OpenEXR"),
         (b"%PDF-1.7", "PDF"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
         (b"<?xml version='1.0'?>\n<!-- drawn by hand -->\n<svg/>", "SVG"),
-        (b"II+\0\x08\0\0\0", "BigTIFF"),
+        (b"MM\0+\0\x08\0\0", "BigTIFF"),
         (b"8BPS\0\x01", "Photoshop"),
-        (b"P6\n2 2\n255\n", "PNM"),
+        (b"P7\nWIDTH 2\n", "PAM"),
+        (b"PF\n2 2\n-1.0\n", "PFM"),
     ],
 )
 def test_a_known_format_is_refused_by_name(head, name):

@@ -11,11 +11,11 @@ from support.pictures import encode, smooth
 
 from transforms.images import formats
 from transforms.images.decode import DecodeError, DecodePolicy, decode_image, decode_pair
-from transforms.images.formats import IMAGE_FORMATS, ImageFormat
+from transforms.images.formats import IMAGE_FORMATS, ImageFormat, with_pillow
 
 ROWS = {
-    "PCX": ImageFormat("PCX", rb"\x0a[\0\2\3\5]\x01", PcxImageFile),
-    "SGI": ImageFormat("SGI", rb"\x01\xda", SgiImageFile),
+    "PCX": ImageFormat("PCX", rb"\x0a[\0\2\3\5]\x01", with_pillow(PcxImageFile)),
+    "SGI": ImageFormat("SGI", rb"\x01\xda", with_pillow(SgiImageFile)),
 }
 
 
@@ -44,7 +44,7 @@ def test_names_are_told_apart_and_a_refusal_lists_what_is_read():
     with pytest.raises(DecodeError) as failure:
         decode_image(b"%PDF-1.7", DecodePolicy())
     for row in IMAGE_FORMATS:
-        assert (f" {row.name}," in failure.value.message.replace(".", ",")) == (row.plugin is not None)
+        assert (f" {row.name}," in failure.value.message.replace(".", ",")) == (row.open is not None)
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WebP", "BMP", "TIFF", "GIF"])

@@ -1,0 +1,44 @@
+"""PNM: the raw samples, which Pillow would bring to 8 bits one by one in Python."""
+
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+
+from transforms.images.sixteen_bits import load_samples, scaled
+
+_RAW_MODES = {"L": "L", "RGB": "RGB", "I": "I;16B"}
+
+
+def open_pnm(data: bytes) -> ImageFile:
+    """Opens a PNM. A maximum other than 255 is left in `info`, as `maxval`."""
+    image = PpmImageFile(BytesIO(data))
+    (tile,) = image.tile
+    assert tile.args
+    if tile.codec_name == "ppm":
+        most = int(tile.args[-1])
+        raw_mode = "RGB;16B" if most > 255 and image.mode == "RGB" else _RAW_MODES[image.mode]
+        image.tile = [tile._replace(codec_name="raw", args=(raw_mode, 0, 1))]
+        image.info["maxval"] = most
+    elif tile.codec_name == "ppm_plain" and image.mode != "1":
+        image.info["plain_maxval"] = int(tile.args[-1])
+    return image
+
+
+def load_pnm(image: ImageFile, data: bytes, reopen: Callable[[], ImageFile]) -> np.ndarray | Image.Image:
+    """Loads a PNM and brings its samples to all of 8 or 16 bits."""
+    stored = load_samples(image, data, reopen)
+    if image.mode == "I":
+        stored = np.asarray(image).astype(np.uint16)
+    if "maxval" in image.info:
+        return scaled(np.asarray(stored), image.info["maxval"])
+    return stored
+
+
+def pnm_bits(image: ImageFile, _: bytes) -> int:
+    """8 or 16 bits per channel."""
+    most = image.info.get("maxval", image.info.get("plain_maxval", 65535 if image.mode == "I" else 255))
+    return 16 if most > 255 else 8
