@@ -24,7 +24,7 @@ from transforms.images.boxes import (
 )
 from transforms.images.decode_error import DecodeError
 from transforms.images.gif import open_gif
-from transforms.images.jpeg import JpegFile, jpeg_notes, load_jpeg
+from transforms.images.jpeg import jpeg_notes, load_jpeg, open_jpeg
 from transforms.images.missing_pixels import check_background
 from transforms.images.png import open_png, png_bits, png_notes
 from transforms.images.pnm import load_pnm, open_pnm, pnm_bits
@@ -85,7 +85,7 @@ IMAGE_FORMATS = (
         bits=png_bits,
         notes=png_notes,
     ),
-    ImageFormat("JPEG", rb"\xff\xd8\xff", with_pillow(JpegFile), load=load_jpeg, notes=jpeg_notes),
+    ImageFormat("JPEG", rb"\xff\xd8\xff", open_jpeg, load=load_jpeg, notes=jpeg_notes),
     ImageFormat("WebP", rb"RIFF.{4}WEBPVP8[ LX]", with_pillow(WebPImageFile), size=webp_size),
     # With the length of the header, because many a text begins with BM.
     ImageFormat("BMP", rb"BM.{12}.\0\0\0", with_pillow(BmpImageFile), may_lack_alpha=True),

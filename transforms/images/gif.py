@@ -27,7 +27,8 @@ def open_gif(data: bytes) -> ImageFile:
             at += 1 + data[at]
         at += 1
         if data[start] == _EXTENSION and data[start + 1] in (_COMMENT, _APPLICATION, _TEXT):
-            kept.append(data[cut:start])
+            if cut < start:
+                kept.append(data[cut:start])
             cut = at
     return GifImageFile(BytesIO(b"".join((*kept, data[cut:])) if kept else data))
 

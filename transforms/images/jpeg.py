@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from io import BytesIO
 
 import numpy as np
 import simplejpeg
@@ -19,23 +20,49 @@ _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 # A marker: inside of data, 0xff is followed by 0 or a restart marker, and before a marker it may be repeated.
 _MARKER = re.compile(rb"\xff([^\0\x01\xff\xd0-\xd8])")
 _RESTARTS = re.compile(rb"\xff+[\xd0-\xd7]")
-_JFIF = re.compile(rb"\xff\xe0..JFIF\0", re.DOTALL)
+# Of markers: JFIF, and metadata but for Adobe's, which tells of the colours.
+_JFIF = 0xE0
+_APPLICATIONS = frozenset(range(0xE1, 0xF0)) - {0xEE}
+# Warnings of libjpeg that are not about pixels.
+_METADATA = ("bad ICC marker",)
+# Ten scans are usual; an empty one takes as long as a full one.
+_MOST_SCANS, _MOST_SEGMENTS = 100, 10_000
 _RAN_OUT = ("premature end", "found marker 0xd9 instead")
 
 
 class JpegFile(JpegImageFile):
-    """A JPEG whose EXIF block Pillow leaves alone: it would read every tag, just for the resolution."""
+    """A JPEG whose EXIF block Pillow leaves alone: it would read every tag, just for the resolution.
+
+    Attributes:
+        segments: markers with their segments and the coded data behind these.
+        unchecked: whether the data cannot be checked for damage.
+    """
+
+    segments: "Sequence[_Segment]" = ()
+    unchecked = False
 
     def _open(self) -> None:
         self.info["dpi"] = (72, 72)
         super()._open()
 
 
+def open_jpeg(data: bytes) -> ImageFile:
+    """Opens a JPEG.
+
+    Raises:
+        DecodeError: `corrupt`, for scans or more segments than any picture has, which would take hours.
+    """
+    segments = _split(data)
+    image = JpegFile(BytesIO(data))
+    image.segments = segments
+    return image
+
+
 def load_jpeg(image: ImageFile, data: bytes, _: Callable[[], ImageFile]) -> np.ndarray | Image.Image:
     """Decodes a JPEG.
 
     Args:
-        image: as Pillow opened it; gets the entry `unchecked` in `info` if the data cannot be checked for damage.
+        image: as `open_jpeg` opened it.
         data: the file.
 
     Returns:
@@ -44,10 +71,11 @@ def load_jpeg(image: ImageFile, data: bytes, _: Callable[[], ImageFile]) -> np.n
     Raises:
         DecodeError: `truncated`, `corrupt` or `unsupported_mode`.
     """
-    pixels = _decode_strictly(data, "CMYK" if image.mode == "CMYK" else "RGB")
+    assert isinstance(image, JpegFile)
+    pixels = _decode_strictly(data, image.segments, "CMYK" if image.mode == "CMYK" else "RGB")
     if pixels.shape[1::-1] != image.size:
         raise DecodeError("corrupt", f"JPEG: two headers, of {image.size} and {pixels.shape[1::-1]} pixels.")
-    image.info["unchecked"] = not _check_data(data)
+    image.unchecked = not _check_data(image.segments)
     if image.mode == "CMYK":
         # Pillow takes every CMYK JPEG for an inverted one of Adobe's.
         return Image.frombytes("CMYK", image.size, np.invert(pixels).tobytes())
@@ -56,7 +84,8 @@ def load_jpeg(image: ImageFile, data: bytes, _: Callable[[], ImageFile]) -> np.n
 
 def jpeg_notes(image: ImageFile, _: bytes) -> tuple[str, ...]:
     """`unchecked` if the data could not be checked for damage."""
-    return ("unchecked",) if image.info["unchecked"] else ()
+    assert isinstance(image, JpegFile)
+    return ("unchecked",) if image.unchecked else ()
 
 
 def check_jpeg_stream(data: bytes, size: tuple[int, int] | None) -> bool:
@@ -79,26 +108,38 @@ def check_jpeg_stream(data: bytes, size: tuple[int, int] | None) -> bool:
     if size and (width < size[0] or height < size[1]):
         raise DecodeError("truncated", f"JPEG: {width}x{height} pixels, where {size[0]}x{size[1]} are needed.")
     # An eighth of the size: all of the data is read, hardly a pixel computed.
-    _decode_strictly(data, "CMYK" if colours in ("CMYK", "YCCK") else "GRAY", min_factor=8)
-    return _check_data(data)
+    segments = _split(data)
+    _decode_strictly(data, segments, "CMYK" if colours in ("CMYK", "YCCK") else "GRAY", min_factor=8)
+    return _check_data(segments)
 
 
-def _decode_strictly(data: bytes, colours: str, min_factor: int = 1) -> np.ndarray:
+def _decode_strictly(data: bytes, segments: "Sequence[_Segment]", colours: str, min_factor: int = 1) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(data, colours, min_factor=min_factor, strict=True)
     except ValueError as error:
         message = str(error)
-        jfif = _JFIF.search(data)
-        if "unknown JFIF revision" in message and jfif:
-            # Version 1.1 instead: the number says nothing about the pixels.
-            return _decode_strictly(data[: jfif.end()] + b"\1\1" + data[jfif.end() + 2 :], colours, min_factor)
+        if message.endswith(_METADATA) or "JFIF revision" in message:
+            plain = _without_metadata(segments)
+            if plain != data:
+                return _decode_strictly(plain, segments, colours, min_factor)
         ran_out = any(words in message.lower() for words in _RAN_OUT)
         unsupported = "unsupported" in message.lower() or "not implemented" in message
         reason = "truncated" if ran_out else "unsupported_mode" if unsupported else "corrupt"
         raise DecodeError(reason, f"JPEG: {message}.") from error
 
 
-def _check_data(data: bytes) -> bool:
+def _without_metadata(segments: "Sequence[_Segment]") -> bytes:
+    """The JPEG without what is not pixels, and with a version of JFIF that libjpeg knows."""
+    file = [b"\xff\xd8"]
+    for marker, body, coded in segments:
+        if marker == _JFIF and body.startswith(b"JFIF\0"):
+            body = body[:5] + b"\1\1" + body[7:]
+        if marker not in _APPLICATIONS:
+            file += [bytes((0xFF, marker)), (len(body) + 2).to_bytes(2, "big"), body, coded]
+    return b"".join((*file, b"\xff\xd9"))
+
+
+def _check_data(segments: "Sequence[_Segment]") -> bool:
     """Checks that the scans bring every coefficient of every component to its last bit, in sound codes.
 
     libjpeg takes coefficients that never came for zeros, without a warning. Layout: ITU-T T.81, annex B and G.1.1.
@@ -111,7 +152,7 @@ def _check_data(data: bytes) -> bool:
     """
     frame: _Frame | None = None
     tables, steps, restart = HuffmanTables(), np.ones((4, 64), np.int64), 0
-    for marker, body, coded in _segments(data):
+    for marker, body, coded in segments:
         if marker in _FRAMES:
             if marker not in (_BASELINE, _EXTENDED, _PROGRESSIVE):
                 return False
@@ -137,14 +178,27 @@ def _check_data(data: bytes) -> bool:
     return True
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Markers with their segments and with the coded data behind these, up to the end of the image."""
+_Segment = tuple[int, bytes, bytes]
+
+
+def _split(data: bytes) -> list[_Segment]:
+    """Markers with their segments and with the coded data behind these, up to the end of the image.
+
+    Raises:
+        DecodeError: `corrupt`, for too many of them.
+    """
+    segments: list[_Segment] = []
+    scans = 0
     found = _MARKER.search(data, 2)
     while found and data[found.start() + 1] != _END:
         start, at = found.start(), found.end()
         end = at + int.from_bytes(data[at : at + 2], "big")
         found = _MARKER.search(data, end)
-        yield data[start + 1], data[at + 2 : end], data[end : found.start() if found else len(data)]
+        segments.append((data[start + 1], data[at + 2 : end], data[end : found.start() if found else len(data)]))
+        scans += segments[-1][0] == _SCAN
+        if scans > _MOST_SCANS or len(segments) > _MOST_SEGMENTS:
+            raise DecodeError("corrupt", f"JPEG: more than {_MOST_SCANS} scans or {_MOST_SEGMENTS} segments.")
+    return segments
 
 
 class _Frame:

@@ -138,7 +138,7 @@ def walk(  # type: ignore[no-untyped-def]
     most_bits = np.zeros((len(components), 64), np.int64)
     for c in range(len(components)):
         for k in range(64):
-            step = steps[c, k] << low
+            step = max(steps[c, k], 1) << low
             while step << (most_bits[c, k] + 1) <= 2 * (_MOST + step):
                 most_bits[c, k] += 1
     for mcu in range(start, stop):

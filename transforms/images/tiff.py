@@ -26,6 +26,8 @@ _TYPES = {
 }  # fmt: skip
 _BYTE_TYPES = frozenset({1, 2, 6, 7})
 _MAX_TABLE_BYTES = 2**20
+# A tile may be larger than its image, but libtiff allocates it whole.
+_MOST_TILE_PIXELS = 2**20
 
 
 class TiffFile(OnBackground, TiffImageFile):
@@ -82,6 +84,9 @@ def open_tiff(data: bytes) -> ImageFile:
         raise DecodeError("unsupported_mode", f"TIFF: gray of {bits} bits whose white Pillow does not know.")
     if plain and photometric == _YCBCR:
         raise DecodeError("unsupported_mode", "TIFF: YCbCr without compression, which Pillow does not convert.")
+    tile = image.tag_v2.get(_TILE_WIDTH, 1) * image.tag_v2.get(_TILE_HEIGHT, 1)
+    if tile > max(_MOST_TILE_PIXELS, 4 * image.width * image.height):
+        raise DecodeError("corrupt", f"TIFF: tiles of {tile} pixels for an image of {image.width}x{image.height}.")
     if tiff_bits(image, data) == 16 and image.mode in ("RGB", "RGBA"):
         _keep_bytes_apart(image)
     return image

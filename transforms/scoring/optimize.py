@@ -163,6 +163,9 @@ def _score_again(
     saved = _take(records, rows)
     index = saved.schema.get_field_index("generated")
     saved = saved.set_column(index, saved.schema.field(index), pa.array(map(images.get, rows), pa.binary()))
+    # The limit is for the input: a saved image is noise in its lowest bits, and may be larger than that.
+    admitted = max([policy.max_image_bytes, *map(len, images.values())])
+    policy = replace(policy, max_image_bytes=admitted)
     scored = score_chunk(replace(encoded, pairs=saved, failures=()), evaluator, policy, batching)
     return {row["source"]: row for row in scored.metrics.to_pylist()}
 
