@@ -9,6 +9,7 @@ from PIL import Image
 from support.pictures import encode, noise, smooth
 
 from transforms.descent.settings import Descent
+from transforms.images.decode import DecodePolicy
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import Chunk, EncodedChunk, encoded_schema
@@ -106,6 +107,13 @@ def test_trace_is_a_curve(optimizer):
     (row,) = optimize_chunk(chunk({"a": MIXED["a"]}), optimizer, descent).metrics.to_pylist()
     assert [point["step"] for point in row["trace"]][:3] == [0, 2, 4]
     assert row["trace"][0]["objective"] == row["objective_initial"]
+
+
+def test_a_byte_limit_of_the_input_does_not_hold_for_what_is_saved(optimizer):
+    limit = len(MIXED["b"]["generated"])
+    result = optimize_chunk(chunk({"b": MIXED["b"]}), optimizer, DESCENT, DecodePolicy(max_image_bytes=limit))
+    assert len(result.optimized["image"][0].as_py()) > limit
+    assert result.metrics["mae_optimized"].null_count == 0
 
 
 def test_chunk_without_pairs(optimizer):
