@@ -39,8 +39,8 @@ REASONS = {
     "zero_size": "the header gives no width, no height or no pixel type",
     "too_many_pixels": "the header claims more pixels than `max_image_pixels`",
     "unsupported_mode": "pixels without an agreed white (float, signed, 12 or 32 bit, LAB), or a rare layout",
-    "truncated": "pixels, strips or scans are missing, or a forged header claims more pixels than there are",
-    "corrupt": "the data breaks the rules of its format, or is damaged",
+    "truncated": "the data ends before the pixels do, or a forged header claims more pixels than there are",
+    "corrupt": "the data breaks the rules of its format",
     "out_of_memory": "decoding asked for more memory than there is",
     "size_mismatch": "the two images of the pair differ in size and the policy is `fail`",
 }
@@ -67,7 +67,7 @@ SIZE_POLICIES = ("fail", "resize", "crop")
 COLOR_POLICIES = ("keep", "convert")
 BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 
-# What Pillow says, and what it means; everything else is `corrupt`.
+# Words in the messages of Pillow, and the reasons they stand for; everything else is `corrupt`.
 _MEANINGS = {
     "not identified by this driver": "zero_size",
     "unknown pixel mode": "unsupported_mode",

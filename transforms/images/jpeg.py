@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simplejpeg
@@ -12,7 +13,9 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from transforms.images.decode_error import DecodeError
-from transforms.images.jpeg_entropy import BROKEN, MARGIN, RAN_OUT, SOUND, HuffmanTables, walk
+
+if TYPE_CHECKING:
+    from transforms.images.jpeg_entropy import HuffmanTables
 
 _TABLES, _END, _SCAN, _STEPS, _RESTART = 0xC4, 0xD9, 0xDA, 0xDB, 0xDD
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -20,7 +23,7 @@ _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 # A marker: inside of data, 0xff is followed by 0 or a restart marker, and before a marker it may be repeated.
 _MARKER = re.compile(rb"\xff([^\0\x01\xff\xd0-\xd8])")
 _RESTARTS = re.compile(rb"\xff+[\xd0-\xd7]")
-# Of markers: JFIF, and metadata but for Adobe's, which tells of the colours.
+# Markers of JFIF and of metadata, except Adobe's, which tells of the colours.
 _JFIF = 0xE0
 _APPLICATIONS = frozenset(range(0xE1, 0xF0)) - {0xEE}
 # Warnings of libjpeg that are not about pixels.
@@ -150,6 +153,9 @@ def _check_data(segments: "Sequence[_Segment]") -> bool:
     Raises:
         DecodeError: `truncated` or `corrupt`.
     """
+    # Here, because numba is slow to import, and whoever only reads the flags needs none of it.
+    from transforms.images.jpeg_entropy import HuffmanTables
+
     frame: _Frame | None = None
     tables, steps, restart = HuffmanTables(), np.ones((4, 64), np.int64), 0
     for marker, body, coded in segments:
@@ -226,12 +232,14 @@ class _Frame:
         """Number of coefficients that did not come to their last bit."""
         return int(sum(np.count_nonzero(bits) for bits in self.missing.values()))
 
-    def check_scan(self, header: bytes, data: bytes, restart: int, tables: HuffmanTables, steps: np.ndarray) -> None:
+    def check_scan(self, header: bytes, data: bytes, restart: int, tables: "HuffmanTables", steps: np.ndarray) -> None:
         """Checks the data of a scan, a piece between two restart markers at a time.
 
         Raises:
             DecodeError: `truncated` or `corrupt`.
         """
+        from transforms.images.jpeg_entropy import BROKEN, MARGIN, RAN_OUT, SOUND, walk
+
         count = header[0]
         names = [name for name in header[1 : 1 + 2 * count : 2] if name in self.layout]
         first, last, bits = header[1 + 2 * count :][:3] if self.progressive else (0, 63, 0)

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numba
 import numpy as np
 
-# What `walk` finds.
+# Outcomes of `walk`.
 SOUND, RAN_OUT, BROKEN = 0, 1, 2
 # Bytes behind the data that `walk` may look at.
 MARGIN = 512

@@ -7,7 +7,7 @@ from transforms.images.color import is_srgb, to_srgb
 from transforms.images.image_files import LoadedImage
 from transforms.images.orientation import find_orientation, turned
 
-# What was done to an image: keys of `decode.NOTES`.
+# Keys of `decode.NOTES`, one for each thing done to an image.
 Notes = tuple[str, ...]
 Color = tuple[int, int, int]
 
