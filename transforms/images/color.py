@@ -13,7 +13,7 @@ _TOLERANCE = 3
 
 
 def is_srgb(profile: bytes | None, gray: bool) -> bool:
-    """Whether a profile gives a picture the colours that sRGB gives it.
+    """Tells whether a profile gives a picture the colours that sRGB gives it.
 
     What the profile calls itself does not count: some that call themselves sRGB are linear. False for a profile that
     cannot be read or fits neither colours nor gray.

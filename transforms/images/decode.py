@@ -81,7 +81,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class DecodePolicy:
-    """What is decoded, and what is done to it.
+    """Which images are decoded, and how they are converted.
 
     Attributes:
         max_image_pixels: largest width * height, checked in the header. TIFF and GIF never go beyond Pillow's own

@@ -115,7 +115,7 @@ def _from_hexadecimal(text: bytes) -> bytes:
 
 
 def _is_readable_profile(body: bytes) -> bool:
-    """Whether Pillow takes an iCCP chunk: it refuses the whole file for a large one."""
+    """Tells whether Pillow takes an iCCP chunk: it refuses the whole file for a large one."""
     _, _, rest = body.partition(b"\0")
     try:
         profile = zlib.decompressobj().decompress(rest[1:], MAX_TEXT_CHUNK + 1)

@@ -48,7 +48,7 @@ def scaled(samples: np.ndarray, most: int) -> np.ndarray:
 
 
 def _hides_planes(image: ImageFile) -> bool:
-    """Whether libtiff unpacks planes that are stored one after the other: always to their upper bytes."""
+    """Tells whether libtiff unpacks planes that are stored one after the other: always to their upper bytes."""
     return getattr(image, "_planar_configuration", 1) == 2 and image.tile[0].codec_name == "libtiff"
 
 
