@@ -1,4 +1,5 @@
-# `make demo` scores real pictures, `make test` runs the tests, `make check` the quick ones. All set up what they need.
+# `make demo` scores and reports real pictures, `make test` runs the tests, `make check` the quick ones. All set up what
+# they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,12 +8,14 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pairloss
 BEAM := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
 PRISM := $(CACHE)/prism-$(BEAM)/prism
 
-.PHONY: demo test test-slow check flink prism prism-binary lint bench clean
+.PHONY: demo test test-slow check flink prism prism-binary lint docs bench clean
 
 demo: $(VENV)/.samples
-	$(BIN)/python -m pipeline.samples --output=$(DEMO)/pairs
-	$(BIN)/python -m pipeline.run --runner=DirectRunner --input='$(DEMO)/pairs/*.parquet' --output=$(DEMO)/run \
-	  --keep_fields=photo,degradation --overwrite
+	$(BIN)/pairloss samples --output=$(DEMO)/pairs
+	$(BIN)/pairloss run --input='$(DEMO)/pairs/*.parquet' --output=$(DEMO)/run --overwrite \
+	  --keep_fields=photo,degradation --slice_by=degradation --gate=docs/demo_rules.yaml
+	$(BIN)/pairloss audit report $(DEMO)/run >/dev/null
+	@$(BIN)/python -c 'from pathlib import Path; print("report:", Path("$(DEMO)/run/report.html").resolve().as_uri())'
 
 # Under 8 minutes on two cores.
 test: $(VENV)/.test
@@ -49,6 +52,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tables of docs/ that the program knows itself.
+docs: $(VENV)/.test
+	$(BIN)/python -m benchmarks.docs_tables
 
 bench: $(VENV)/.samples
 	$(BIN)/python -m benchmarks.end_to_end
