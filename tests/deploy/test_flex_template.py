@@ -86,9 +86,7 @@ class TestRunbook:
 
     @pytest.mark.parametrize("options", ["--dry_run=True", *OPTIONS])
     def test_its_flags_are_accepted(self, options):
-        (command,) = re.findall(
-            r"^    (?:python -m pipeline\.run|pairloss run) (.*?[^\\])$", self.TEXT, re.MULTILINE | re.DOTALL
-        )
+        (command,) = re.findall(r"^    pairloss run (.*?[^\\])$", self.TEXT, re.MULTILINE | re.DOTALL)
         flags = shlex.split(command.replace("\\\n", " ").replace("$IMAGE", IMAGE))
         config = parse([*flags, *shlex.split(options)])
         check_engine(beam_options(config.beam_flags), config)
