@@ -1,4 +1,4 @@
-"""The queries of the README, as they stand there, on files as runs leave them."""
+"""The queries of docs/outputs.md, exactly as they stand there, on files as runs leave them."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from transforms.schema import Chunk, ScoredChunk, metrics_schema, pair_failure
 from transforms.storage.run_files import RunFiles
 from transforms.writing.chunk_files import write_chunk
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+OUTPUTS = (Path(__file__).parents[1] / "docs" / "outputs.md").read_text(encoding="utf-8")
 
 CHUNKS, PAIRS = 3, 40
 REASONS = ["truncated", "truncated", "empty_bytes"]
@@ -23,7 +23,7 @@ REASONS = ["truncated", "truncated", "empty_bytes"]
 
 def queries(language: str) -> list[str]:
     """The fenced code in that language of the section that begins with "Query"."""
-    (section,) = re.findall(r"^## Query[^\n]*\n(.*?)(?=^## |\Z)", README, flags=re.MULTILINE | re.DOTALL)
+    (section,) = re.findall(r"^## Query[^\n]*\n(.*?)(?=^## |\Z)", OUTPUTS, flags=re.MULTILINE | re.DOTALL)
     return re.findall(rf"^```{language}\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
 
 
