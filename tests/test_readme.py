@@ -59,6 +59,13 @@ def test_the_readme_is_short():
     assert len(TEXTS["README.md"].splitlines()) <= 150
 
 
+def test_there_is_one_name_for_the_command():
+    assert re.findall(r"python -m pipeline\.(?:run|audit)\b", "".join(TEXTS.values())) == [
+        "python -m pipeline.run",
+        "python -m pipeline.audit",
+    ]
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_tables_are_as_the_program_has_them(page):
     assert filled(TEXTS[page]) == TEXTS[page], "`make docs` writes them"
