@@ -16,7 +16,7 @@ from support.pictures import noise
 
 from benchmarks.docs_tables import TABLES, filled
 from pipeline.audit.__main__ import VERBS
-from pipeline.audit.judging.rules import parse_rules
+from pipeline.audit.judging.rules import parse_rules, rules_schema
 from pipeline.cli import COMMANDS
 from pipeline.config import parse
 from pipeline.engines.engine import beam_options
@@ -146,6 +146,14 @@ def test_objectives_parse():
 def test_rules_are_accepted():
     rules, _workflow = blocks(TEXTS["docs/rules.md"], "yaml")
     assert parse_rules(rules, "rules.yaml")
+
+
+def test_keys_of_rules_are_those_of_the_schema():
+    table = TEXTS["docs/rules.md"].partition("| key | meaning | default |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    documented = [name for row in table.splitlines() for name in row.split(" | ")[0].strip("| ").split(", ")]
+    kinds = rules_schema()["$defs"]
+    keys = {key for kind in kinds.values() for key in kind.get("properties", ())} - {"rule"}
+    assert sorted(documented) == sorted(f"`{key}`" for key in keys)
 
 
 def test_the_demo_ends_with_the_link_of_its_report(monkeypatch):
