@@ -54,6 +54,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 # The tables of docs/ that the program knows itself.
+.PHONY: docs
 docs: $(VENV)/.test
 	$(BIN)/python -m benchmarks.docs_tables
 

@@ -109,8 +109,11 @@ def _flag_groups() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for part in re.split(r"^(?=\S[^\n]*:\n)", _help(), flags=re.MULTILINE):
         title, _, body = part.partition(":\n")
         flags = re.findall(r"^  (--\w+)(?: +(\S.*?))?(?:  +|\n {8,})(\S.*)$", body, flags=re.MULTILINE)
-        if flags and flags[0][0] != "--list_losses":
-            yield title, [(f"`{flag}`", f"{meaning}{_choices(values)}") for flag, values, meaning in flags]
+        if flags:
+            yield (
+                {"options": "general"}.get(title, title),
+                [(f"`{flag}`", f"{meaning}{_choices(values)}") for flag, values, meaning in flags],
+            )
 
 
 def _choices(values: str) -> str:
