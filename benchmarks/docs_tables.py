@@ -3,18 +3,14 @@
 A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`, where NAME is a key of `TABLES`.
 """
 
-import io
-import json
-import os
+import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout, suppress
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.config import parse
-from pipeline.flags import PRESETS
+from pipeline.audit.judging.rules import rules_schema
+from pipeline.config import PRESETS, parser
 from transforms.descent.settings import STOP_REASONS
 from transforms.images.decode import NOTES, REASONS
 from transforms.losses.catalog import describe_losses
@@ -47,8 +43,12 @@ def filled(text: str) -> str:
 
 def options() -> str:
     """A table of flags for each group of `pairloss run --help`."""
+    groups = [(group.title or "", group._group_actions) for group in parser()._action_groups]
     return "\n".join(
-        f"### {title[0].upper()}{title[1:]}\n\n" + _table(("flag", "meaning"), rows) for title, rows in _flag_groups()
+        f"### {'General' if title == 'options' else title[0].upper() + title[1:]}\n\n"
+        + _table(("flag", "meaning"), [_flag(action) for action in actions])
+        for title, actions in groups
+        if actions
     )
 
 
@@ -85,14 +85,12 @@ def stop_reasons() -> str:
 
 def rules() -> str:
     """The kinds of rules with their keys, from the schema of a rules file."""
-    schema = json.loads((resources.files("pipeline.audit.judging") / "rules.schema.json").read_text(encoding="utf-8"))
-    kinds = schema["$defs"]["rule"]["properties"]["rule"]["enum"]
     rows = []
-    for kind in kinds:
-        definition = schema["$defs"][kind]
+    for entry in rules_schema()["properties"]["rules"]["items"]["allOf"]:
+        kind, definition = entry["if"]["properties"]["rule"]["const"], entry["then"]
         needed = definition.get("required", [])
         keys = [key for key in definition["properties"] if key != "rule"]
-        either = " or ".join(f"`{key}`" for entry in definition.get("anyOf", ()) for key in entry["required"])
+        either = " or ".join(f"`{key}`" for choice in definition.get("anyOf", ()) for key in choice["required"])
         required = ", ".join([*(f"`{key}`" for key in keys if key in needed), *([either] if either else [])])
         optional = ", ".join(f"`{key}`" for key in keys if key not in needed and f"`{key}`" not in either)
         rows.append((f"`{kind}`", definition["description"], required, optional))
@@ -104,36 +102,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
 }
 
 
-def _flag_groups() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """The title of each group in the program's help, and its flags with their meaning."""
-    for part in re.split(r"^(?=\S[^\n]*:\n)", _help(), flags=re.MULTILINE):
-        title, _, body = part.partition(":\n")
-        flags = re.findall(r"^  (--\w+)(?: +(\S.*?))?(?:  +|\n {8,})(\S.*)$", body, flags=re.MULTILINE)
-        if flags:
-            yield (
-                {"options": "general"}.get(title, title),
-                [(f"`{flag}`", f"{meaning}{_choices(values)}") for flag, values, meaning in flags],
-            )
-
-
-def _choices(values: str) -> str:
-    """The values of a flag that are written `{one,other}`."""
-    return f"; one of {', '.join(values[1:-1].split(','))}" if values.startswith("{") else ""
-
-
-def _help() -> str:
-    """`pairloss run --help`, each flag's text on one line."""
-    printed = io.StringIO()
-    width = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "10000"
-    try:
-        with redirect_stdout(printed), suppress(SystemExit):
-            parse(["--help"])
-    finally:
-        os.environ.pop("COLUMNS")
-        if width is not None:
-            os.environ["COLUMNS"] = width
-    return printed.getvalue()
+def _flag(action: argparse.Action) -> tuple[str, str]:
+    choices = f"; one of {', '.join(action.choices)}" if action.choices else ""
+    return f"`{action.option_strings[-1]}`", (action.help or "") % vars(action) + choices
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -21,7 +21,6 @@ from pipeline.flags import (
     directory,
     flags_of,
     names,
-    options_table,
     parse_given,
     patterns,
     storage_size,
@@ -352,7 +351,3 @@ def _check_leftovers(flags: Sequence[str]) -> None:
         awaits_value = before.startswith("--") and before != "--" and "=" not in before
         if not argument.startswith("-") and not awaits_value:
             raise UsageError(f"unexpected argument {argument!r}; every argument is a flag, such as --input=PATTERN")
-
-
-if __name__ == "__main__":
-    print(options_table(parser()))

@@ -119,17 +119,6 @@ def build(settings: type[Settings], given: Mapping[str, Any], **resolved: Any) -
     return settings(**values)
 
 
-def options_table(parser: argparse.ArgumentParser) -> str:
-    """The flags of a parser as Markdown: a heading and a table for each group."""
-    lines = []
-    for group in parser._action_groups:
-        rows = [(action.option_strings[-1], (action.help or "") % vars(action)) for action in group._group_actions]
-        if group.title and rows:
-            lines += [f"### {group.title}", "| flag | |", "|---|---|"]
-            lines += [f"| `{flag}` | {text.replace('|', chr(92) + '|')} |" for flag, text in rows] + [""]
-    return "\n".join(lines)
-
-
 def _add(group: Any, flag: Flag) -> None:
     field, metadata = flag.field, dict(flag.field.metadata)
     kind, _ = _without_none(field.type)

@@ -79,7 +79,7 @@ def test_every_table_is_on_a_page():
 def test_options_are_all_flags_of_the_program(capsys):
     with pytest.raises(SystemExit):
         parse(["--help"])
-    flags = set(re.findall(r"^  (--\w+)", capsys.readouterr().out, flags=re.MULTILINE))
+    flags = set(re.findall(r"^  (?:-h, )?(--\w+)", capsys.readouterr().out, flags=re.MULTILINE))
     documented = re.findall(r"^\| `(--\w+)`", TEXTS["docs/options.md"], flags=re.MULTILINE)
     assert sorted(documented) == sorted(flags)
 
@@ -151,8 +151,8 @@ def test_rules_are_accepted():
 def test_keys_of_rules_are_those_of_the_schema():
     table = TEXTS["docs/rules.md"].partition("| key | meaning | default |\n|---|---|---|\n")[2].partition("\n\n")[0]
     documented = [name for row in table.splitlines() for name in row.split(" | ")[0].strip("| ").split(", ")]
-    kinds = rules_schema()["$defs"]
-    keys = {key for kind in kinds.values() for key in kind.get("properties", ())} - {"rule"}
+    kinds = [entry["then"] for entry in rules_schema()["properties"]["rules"]["items"]["allOf"]]
+    keys = {key for kind in kinds for key in kind["properties"]} - {"rule"}
     assert sorted(documented) == sorted(f"`{key}`" for key in keys)
 
 

@@ -9,7 +9,6 @@ import pytest
 from pipeline import config as module
 from pipeline.config import Config, parse, parser
 from pipeline.errors import UsageError
-from pipeline.flags import options_table
 from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
 from transforms.losses.plan import Plan
@@ -78,13 +77,6 @@ def test_help(capsys, monkeypatch):
     assert work < text.index("  --retries") < news < text.index("  --webhook")
     assert "of a chunk (default: 3)" in text
     assert "{white,black}" in text
-
-
-def test_options_table():
-    table = options_table(parser())
-    assert "| `--background` | shows through transparent pixels (default: white) |" in table
-    assert table.index("### news") < table.index("`--webhook`")
-    assert "| `--precision` | of the network; bfloat16 differs by about 0.1 %, " in table
 
 
 @pytest.mark.parametrize(
