@@ -185,6 +185,7 @@ def test_two_folders_become_a_file(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.heavy
 def test_the_python_page_runs(tmp_path, monkeypatch):
     """Its blocks continue each other."""
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,8 @@ from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYER
 from transforms.losses.networks.vgg16 import Vgg16
 from transforms.losses.networks.vgg16_weights import load_lpips
 
+pytestmark = pytest.mark.heavy
+
 LPIPS_PREPROCESSING = NETWORKS["vgg16_lpips"].preprocessing
 SIZES = [(16, 16), (17, 23), (33, 20)]
 INPUTS = {
