@@ -1,7 +1,4 @@
-"""The settings of a run: each is a field of `Config`, or of a dataclass that is one, and its flag is made of it.
-
-`python -m pipeline.config` prints the table of options for the documentation.
-"""
+"""The settings of a run: each is a field of `Config`, or of a dataclass that is one, and its flag is made from it."""
 
 import argparse
 import dataclasses
@@ -18,10 +15,10 @@ from pipeline.flags import (
     accelerator,
     add_flags,
     build,
-    directory,
     flags_of,
     names,
     parse_given,
+    path,
     patterns,
     storage_size,
 )
@@ -151,7 +148,7 @@ class Config:
         "the run's directory, local or gs://; an unfinished run in it is resumed",
         group="output",
         identity=False,
-        type=directory,
+        type=path,
         metavar="DIR",
     )
     overwrite: bool = setting("delete an earlier run in that directory first", False, group="output", identity=False)

@@ -1,4 +1,4 @@
-"""Make flags of settings: a dataclass field whose metadata holds a help text is a flag; `setting` makes one.
+"""Make flags from settings: a dataclass field whose metadata holds a help text is a flag; `setting` makes one.
 
 The metadata of such a field:
     help: what the flag does.
@@ -101,7 +101,7 @@ def parse_given(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[d
 
 
 def build(settings: type[Settings], given: Mapping[str, Any], **resolved: Any) -> Settings:
-    """Make a settings dataclass, and those within it, of the values that `parse_given` returns.
+    """Make a settings dataclass, and those within it, from the values that `parse_given` returns.
 
     Args:
         settings: the dataclass; a flag that was not given leaves its field's default alone.
@@ -164,10 +164,10 @@ def patterns(text: str) -> tuple[str, ...]:
     return found
 
 
-def directory(text: str) -> str:
-    """A directory, without a slash at its end."""
+def path(text: str) -> str:
+    """A path, without a slash at its end. An empty one comes from a variable that is not set."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} does not name a directory; give a local or a gs:// one")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path; give a local or a gs:// one")
     return text.rstrip("/") or text
 
 
