@@ -8,8 +8,9 @@ from itertools import chain
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.pairs_of_size import pairs_of_size
 from pipeline.config import PRESETS
-from pipeline.samples import SamplePair, pairs_of_size, repeat_pairs
+from pipeline.samples import SamplePair, repeat_pairs
 from transforms.images.decode import DecodedPair, DecodePolicy, decode_pair
 from transforms.losses.devices import Device
 from transforms.losses.evaluate import Evaluator

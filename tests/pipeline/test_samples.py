@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, UnidentifiedImageError
 
+from benchmarks.pairs_of_size import pairs_of_size
 from pipeline.samples import (
     CORRUPTIONS,
     DEGRADATIONS,
@@ -17,7 +18,6 @@ from pipeline.samples import (
     SamplePair,
     main,
     make_pairs,
-    pairs_of_size,
     photographs,
     repeat_pairs,
     write_parquet,
