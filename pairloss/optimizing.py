@@ -49,7 +49,7 @@ def optimize(
         ValueError: as for `score`, the images are floats, or one is too small for the objective.
         OSError: a file cannot be read.
         WeightsError: the weights of a network cannot be fetched.
-        EvaluationError: a pair could not be optimized, mostly for lack of memory.
+        EvaluationError: a pair could not be optimized, usually for lack of memory.
 
     Example:
         >>> import numpy as np

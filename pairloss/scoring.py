@@ -48,10 +48,10 @@ def score(
         (`LOSSES[name].min_side`).
 
     Raises:
-        ValueError: a loss is unknown, the images do not match or are no images, or a file cannot be decoded.
+        ValueError: a loss is unknown, the images do not match or are not images, or a file cannot be decoded.
         OSError: a file cannot be read.
         WeightsError: the weights of a network cannot be fetched.
-        EvaluationError: the losses of a pair could not be computed, mostly for lack of memory.
+        EvaluationError: the losses of a pair could not be computed, usually for lack of memory.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""The command line: what it becomes, and what a wrong one is told."""
+"""The command line: the settings made of it, and the messages for a wrong one."""
 
 import dataclasses
 import subprocess

@@ -164,7 +164,7 @@ def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePol
     Next to a uint16 image a uint8 one is multiplied by 257, which keeps its values in [0, 1] as they are.
 
     Raises:
-        DecodeError: with `image` saying which image is to blame.
+        DecodeError: with `image` naming the image that failed.
     """
     first = _decode_member("generated", generated, policy)
     second = _decode_member("target", target, policy)

@@ -191,7 +191,7 @@ class PairView:
         notes: how its images were converted.
         ranks: its place, from 1, per loss of which it is among the worst.
         pictures: empty if there are none.
-        problem: why there are none; empty if they were left out.
+        problem: why it has none; empty if they were left out.
     """
 
     anchor: str

@@ -1,4 +1,4 @@
-"""What the launcher checks before a run starts, and what makes two runs the same one."""
+"""The checks of the launcher before a run starts, and the settings that make two runs the same one."""
 
 import hashlib
 import json
@@ -236,7 +236,7 @@ class TestIdentity:
         assert len(fingerprints) == 2
 
     def test_survives_json(self, input):
-        """Else a difference would be told where there is none."""
+        """Otherwise a difference would be reported where none exists."""
         record = prepared(input, "--keep_fields=label", "--objective=mae").record
         assert json.loads(json.dumps(record.identity)) == record.identity
 

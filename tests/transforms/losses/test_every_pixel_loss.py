@@ -1,4 +1,4 @@
-"""What every loss on pixels owes its callers, whatever it computes: one row per loss of the catalogue."""
+"""The properties that every loss on pixels must have: one row per loss of the catalogue."""
 
 import functools
 from pkgutil import resolve_name
