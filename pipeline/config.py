@@ -323,7 +323,7 @@ def _descent(choices: Choices, given: Mapping[str, Any]) -> Descent | None:
 
 @contextmanager
 def _blaming(flag: str) -> Iterator[None]:
-    """Say which flag is wrong where the losses' own checks fail."""
+    """Turn a ValueError in the block into a UsageError that names the flag."""
     try:
         yield
     except ValueError as error:

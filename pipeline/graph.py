@@ -12,11 +12,7 @@ from transforms.storage.run_record import RunRecord
 
 
 def build(
-    pipeline: beam.Pipeline,
-    config: Config,
-    files: Sequence[InputFile],
-    keep: Sequence[pa.Field],
-    record: RunRecord,
+    pipeline: beam.Pipeline, config: Config, files: Sequence[InputFile], keep: Sequence[pa.Field], record: RunRecord
 ) -> None:
     """Add the steps to the pipeline.
 

@@ -191,10 +191,7 @@ DEGRADATIONS: dict[str, Callable[[Image.Image], bytes]] = {
     "pixel-shift": shift_pixel,
     "upside-down": turn,
 }
-CORRUPTIONS: dict[str, Callable[[Image.Image], bytes]] = {
-    "truncated-jpeg": truncated_jpeg,
-    "error-page": error_page,
-}
+CORRUPTIONS: dict[str, Callable[[Image.Image], bytes]] = {"truncated-jpeg": truncated_jpeg, "error-page": error_page}
 
 
 def make_pairs() -> Iterator[SamplePair]:

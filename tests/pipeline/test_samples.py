@@ -1,3 +1,5 @@
+"""The sample pairs: real photographs, known degradations, the same records in both files."""
+
 import sys
 from collections import Counter
 from dataclasses import asdict, fields

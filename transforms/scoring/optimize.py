@@ -106,7 +106,7 @@ def _groups(metrics: pa.Table, plan: Plan, batching: Batching) -> Iterator[tuple
         sizes.setdefault(size, []).append(row)
     for (height, width), rows in sizes.items():
         if set(plan.objective_losses) <= set(plan.computed(height, width)):
-            yield rows, min(batching.pairs, max(1, batching.pixels // (height * width)))
+            yield rows, batching.pairs_of(height, width)
 
 
 def optimize_rows(

@@ -62,8 +62,7 @@ LeastPairs = Annotated[
     int, {"type": "integer", "minimum": 1, "description": "With fewer pairs the value is reported, but not judged."}
 ]
 EachSlice = Annotated[
-    bool,
-    {"type": "boolean", "description": "Judge the pairs of each value of --slice_by as well as all of them."},
+    bool, {"type": "boolean", "description": "Judge the pairs of each value of --slice_by as well as all of them."}
 ]
 Distance = Annotated[
     Literal["wasserstein", "psi", "ks"],

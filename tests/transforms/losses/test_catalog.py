@@ -1,3 +1,5 @@
+"""The catalogue of losses: its rows, its hints and its text, free of heavy imports."""
+
 import subprocess
 import sys
 from pkgutil import resolve_name

@@ -1,3 +1,5 @@
+"""Plans: the columns, losses, layers and networks that follow from a choice of losses."""
+
 import dataclasses
 
 import pytest

@@ -1,3 +1,5 @@
+"""VGG16: every layer against a float64 reference, with the preprocessing of LPIPS and of Keras."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
