@@ -32,6 +32,7 @@ from transforms.storage.run_record import RunRecord
 from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 from transforms.worker.counters import count
+from transforms.worker.sandbox import Sandbox
 from transforms.writing.chunk_files import read_chunk, split_done, write_chunk
 
 if TYPE_CHECKING:
@@ -184,14 +185,16 @@ class ScorePairs(_Step):
         plan: what to compute.
         policy: which images to admit, and how to convert them.
         batching: size of the batches; None: what suits the worker's device.
+        sandbox: decodes the images.
     """
 
     plan: Plan
     policy: DecodePolicy = DecodePolicy()
     batching: Batching | None = None
+    sandbox: Sandbox = Sandbox()
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching))
+        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching, self.sandbox))
 
 
 @dataclass(eq=False)
@@ -199,15 +202,19 @@ class _Score(beam.DoFn):
     plan: Plan
     policy: DecodePolicy
     batching: Batching | None
+    sandbox: Sandbox
     evaluator: "Evaluator | None" = field(default=None, init=False)
 
     def setup(self) -> None:
+        # Its processes start while TensorFlow is imported.
+        self.sandbox.start()
         self.evaluator = load_once(load_evaluator, self.plan)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
         assert self.evaluator, "setup comes first"
         batching = self.batching or batching_for(self.evaluator.device.memory_bytes)
-        yield score_chunk(chunk, self.evaluator, self.policy, batching, partial(count, "pairs_done"))
+        done = partial(count, "pairs_done")
+        yield score_chunk(chunk, self.evaluator, self.policy, batching, done, self.sandbox)
 
 
 @dataclass(eq=False)
@@ -219,15 +226,18 @@ class OptimizePairs(_Step):
         descent: how to descend, and when to stop.
         policy: which images to admit, and how to convert them.
         batching: size of the batches, and of the descent's slots; None: what suits the worker's device.
+        sandbox: decodes the images.
     """
 
     plan: Plan
     descent: Descent
     policy: DecodePolicy = DecodePolicy()
     batching: Batching | None = None
+    sandbox: Sandbox = Sandbox()
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Optimize" >> beam.ParDo(_Optimize(self.plan, self.descent, self.policy, self.batching))
+        step = _Optimize(self.plan, self.descent, self.policy, self.batching, self.sandbox)
+        return chunks | "Optimize" >> beam.ParDo(step)
 
 
 @dataclass(eq=False)
@@ -236,15 +246,18 @@ class _Optimize(beam.DoFn):
     descent: Descent
     policy: DecodePolicy
     batching: Batching | None
+    sandbox: Sandbox
     optimizer: Optimizer | None = field(default=None, init=False)
 
     def setup(self) -> None:
+        self.sandbox.start()
         self.optimizer = load_once(load_optimizer, self.plan)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
         assert self.optimizer, "setup comes first"
         batching = self.batching or batching_for(self.optimizer.objective.device.memory_bytes)
-        yield optimize_chunk(chunk, self.optimizer, self.descent, self.policy, batching, partial(count, "pairs_done"))
+        done = partial(count, "pairs_done")
+        yield optimize_chunk(chunk, self.optimizer, self.descent, self.policy, batching, done, self.sandbox)
 
 
 @dataclass(eq=False)
