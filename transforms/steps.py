@@ -59,12 +59,14 @@ class ListChunks(_Step):
         chunk_pairs: most records of a chunk.
         input_format: a key of `FORMATS`, or `auto`.
         chunk_bytes: about the most bytes of a chunk.
+        sandbox: parses the files.
     """
 
     fields: Fields
     chunk_pairs: int = CHUNK_PAIRS
     input_format: str = AUTO
     chunk_bytes: int = CHUNK_BYTES
+    sandbox: Sandbox = Sandbox()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +76,7 @@ class ListChunks(_Step):
             raise ValueError(f"chunk_pairs and chunk_bytes are {self.chunk_pairs} and {self.chunk_bytes}, not positive")
 
     def expand(self, files: beam.PCollection[InputFile]) -> beam.PCollection[ChunkSeries]:
-        settings = (self.input_format, self.fields, self.chunk_pairs, self.chunk_bytes)
+        settings = (self.input_format, self.fields, self.chunk_pairs, self.chunk_bytes, self.sandbox)
         return files | "List" >> beam.FlatMap(_list, *settings).with_output_types(ChunkSeries)
 
 
@@ -158,17 +160,21 @@ class ReadPairs(_Step):
     Attributes:
         fields: the fields to read.
         keep: the kept fields with the types of the result.
+        sandbox: parses the files.
     """
 
     fields: Fields
     keep: tuple[pa.Field, ...] = ()
+    sandbox: Sandbox = Sandbox()
 
     def expand(self, series: beam.PCollection[ChunkSeries]) -> beam.PCollection[EncodedChunk]:
-        return series | "Read" >> beam.FlatMap(_read, self.fields, self.keep).with_output_types(EncodedChunk)
+        return series | "Read" >> beam.FlatMap(_read, self.fields, self.keep, self.sandbox).with_output_types(
+            EncodedChunk
+        )
 
 
-def _read(series: ChunkSeries, fields: Fields, keep: tuple[pa.Field, ...]) -> Iterator[EncodedChunk]:
-    for encoded in read_series(series, fields, keep):
+def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:
+    for encoded in read_series(series, *settings):
         lost = sum(failure.scope == "file" for failure in encoded.failures)
         count("chunks_read")
         count("chunks_unreadable", lost)

@@ -172,7 +172,7 @@ def _score_again(
     rows = sorted(images)
     saved = _take(records, rows)
     index = saved.schema.get_field_index("generated")
-    saved = saved.set_column(index, saved.schema.field(index), pa.array(map(images.get, rows), pa.binary()))
+    saved = saved.set_column(index, "generated", pa.array(map(images.get, rows), pa.binary()))
     # The limit is for the input: a saved image is noise in its lowest bits, and may be larger than that.
     admitted = max([policy.max_image_bytes, *map(len, images.values())])
     policy = replace(policy, max_image_bytes=admitted)

@@ -166,8 +166,9 @@ def _encoded(rows: pa.Table) -> list[EncodedPair]:
     return list(zip(*([_view(value) for value in column] for column in images), strict=True))
 
 
-def _view(value: pa.BinaryScalar) -> memoryview | None:
-    return memoryview(value.as_buffer()) if value.is_valid else None
+def _view(value: pa.Scalar) -> memoryview | None:
+    data = value.value if isinstance(value, pa.DictionaryScalar) else value
+    return memoryview(data.as_buffer()) if data.is_valid else None
 
 
 def evaluate_group(

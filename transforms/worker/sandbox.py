@@ -69,7 +69,7 @@ class Sandbox:
     Attributes:
         enabled: whether in child processes; in the worker's own, none of the limits holds.
         seconds: most CPU time that one record, or one step through a file, may take.
-        memory: most bytes that a child may take beyond its libraries.
+        memory: most bytes that a child may take beyond its libraries, and beyond twice the size of the file it reads.
         verbose: whether what C libraries print is shown.
 
     Raises:

@@ -23,6 +23,10 @@ from transforms.worker.messages import receive, send
 _LIBRARIES = ("numpy", "PIL.Image", "pyarrow")
 _PR_SET_PDEATHSIG = 1
 
+# A large file may take twice its size more, as it is stored and unpacked: its writer may have put a gigabyte of images
+# into one page. A small one that takes so much is a bomb.
+_MOST_FOR_FILE = 4 << 30
+
 
 def main(arguments: Sequence[str]) -> None:
     """Serve the worker at the other end of the connection until it closes it."""
@@ -31,11 +35,11 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(fileno=connection) as worker:
         for library in _LIBRARIES:
             importlib.import_module(library)
-        _limit_memory(memory)
+        memory += _address_space()
         # The worker has gone, or has lost interest.
         with contextlib.suppress(EOFError, ConnectionError):
             while True:
-                _serve(worker, seconds)
+                _serve(worker, seconds, memory)
 
 
 class _WorkersFile(io.RawIOBase):
@@ -73,11 +77,12 @@ class _WorkersFile(io.RawIOBase):
         return len(data)
 
 
-def _serve(worker: socket.socket, seconds: float) -> None:
+def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
     """Run one task, and send its items, or the error it ended with."""
     request, parts = receive(worker)
     try:
         _start_clock(seconds)
+        _limit_memory(memory + min(2 * (request["file_size"] or 0), _MOST_FOR_FILE))
         file = None if request["file_size"] is None else _WorkersFile(worker, request["file_size"])
         for item, buffers in pkgutil.resolve_name(request["task"])(request["arguments"], parts, file):
             send(worker, {"kind": "item", "item": item}, buffers)
@@ -108,12 +113,17 @@ def _prepare(parent: int) -> None:
         sys.exit("the worker has ended")
 
 
+def _address_space() -> int:
+    """The bytes of address space that this process takes."""
+    if sys.platform != "linux":
+        return 0
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
 def _limit_memory(bytes: int) -> None:
-    """Limit the address space to what the libraries took, and so much more."""
     if sys.platform == "linux":
-        with open("/proc/self/statm", "rb") as file:
-            taken = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + bytes, taken + bytes))
+        resource.setrlimit(resource.RLIMIT_AS, (bytes, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":
