@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from transforms.settings import setting
 from transforms.worker.messages import Buffer, receive, send
 from transforms.worker.threads import thread_count
 
@@ -76,9 +77,24 @@ class Sandbox:
         ValueError: for a limit that is not positive.
     """
 
-    enabled: bool = True
-    seconds: float = 10.0
-    memory: int = 2 << 30
+    enabled: bool = setting(
+        "decode images and parse files in child processes, where a record that crashes, hangs or takes too much "
+        "memory fails alone",
+        True,
+        flag="sandbox",
+    )
+    seconds: float = setting(
+        "most CPU time that one record, or one step through a file, may take; ten times as long on the clock",
+        10.0,
+        flag="max_record_seconds",
+        type=float,
+    )
+    memory: int = setting(
+        "most bytes of memory that one record may take on the way to its pixels; a file also gets twice its own size",
+        2 << 30,
+        flag="max_record_memory",
+        positive=True,
+    )
     verbose: bool = False
 
     def __post_init__(self) -> None:
