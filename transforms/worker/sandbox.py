@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore, Event, Lock
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -30,6 +30,9 @@ import pyarrow as pa
 from transforms.settings import setting
 from transforms.worker.messages import Buffer, receive, send
 from transforms.worker.threads import thread_count
+
+# What a task yields.
+Item = tuple[Any, Sequence[Buffer]]
 
 # Reasons for which a record, or a chunk of a file, fails over which a child came to an end.
 SANDBOX_REASONS = {
@@ -103,8 +106,7 @@ class Sandbox:
 
     def start(self) -> None:
         """Start the children that decoding takes, without waiting for them: they take 0.3 s, TensorFlow takes more."""
-        if self.enabled:
-            _pool(self).start()
+        self._place().start()
 
     def call(
         self,
@@ -113,7 +115,7 @@ class Sandbox:
         parts: Sequence[Buffer] = (),
         file: BinaryIO | None = None,
         fresh: bool = False,
-    ) -> Iterator[tuple[Any, Sequence[Buffer]]]:
+    ) -> Iterator[Item]:
         """Run a task, and yield its items as they come.
 
         Args:
@@ -128,17 +130,11 @@ class Sandbox:
             ValueError, OSError, pa.ArrowException: the task raised it.
             Exception: what reading the file raised.
         """
-        if self.enabled:
-            return _pool(self).call(task, arguments, parts, file, fresh)
-        # Through JSON, so that a task sees the same either way.
-        items: Iterator[tuple[Any, Sequence[Buffer]]] = pkgutil.resolve_name(task)(
-            json.loads(json.dumps(arguments)), parts, file
-        )
-        return items
+        return self._place().call(task, arguments, parts, file, fresh)
 
     def each(
         self, task: str, arguments: Mapping[str, Any], records: Sequence[Sequence[Buffer | None]]
-    ) -> Iterator[tuple[Any, Sequence[Buffer]] | SandboxError]:
+    ) -> Iterator[Item | SandboxError]:
         """Run a task that yields an item per record over records of bytes and nulls; see `records_of`.
 
         As many threads as there are CPUs have a child at a time.
@@ -149,7 +145,9 @@ class Sandbox:
         Yields:
             per record, in order, its item, or the end it made of its child.
         """
-        with _pool(self).turns if self.enabled else nullcontext():
+        # The same one to the end: none is started after an interruption.
+        place = self._place()
+        with place.turns:
             done = 0
             alone = False
             while done < len(records):
@@ -157,7 +155,7 @@ class Sandbox:
                 sizes = [[None if value is None else len(value) for value in record] for record in part]
                 parts = [value for record in part for value in record if value is not None]
                 try:
-                    for item in self.call(task, {"sizes": sizes, **arguments}, parts, fresh=alone):
+                    for item in place.call(task, {"sizes": sizes, **arguments}, parts, None, alone):
                         done += 1
                         yield item
                     alone = False
@@ -168,12 +166,46 @@ class Sandbox:
                         yield error
                     alone = not blamed
 
+    def _place(self) -> "_Pool | _Here":
+        if not self.enabled:
+            return _Here()
+        with _pools_lock:
+            key = os.getpid(), self
+            if key not in _pools:
+                _pools[key] = _Pool(self)
+            return _pools[key]
+
 
 def records_of(arguments: Mapping[str, Any], parts: Sequence[Buffer]) -> Iterator[list[bytes | None]]:
     """In a task of `Sandbox.each`, the records again."""
     left = iter(parts)
     for sizes in arguments["sizes"]:
         yield [None if size is None else bytes(next(left)) for size in sizes]
+
+
+def end_children() -> None:
+    """End every child of this process, in the middle of whatever it does: whoever waits for one gets an error.
+
+    For the handler of a signal, so it waits for nothing. Calls that come later start children anew.
+    """
+    for pool in list(_pools.values()):
+        pool.end()
+    _pools.clear()
+
+
+class _Here:
+    """The worker's own process, as a place to run tasks in."""
+
+    turns = nullcontext()
+
+    def start(self) -> None:
+        """Do nothing: it runs."""
+
+    def call(
+        self, task: str, arguments: Any, parts: Sequence[Buffer], file: BinaryIO | None, fresh: bool
+    ) -> Iterator[Item]:
+        # Through JSON, so that a task sees the same as in a child.
+        yield from pkgutil.resolve_name(task)(json.loads(json.dumps(arguments)), parts, file)
 
 
 class _Child:
@@ -205,10 +237,14 @@ class _Child:
                 process_group=0,
             )
 
-    def end(self) -> None:
-        """End the process, whatever it is doing."""
-        self.connection.close()
+    def kill(self) -> None:
+        """End the process, whatever it is doing; whoever waits for its answer learns that it is gone."""
         self._process.kill()
+
+    def end(self) -> None:
+        """End the process, and what is left of it."""
+        self.connection.close()
+        self.kill()
         self._process.wait()
 
     def death(self, error: Exception) -> SandboxError:
@@ -235,10 +271,17 @@ class _Pool:
         self._settings = settings
         self._most = thread_count()
         self._idle: list[_Child] = []
+        self._all: set[_Child] = set()
+        self._ended = Event()
         self._lock = Lock()
         self.turns = BoundedSemaphore(self._most)
         # Linux ends a child with the thread that started it, so one thread that stays starts them all.
         self._starter = ThreadPoolExecutor(1, "sandbox")
+
+    def end(self) -> None:
+        self._ended.set()
+        for child in list(self._all):
+            child.kill()
 
     def start(self) -> None:
         with self._lock:
@@ -247,7 +290,7 @@ class _Pool:
 
     def call(
         self, task: str, arguments: Any, parts: Sequence[Buffer], file: BinaryIO | None, fresh: bool
-    ) -> Iterator[tuple[Any, Sequence[Buffer]]]:
+    ) -> Iterator[Item]:
         child = self._new() if fresh else self._take()
         usable = False
         try:
@@ -260,11 +303,11 @@ class _Pool:
             if usable:
                 self._give_back(child)
             else:
-                child.end()
+                self._end(child)
 
     def _exchange(
         self, child: _Child, task: str, arguments: Any, parts: Sequence[Buffer], file: BinaryIO | None
-    ) -> Iterator[tuple[Any, Sequence[Buffer]]]:
+    ) -> Iterator[Item]:
         size = None if file is None else file.seek(0, os.SEEK_END)
         self._send(child, {"task": task, "arguments": arguments, "file_size": size}, parts)
         while True:
@@ -304,10 +347,20 @@ class _Pool:
             if len(self._idle) <= self._most:
                 self._idle.append(child)
                 return
-        child.end()
+        self._end(child)
 
     def _new(self) -> _Child:
-        return self._starter.submit(_Child, self._settings).result()
+        if self._ended.is_set():
+            raise RuntimeError("the work was interrupted")
+        child = self._starter.submit(_Child, self._settings).result()
+        self._all.add(child)
+        if self._ended.is_set():
+            child.kill()
+        return child
+
+    def _end(self, child: _Child) -> None:
+        self._all.discard(child)
+        child.end()
 
 
 class _TaskError(Exception):
@@ -321,11 +374,3 @@ class _TaskError(Exception):
 # By process, for a fork has none of its parent's children.
 _pools: dict[tuple[int, Sandbox], _Pool] = {}
 _pools_lock = Lock()
-
-
-def _pool(settings: Sandbox) -> _Pool:
-    with _pools_lock:
-        key = os.getpid(), settings
-        if key not in _pools:
-            _pools[key] = _Pool(settings)
-        return _pools[key]
