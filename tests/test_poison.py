@@ -1,7 +1,6 @@
 """Records that crash their process, hang or take all memory, among good ones: they fail alone, and the run goes on."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,42 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import shards
-from support.bombs import gif_comment, tiff_tile
+from support.bombs import SEGFAULT, SPIN, environment_with_bugs, huge_png
 from support.child_setup import interruptible
 from support.pictures import encode, smooth
 
 PAIRS = 60
-LIMITS = ["--max_record_seconds=2", f"--max_record_memory={500 << 20}", "--max_image_pixels=1000000000"]
+LIMITS = ["--max_record_seconds=2", f"--max_record_memory={300 << 20}", "--max_image_pixels=1000000000"]
 ENGINES = {"in process": [], "two processes": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]}
-
-# Stands for a bug in a C library: in every process of the run, a picture that ends so ends the process.
-DEADLY = """
-import importlib.machinery, os, sys
-
-class Finder:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "transforms.images.decode":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            sniff = module.sniff
-
-            def deadly(data):
-                if data.endswith(b"POISON"):
-                    os.kill(os.getpid(), 11)
-                return sniff(data)
-
-            module.sniff = deadly
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Finder)
-"""
 
 
 def write(path: Path, poison: dict[int, bytes]) -> Path:
@@ -67,11 +37,9 @@ def command(path: Path, output: Path, *flags: str) -> list[str]:
 @pytest.mark.heavy
 @pytest.mark.parametrize("engine", ENGINES)
 def test_each_poison_fails_alone(tmp_path: Path, engine: str) -> None:
-    poison = {7: b"\x89PNG\r\n\x1a\nPOISON", 25: gif_comment(), 26: tiff_tile(16000), 59: b"\x89PNG\r\n\x1a\nPOISON"}
+    poison = {7: SEGFAULT, 25: SPIN, 26: huge_png(), 59: SEGFAULT}
     path, output = write(tmp_path / "pairs.parquet", poison), tmp_path / "run"
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(DEADLY, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), *filter(None, sys.path)])}
+    environment = environment_with_bugs(tmp_path / "site")
     done = subprocess.run(
         command(path, output, *LIMITS, *ENGINES[engine]), env=environment, capture_output=True, text=True, check=False
     )
@@ -89,10 +57,11 @@ def test_each_poison_fails_alone(tmp_path: Path, engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_signal_ends_a_run_that_is_busy(tmp_path: Path, engine: str, number: signal.Signals) -> None:
     """At once, although a picture takes minutes, and nothing of it is left."""
-    path, output = write(tmp_path / "pairs.parquet", {50: gif_comment(48)}), tmp_path / "run"
+    path, output = write(tmp_path / "pairs.parquet", {50: SPIN}), tmp_path / "run"
+    environment = environment_with_bugs(tmp_path / "site")
     started = command(path, output, "--max_record_seconds=600", *ENGINES[engine])
     with subprocess.Popen(
-        interruptible(started), stderr=subprocess.PIPE, env={**os.environ, "RUN_OF": str(output)}, text=True
+        interruptible(started), stderr=subprocess.PIPE, env={**environment, "RUN_OF": str(output)}, text=True
     ) as launcher:
         while not (output / "metrics").is_dir():
             assert launcher.poll() is None

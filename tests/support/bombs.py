@@ -1,37 +1,55 @@
-"""Small pictures that cost a lot: to decode them takes minutes, or gigabytes."""
+"""Pictures that ruin who decodes them: one that really does, and stand-ins for bugs of C libraries."""
 
-import struct
-import zlib
+import os
+import sys
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image
 
+SEGFAULT, SPIN = (b"\x89PNG\r\n\x1a\n" + name for name in (b"SEGFAULT", b"SPIN"))
 
-def gif_comment(mebibytes: int = 24) -> bytes:
-    """A GIF of one pixel with a long comment, which Pillow puts together in quadratic time."""
+# Python runs it as it starts: in every process of a run, decoding one of the stand-ins does what its name says.
+_SITE = """
+import importlib.machinery, os, sys
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "transforms.images.decode":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            load_image = module.load_image
+
+            def deadly(data, *others):
+                if data.endswith(b"SEGFAULT"):
+                    os.kill(os.getpid(), 11)
+                while data.endswith(b"SPIN"):
+                    pass
+                return load_image(data, *others)
+
+            module.load_image = deadly
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def environment_with_bugs(directory: Path) -> dict[str, str]:
+    """The environment of processes in which the stand-ins are deadly; the directory is for its files."""
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(_SITE, encoding="utf-8")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(directory), *filter(None, sys.path)])}
+
+
+def huge_png(side: int = 12000) -> bytes:
+    """A PNG of one colour: a few hundred kB, of which side x side pixels are made."""
     buffer = BytesIO()
-    Image.new("P", (1, 1)).save(buffer, "GIF")
-    gif = buffer.getvalue()
-    colors = 3 * (2 << (gif[10] & 7)) if gif[10] & 0x80 else 0
-    comment = b"\x21\xfe" + (b"\xff" + b"A" * 255) * (mebibytes << 12) + b"\0"
-    return gif[: 13 + colors] + comment + gif[13 + colors :]
-
-
-def tiff_tile(side: int) -> bytes:
-    """A TIFF of 16x16 pixels in one compressed tile of side x side."""
-    packer = zlib.compressobj(9)
-    pixels = b"".join(packer.compress(bytes(3 * side)) for _ in range(side)) + packer.flush()
-    entries = [
-        (256, 4, 1, 16),
-        (257, 4, 1, 16),
-        (258, 3, 3, 8 + 2 + 12 * 10 + 4),
-        (259, 3, 1, 8),
-        (262, 3, 1, 2),
-        (277, 3, 1, 3),
-        (322, 4, 1, side),
-        (323, 4, 1, side),
-        (324, 4, 1, 8 + 2 + 12 * 10 + 4 + 6),
-        (325, 4, 1, len(pixels)),
-    ]
-    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + struct.pack("<3H", 8, 8, 8) + pixels
+    Image.new("L", (side, side)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
