@@ -106,7 +106,7 @@ class Config:
         "auto goes by the file's name, or by its content if the name does not tell",
         AUTO,
         group="input",
-        choices=(AUTO, *FORMATS),
+        choices=lambda: (AUTO, *FORMATS),
     )
     fields: Fields = field(metadata={"group": "input"})
     policy: DecodePolicy = field(metadata={"group": "images", "identity": "images"})
