@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -12,12 +13,14 @@ from benchmarks.pairs_of_size import pairs_of_size
 from pipeline.config import PRESETS
 from pipeline.samples import SamplePair, repeat_pairs
 from transforms.images.decode import DecodedPair, DecodePolicy, decode_pair
+from transforms.images.sandboxed import decode_pairs
 from transforms.losses.devices import Device
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.plan import Plan
 from transforms.scoring.batch import Batching, batch_by_shape
+from transforms.worker.sandbox import Sandbox
 from transforms.worker.threads import thread_count
 
 SQUARE = ((256, 256),)
@@ -70,6 +73,15 @@ def decoding_speed(sizes: Sizes, seconds: float) -> float:
     encoded = [(pair.generated, pair.target) for pair in sample_pairs(sizes, DISTINCT_PAIRS)]
     with ThreadPoolExecutor(thread_count()) as executor:
         return _rounds_per_second(lambda: list(executor.map(_decode, encoded)), seconds) * DISTINCT_PAIRS
+
+
+def sandbox_speed(sizes: Sizes, seconds: float) -> float:
+    """Pairs per second of decoding in a sandbox, four pairs at a time, as scoring does."""
+    encoded = [(pair.generated, pair.target) for pair in sample_pairs(sizes, DISTINCT_PAIRS)]
+    tasks = [encoded[start : start + 4] for start in range(0, len(encoded), 4)]
+    decode = partial(decode_pairs, policy=DecodePolicy(), sandbox=Sandbox())
+    with ThreadPoolExecutor(thread_count()) as executor:
+        return _rounds_per_second(lambda: list(executor.map(decode, tasks)), seconds) * DISTINCT_PAIRS
 
 
 def _speed(batches: Batches, function: Callable[[np.ndarray, np.ndarray], object], seconds: float) -> float:

@@ -24,6 +24,7 @@ from benchmarks.bounds import (
     network_speed,
     sample_batches,
     sample_pairs,
+    sandbox_speed,
 )
 from pipeline.run import main as run
 from pipeline.samples import write_parquet
@@ -51,10 +52,12 @@ def main() -> int:
                 ratios = (f"{losses / network:.2f}", f"{pipeline / network:.2f}")
                 scoring.add_row(name, precision, f"{network:.1f}", f"{losses:.1f}", f"{pipeline:.1f}", *ratios)
         console.print("Pairs per second, --preset=default, and ratios to the network alone", scoring, sep="\n")
-        edges = Table("pairs", "decoding", "pipeline", "pipeline/decoding")
+        edges = Table("pairs", "decoding", "in the sandbox", "pipeline", "sandbox/decoding", "pipeline/decoding")
         decoding = decoding_speed(SQUARE, seconds)
+        sandbox = sandbox_speed(SQUARE, seconds)
         pipeline = pipeline_speed(SQUARE, round(seconds * decoding), directory, "--preset=edges")
-        edges.add_row("256x256", f"{decoding:.1f}", f"{pipeline:.1f}", f"{pipeline / decoding:.2f}")
+        ratios = (f"{sandbox / decoding:.2f}", f"{pipeline / decoding:.2f}")
+        edges.add_row("256x256", f"{decoding:.1f}", f"{sandbox:.1f}", f"{pipeline:.1f}", *ratios)
         console.print("Pairs per second, --preset=edges", edges, sep="\n")
         (few, (seconds, few_mib)), (many, (_, many_mib)) = processes.items()
         beyond = seconds - few / network

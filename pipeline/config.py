@@ -34,6 +34,7 @@ from transforms.reading.format import AUTO, FORMATS
 from transforms.schema import Fields, encoded_schema, metrics_schema, optimization_fields
 from transforms.scoring.batch import PIXELS_PER_PAIR, Batching
 from transforms.settings import setting
+from transforms.worker.sandbox import Sandbox
 from transforms.writing.metrics_text import METRICS_FORMATS
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
@@ -102,7 +103,7 @@ class Config:
         "auto goes by the file's name, or by its content if the name does not tell",
         AUTO,
         group="input",
-        choices=(AUTO, *FORMATS),
+        choices=lambda: (AUTO, *FORMATS),
     )
     fields: Fields = field(metadata={"group": "input"})
     policy: DecodePolicy = field(metadata={"group": "images", "identity": "images"})
@@ -128,6 +129,8 @@ class Config:
     chunk_pairs: int = setting(
         "most pairs in a chunk, the unit of work, retry and resuming", 256, group="work", positive=True
     )
+    # A resumed run may have other limits than before.
+    sandbox: Sandbox = field(default=Sandbox(), metadata={"group": "work", "identity": False})
     accelerator: str = setting(
         "GPU of the workers that score, such as 'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
         "",
@@ -258,9 +261,12 @@ def parse(argv: Sequence[str]) -> Config:
     plan = _plan(choices, given)
     with _blaming("--background"):
         policy = build(DecodePolicy, given)
+    with _blaming("--max_record_seconds"):
+        sandbox = build(Sandbox, given, verbose=bool(given["verbose"]))
     config = build(
         Config,
         given,
+        sandbox=sandbox,
         input=tuple(pattern for found in given["input"] for pattern in found),
         policy=policy,
         plan=plan,

@@ -8,7 +8,8 @@ The metadata of such a field:
     positive: True for a whole number of at least 1.
     identity: False for a setting that does not change a run's rows; a text is its name in run.json.
     flag_default: the flag's default, if it is not the field's.
-    choices, metavar, type, nargs, action: go to `argparse` as they are.
+    choices: the allowed values, or a function that gives them when the parser is made, for a table that may grow.
+    metavar, type, nargs, action: go to `argparse` as they are.
 """
 
 import argparse
@@ -132,6 +133,8 @@ def _add(group: Any, flag: Flag) -> None:
         "type": _positive if metadata.get("positive") else _PARSERS[kind],
         **{key: value for key, value in metadata.items() if key not in _OWN_KEYS},
     }
+    if callable(arguments.get("choices")):
+        arguments["choices"] = arguments["choices"]()
     shown = field.default if flag.optional else arguments["default"]
     help = metadata["help"] if shown in (None, "") or shown is False else f"{metadata['help']} (default: {shown})"
     group.add_argument(f"--{flag.name}", help=help, **arguments)

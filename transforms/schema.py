@@ -62,6 +62,7 @@ class Chunk:
         stop: number after the last record in the file.
         place: where the records lie in the file, as `Part.place`.
         error: why the file could not be listed; such a chunk has no records.
+        reason: of the failure that stands for it, if its file made a child process end; else empty.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Chunk:
     stop: int
     place: Any = None
     error: str = ""
+    reason: str = ""
 
     @property
     def pairs(self) -> int:
@@ -122,7 +124,7 @@ class EncodedChunk:
 
     Attributes:
         chunk: the chunk they belong to.
-        pairs: table of `encoded_schema`, in file order.
+        pairs: table of `encoded_schema`, in file order; images that repeat may be dictionaries of `binary`.
         failures: the records that could not be read, or the one file failure.
     """
 

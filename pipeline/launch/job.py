@@ -16,6 +16,7 @@ from pipeline.console.progress import progress
 from pipeline.engines.engine import engine_of
 from pipeline.engines.errors import explain
 from pipeline.launch.prepare import Prepared
+from transforms.worker.sandbox import end_children
 
 
 class JobError(Exception):
@@ -69,6 +70,8 @@ def _interruptions() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         pressed.set()
+        # Threads may wait for a picture that takes long, and Python waits for threads.
+        end_children()
         signal.default_int_handler(number, frame)
 
     # Python lets only the main thread handle signals, and a caller may have a handler of its own.

@@ -81,7 +81,7 @@ def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, 
             format = detect_format(file.path, config.input_format)
         except (*READ_ERRORS, ValueError):
             continue
-        if (keep := check_fields(file.path, format, config.fields)) is not None:
+        if (keep := check_fields(file.path, format, config.fields, config.sandbox)) is not None:
             return keep
     if config.fields.keep:
         raise ValueError("--keep_fields: no input file can be read, so the types of the fields are not known")

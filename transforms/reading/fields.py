@@ -21,6 +21,8 @@ def is_text(dtype: pa.DataType) -> bool:
 
 def is_image(dtype: pa.DataType) -> bool:
     """Tell whether a field can hold encoded images: bytes, or Hugging Face's struct{bytes, path}."""
+    if pa.types.is_dictionary(dtype):
+        return is_bytes(dtype.value_type)
     if not pa.types.is_struct(dtype):
         return is_bytes(dtype)
     index = dtype.get_field_index("bytes")

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ _CHUNK_RANGE = re.compile(r"-(\d{9,})-(\d{9,})\.\w+$")
 class Format:
     """The functions that read one kind of file.
 
+    They are functions of a module, for it is the child processes of a sandbox that find and run them, all but `claims`.
     They get the file opened for binary reading, seekable. On a damaged file they raise one of
     `storage.errors.READ_ERRORS`; `list` may also raise a ValueError. The error's message becomes that of a failure.
 
@@ -36,9 +37,10 @@ class Format:
             the run starts; None if the file holds no good record.
         list: `(file, fields, chunk_pairs, chunk_bytes)`: cuts the file, in order and without gaps, into parts of at
             most `chunk_pairs` records and about `chunk_bytes` bytes. It yields series of parts; one worker reads a
-            series from the file opened once. `Part.place` is a frozen dataclass of the format's own.
+            series from the file opened once. `Part.place` is of the class `place`.
         read: `(file, series, fields, keep)`: reads consecutive chunks and yields an `EncodedChunk` for each, in order.
             Records that cannot be read become failures, so that pairs + failures == `chunk.pairs`.
+        place: a frozen dataclass of numbers and strings that says where a part lies in the file.
         reasons: the `reason` codes that only failures of this format have, with their meanings.
     """
 
@@ -46,13 +48,15 @@ class Format:
     schema: Callable[[BinaryIO, Fields], pa.Schema | None]
     list: Callable[[BinaryIO, Fields, int, int], Iterator[Sequence[Part]]]
     read: Callable[[BinaryIO, Sequence[Chunk], Fields, Sequence[pa.Field]], Iterator[EncodedChunk]]
+    place: type[Any]
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 FORMATS = {
-    "parquet": Format(parquet.claims, parquet.read_schema, parquet.list_rows, parquet.read_rows),
+    "parquet": Format(parquet.claims, parquet.read_schema, parquet.list_rows, parquet.read_rows, parquet.RowRange),
     "tfrecord": Format(
-        tfrecord.claims, tfrecord.read_schema, tfrecord.list_records, tfrecord.read_records, tfrecord.REASONS
+        *(tfrecord.claims, tfrecord.read_schema, tfrecord.list_records, tfrecord.read_records),
+        *(tfrecord.ByteRange, tfrecord.REASONS),
     ),
 }
 

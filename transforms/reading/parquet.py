@@ -16,6 +16,10 @@ from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
 # Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
 READ_BUFFER_BYTES = 1 << 20
 MAX_SERIES_PER_ROW_GROUP = 16
+_OPTIONS = {"buffer_size": READ_BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
+_COUNTED_ROWS = 1 << 16
+# Images whose bytes are repeated more often than this, on average, stay a dictionary.
+_MOST_REPEATED = 2
 
 _MAGIC = b"PAR1"
 _NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
@@ -58,6 +62,7 @@ def list_rows(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int
         group = parquet.metadata.row_group(index)
         if group.num_rows == 0:
             continue
+        _check_rows(parquet, file, index, leaves)
         most = min(chunk_pairs, max(1, chunk_bytes * group.num_rows // _needed_bytes(group, leaves)))
         # Ranges of equal size, rather than full ones and a short one at the end.
         rows = ceil(group.num_rows / ceil(group.num_rows / most))
@@ -90,13 +95,39 @@ def read_rows(
         raise OSError("the file has changed since it was listed")
     # Chunks start at a multiple of their size, so that a batch of that size is one chunk. Threads would read the
     # columns by turns, and an object store would fetch its large blocks again and again.
-    batches = parquet.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
+    reader = _with_dictionaries(parquet, file, group, _image_leaves(schema, fields))
+    batches = reader.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
     for chunk, rows in zip(series, _cut(batches, ranges), strict=True):
         yield EncodedChunk(chunk, _encode(rows, chunk, id_field(schema, fields), fields, keep))
 
 
+def _check_rows(parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Sequence[str]) -> None:
+    """Check the number of rows that a footer claims, if the bytes of the row group make it hard to believe.
+
+    Raises:
+        OSError: the row group has another number of rows.
+    """
+    group = parquet.metadata.row_group(index)
+    # An image takes bytes, unless the same one, or none, is repeated. Such rows are few or quickly counted.
+    if not 0 < group.num_rows <= _needed_bytes(group, leaves):
+        claimed = max(0, group.num_rows)
+        image = leaves[:1]
+        reader = _with_dictionaries(parquet, file, index, image)
+        batches = reader.iter_batches(_COUNTED_ROWS, row_groups=[index], columns=image, use_threads=False)
+        found = sum(batch.num_rows for batch in batches)
+        if found != claimed or group.num_rows < 0:
+            raise OSError(f"the footer claims {group.num_rows} rows in row group {index}, which has {found}")
+
+
 def _open(file: BinaryIO) -> pq.ParquetFile:
-    return pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+    return pq.ParquetFile(file, **_OPTIONS)
+
+
+def _with_dictionaries(parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Iterable[str]) -> pq.ParquetFile:
+    """The file, reading each leaf that a row group stores as a dictionary so that a repeated value is there once."""
+    columns = map(parquet.metadata.row_group(index).column, range(parquet.metadata.num_columns))
+    stored = [c.path_in_schema for c in columns if c.has_dictionary_page and c.path_in_schema in leaves]
+    return pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=stored, **_OPTIONS)
 
 
 def _names(schema: pa.Schema, fields: Fields) -> list[str]:
@@ -109,6 +140,12 @@ def _leaves(schema: pa.Schema, fields: Fields) -> list[str]:
     """The columns to read. A struct contributes only its `bytes`: a `path` is never followed."""
     structs = {field.name for field in schema if pa.types.is_struct(field.type)}
     return [f"{name}.bytes" if name in structs else name for name in _names(schema, fields)]
+
+
+def _image_leaves(schema: pa.Schema, fields: Fields) -> set[str]:
+    """Those of them that hold images and nothing else."""
+    images = {fields.generated, fields.target} - {id_field(schema, fields), *fields.keep}
+    return {leaf for leaf in _leaves(schema, fields) if leaf.removesuffix(".bytes") in images or leaf in images}
 
 
 def _needed_bytes(group: pq.RowGroupMetaData, leaves: Sequence[str]) -> int:
@@ -146,14 +183,28 @@ def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, k
         _images(rows[fields.target]),
         *(_kept(rows[field.name], field) for field in keep),
     ]
-    return pa.table(columns, schema=encoded_schema(keep))
+    schema = encoded_schema(keep)
+    for image in ("generated", "target"):
+        index = schema.get_field_index(image)
+        schema = schema.set(index, schema.field(index).with_type(columns[index].type))
+    return pa.table(columns, schema=schema)
 
 
-def _images(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The bytes of an image column as `binary`; null where the image or its struct's bytes are null."""
+def _images(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """The bytes of an image column, null if the image or its struct's bytes are null.
+
+    As `binary`; values that are often repeated, which would multiply a few bytes of a file, as a dictionary of them.
+    """
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
-    return column.cast(pa.binary())
+    if not pa.types.is_dictionary(column.type):
+        return column.cast(pa.binary())
+    array = column.unify_dictionaries().combine_chunks()
+    lengths, used = pc.binary_length(array.dictionary), pc.unique(array.indices.drop_null())
+    stored, repeated = (pc.sum(lengths.take(indices)).as_py() or 0 for indices in (used, array.indices))
+    if repeated <= _MOST_REPEATED * stored:
+        return array.cast(pa.binary())
+    return pa.DictionaryArray.from_arrays(pc.index_in(array.indices, used), array.dictionary.take(used))
 
 
 def _kept(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray | pa.Array:

@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
+from transforms.images.decode import DecodedPair, DecodePolicy
+from transforms.images.sandboxed import decode_pairs
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import EncodedChunk, Fields
 from transforms.storage.errors import READ_ERRORS, describe
+from transforms.worker.sandbox import Sandbox
 
 # Small, because usually only one pair of a chunk is wanted.
 _CHUNK_PAIRS = 16
@@ -120,10 +122,8 @@ def _found(
         if row["id"] != ids[source]:
             yield source, "another pair is there now"
             continue
-        try:
-            yield source, decode_pair(row["generated"], row["target"], policy)
-        except DecodeError as error:
-            yield source, describe(error)
+        (pair,) = decode_pairs([(row["generated"], row["target"])], policy, Sandbox())
+        yield source, pair if isinstance(pair, DecodedPair) else describe(pair)
     for failure in encoded.failures:
         if (source := _source_in_run(path, failure.source)) in ids:
             yield source, f"{failure.reason}: {failure.message}"

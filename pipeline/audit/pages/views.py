@@ -19,8 +19,9 @@ from transforms.scoring.score import SCORE_REASONS
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import OTHER, ScoredPairs, Slices
 from transforms.summary.summary import Summary
+from transforms.worker.sandbox import SANDBOX_REASONS
 
-_MEANINGS = READ_REASONS | REASONS | SCORE_REASONS
+_MEANINGS = READ_REASONS | REASONS | SANDBOX_REASONS | SCORE_REASONS
 DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "none": "no better or worse"}
 _MARKED = ("median", "p5", "p95")
 

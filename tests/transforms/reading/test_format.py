@@ -61,7 +61,7 @@ def read_lines(file, series, fields, keep):
         yield EncodedChunk(chunk, pa.Table.from_pylist(rows, schema=encoded_schema(keep)), tuple(failures))
 
 
-JSONL = Format(claims, read_schema, list_lines, read_lines, {"not_base64": "an image is not base64"})
+JSONL = Format(claims, read_schema, list_lines, read_lines, FirstByte, {"not_base64": "an image is not base64"})
 
 
 def pairs(count):

@@ -355,14 +355,14 @@ def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahe
     from transforms.scoring import score
 
     decoded, evaluated, most = 0, 0, 0
-    lock, real = threading.Lock(), score.decode_pair
+    lock, real = threading.Lock(), score.decode_pairs
 
-    def counting(*args):
+    def counting(pairs, *args):
         nonlocal decoded, most
         with lock:
-            decoded += 1
+            decoded += len(pairs)
             most = max(most, decoded - evaluated)
-        return real(*args)
+        return real(pairs, *args)
 
     class Slow(Fussy):
         def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
@@ -372,7 +372,7 @@ def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahe
                 evaluated += len(generated)
             return columns
 
-    monkeypatch.setattr(score, "decode_pair", counting)
+    monkeypatch.setattr(score, "decode_pairs", counting)
     scored = score_chunk(plain(list(range(60))), Slow(), batching=batching)
     assert len(scored.metrics) == 60
     # Those ahead, the one that is waited for, and the batch that fills.
