@@ -110,7 +110,24 @@ def vgg16_features(x, tensors):
     return features
 
 
-def lpips_vgg(generated, target, heads):
+def alexnet_features(x, tensors):
+    """Features [h, w, C] of torchvision's AlexNet, `relu1` to `relu5`, of an input [H, W, 3].
+
+    `tensors` holds `conv<number>.kernel` (HWIO, for RGB) and `.bias`.
+    """
+    features = {}
+    for number, (stride, padding) in enumerate(((4, 2), (1, 2), (1, 1), (1, 1), (1, 1)), start=1):
+        if number in (2, 3):
+            x = sliding_window_view(x, (3, 3), axis=(0, 1))[::2, ::2].max(axis=(3, 4))
+        kernel = tensors[f"conv{number}.kernel"].astype(np.float64)
+        padded = np.pad(x, [(padding, padding), (padding, padding), (0, 0)])
+        windows = sliding_window_view(padded, kernel.shape[:2], axis=(0, 1))[::stride, ::stride]
+        x = np.einsum("hwikl,klio->hwo", windows, kernel, optimize=True) + tensors[f"conv{number}.bias"]
+        features[f"relu{number}"] = x = np.maximum(x, 0)
+    return features
+
+
+def lpips(generated, target, heads):
     """LPIPS from the features of two images; `heads` holds the weights [C] of every compared layer."""
     total = 0.0
     for layer, weights in heads.items():

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from transforms.losses.networks.specs import LPIPS_LAYERS
+from transforms.losses.networks.specs import ALEXNET_LAYERS, LPIPS_LAYERS
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,19 @@ _LOSSES = (
         min_side=16,
         network="vgg16_lpips",
         layers=LPIPS_LAYERS,
+        kernel="transforms.losses.fused.lpips:lpips",
+        gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
+    ),
+    Loss(
+        name="lpips_alex",
+        function="transforms.losses.perceptual:lpips",
+        formula="sum over 5 layers of weighted squared differences of unit-length AlexNet features",
+        range="[0, inf)",
+        direction="lower",
+        source="Zhang et al. 2018 (LPIPS 0.1, AlexNet), the LPIPS that most papers report",
+        min_side=31,
+        network="alexnet_lpips",
+        layers=tuple(ALEXNET_LAYERS),
         kernel="transforms.losses.fused.lpips:lpips",
         gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
     ),

@@ -23,12 +23,13 @@ NAMES = [
     "ssim",
     "ms_ssim",
     "lpips_vgg",
+    "lpips_alex",
     "vgg_mse",
     "style",
     "vgg_mse_keras",
     "style_keras",
 ]
-NETWORK = ["lpips_vgg", "vgg_mse", "style", "vgg_mse_keras", "style_keras"]
+NETWORK = ["lpips_vgg", "lpips_alex", "vgg_mse", "style", "vgg_mse_keras", "style_keras"]
 
 
 def test_the_losses_are_complete_and_in_order():

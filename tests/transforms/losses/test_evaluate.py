@@ -14,9 +14,9 @@ from transforms.losses import edges, perceptual, pixels
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks
+from transforms.losses.networks.lpips_weights import VGG16
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 from transforms.losses.networks.vgg16 import Vgg16
-from transforms.losses.networks.vgg16_weights import load_lpips
 from transforms.losses.networks.weights_file import WeightsError, WeightsFile
 from transforms.losses.objective import parse_objective
 from transforms.losses.pair import Pair
@@ -34,9 +34,9 @@ OF_IDENTICAL = {"psnr": np.inf, "ssim": 1.0, "ms_ssim": 1.0}
 
 
 @pytest.fixture(scope="module")
-def weights(lpips_weights, keras_weights):
+def weights(lpips_weights, alexnet_weights, keras_weights):
     """By network."""
-    return {"vgg16_lpips": lpips_weights, "vgg16_keras": keras_weights}
+    return {"vgg16_lpips": lpips_weights, "alexnet_lpips": alexnet_weights, "vgg16_keras": keras_weights}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def everything(weights):
 @pytest.fixture(scope="module")
 def keras_weights(lpips_weights, tmp_path_factory):
     """The other network's file, with weights that are not the first's."""
-    tensors, _ = load_lpips(lpips_weights.read())
+    tensors, _ = VGG16.load(lpips_weights.read())
     changed = {name: tensor * np.float32(0.9) for name, tensor in tensors.items()}
     return WeightsFile.at(str(write_keras_file(tmp_path_factory.mktemp("keras") / "vgg16_notop.h5", changed)))
 
@@ -153,7 +153,7 @@ class TestBatches:
 
 class TestValues:
     def test_losses_on_networks_are_those_of_the_public_functions(self, everything, lpips_weights):
-        tensors, heads = load_lpips(lpips_weights.read())
+        tensors, heads = VGG16.load(lpips_weights.read())
         images = pairs(DIFFERENT, (61, 47))
         network = Vgg16(tensors, NETWORKS["vgg16_lpips"].preprocessing)
         features = [network.features(tf.constant(as_images(pictures)), LPIPS_LAYERS) for pictures in images]
@@ -230,7 +230,7 @@ class TestColumns:
         losses = ("vgg_mse", "style", "vgg_mse_keras", "style_keras")
         plan = Plan(losses, vgg_layers=("relu2_1", "pool3"), weights=weights)
         columns = Evaluator(plan)(*images)
-        tensors, _ = load_lpips(weights["vgg16_lpips"].read())
+        tensors, _ = VGG16.load(weights["vgg16_lpips"].read())
         for network, factor, suffix in (("vgg16_lpips", 1, ""), ("vgg16_keras", 0.9, "_keras")):
             changed = {name: tensor * np.float32(factor) for name, tensor in tensors.items()}
             vgg16 = Vgg16(changed, NETWORKS[network].preprocessing)
@@ -278,7 +278,7 @@ class TestPixelGradient:
         return Evaluator(plan)
 
     def test_is_that_of_the_objective_pair_by_pair(self, evaluator, weights):
-        tensors, heads = load_lpips(weights["vgg16_lpips"].read())
+        tensors, heads = VGG16.load(weights["vgg16_lpips"].read())
         network = Vgg16(tensors, NETWORKS["vgg16_lpips"].preprocessing)
         images = pairs(DIFFERENT, (33, 20))
         columns = evaluator(*images)
