@@ -22,6 +22,11 @@ def psnr(generated, target):
         return 10 * np.log10(1 / mse(generated, target))
 
 
+def psnr_y(generated, target):
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(255**2 / ((_bt601(generated) - _bt601(target)) ** 2).mean())
+
+
 def charbonnier(generated, target):
     return np.sqrt((generated - target) ** 2 + 1e-6).mean()
 
@@ -68,6 +73,17 @@ def gmsd(generated, target):
 def ssim(generated, target):
     luminance, contrast_structure = _ssim_terms(generated, target)
     return (luminance * contrast_structure).mean()
+
+
+def ssim_y(generated, target):
+    """BasicSR's `_ssim` of `bgr2ycbcr(..., y_only=True) * 255`."""
+    x, y = _bt601(generated), _bt601(target)
+    mean_x, mean_y = _window(x), _window(y)
+    variance_x, variance_y = _window(x**2) - mean_x**2, _window(y**2) - mean_y**2
+    covariance = _window(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return (similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean()
 
 
 def ms_ssim(generated, target):
@@ -151,6 +167,10 @@ def _sobel(image):
     kernel = np.array([[-1, -2, -1], [0, 0, 0], [1, 2, 1]])
     # SciPy's mirror is TensorFlow's REFLECT: the border pixel is not repeated.
     return np.stack([correlate(image, k[:, :, np.newaxis], mode="mirror") for k in (kernel, kernel.T)])
+
+
+def _bt601(image):
+    return image @ np.array([65.481, 128.553, 24.966]) + 16
 
 
 def _matlab_gray(image):

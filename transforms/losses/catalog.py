@@ -103,6 +103,15 @@ _LOSSES = (
         kernel="transforms.losses.fused.residual:psnr",
     ),
     Loss(
+        name="psnr_y",
+        function="transforms.losses.pixels:psnr_y",
+        formula="10 log10(255² / mse of Y), Y = 65.481 R + 128.553 G + 24.966 B + 16; +inf for an identical pair",
+        range="[1.3, inf]",
+        direction="higher",
+        source="PSNR of BT.601's luma, not rounded, as BasicSR's test_y_channel",
+        differentiable=False,
+    ),
+    Loss(
         name="charbonnier",
         function="transforms.losses.pixels:charbonnier",
         formula="mean sqrt(d² + 0.001²); 0.001 for an identical pair",
@@ -197,6 +206,15 @@ _LOSSES = (
         source="Wang et al. 2004 (SSIM), as tf.image.ssim",
         min_side=11,
         kernel="transforms.losses.fused.structure:ssim",
+    ),
+    Loss(
+        name="ssim_y",
+        function="transforms.losses.structure:ssim_y",
+        formula="ssim of Y = 65.481 R + 128.553 G + 24.966 B + 16 instead of R, G and B, over 255",
+        range="[-1, 1]",
+        direction="higher",
+        source="SSIM of BT.601's luma, not rounded, as BasicSR's test_y_channel",
+        min_side=11,
     ),
     Loss(
         name="ms_ssim",
