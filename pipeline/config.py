@@ -59,6 +59,9 @@ class Preset:
 
 PRESETS = {
     "default": Preset(("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")),
+    "sr": Preset(("psnr_y", "ssim_y", "lpips_alex")),
+    "restoration": Preset(("psnr", "ssim", "lpips_alex")),
+    "compression": Preset(("psnr", "ms_ssim", "lpips_alex")),
     "edges": Preset(("sobel_l1",), "sobel_l1"),
     "features": Preset(("vgg_mse", "fd_l2"), "vgg_mse + 0.1*fd_l2"),
     "vgg_edges": Preset(("vgg_mse", "sobel_l2"), "vgg_mse + 0.05*sobel_l2", ("pool5",)),
@@ -295,7 +298,8 @@ def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
     with _blaming("--objective"):
         objective = parse_objective(text) if text else None
     layers = given["vgg_layers"] or preset.vgg_layers
-    plan = build(Plan, given, losses=losses, objective=objective, vgg_layers=layers)
+    with _blaming("--crop_border"):
+        plan = build(Plan, given, losses=losses, objective=objective, vgg_layers=layers)
     if plan.precision == "float16" and (plan.pixel_gradient or choices.optimize):
         raise UsageError("--precision=float16 is too small for gradients, which would vanish; give bfloat16 or float32")
     if plan.pixel_gradient and objective is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 from pkgutil import resolve_name
 from typing import Any
@@ -61,6 +62,8 @@ class Evaluator:
         if not losses:
             return {}
         try:
+            # The kernels want the pixels of an image in one piece.
+            generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
             with self.device.scope():
                 return self._evaluate(losses, generated, target)
         except (tf.errors.OpError, MemoryError) as error:
@@ -129,7 +132,8 @@ class Evaluator:
         return graph
 
     def _values_and_norms(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
-        function = ObjectiveFunction(self.plan, self._networks, fused=False, beside=losses)
+        whole = replace(self.plan, crop_border=0)  # the border is cut already
+        function = ObjectiveFunction(whole, self._networks, fused=False, beside=losses)
         _, gradient, values = function.value_and_gradient(generated, function.references(target))
         assert self.plan.objective, "an objective is what has a gradient"
         values["objective"] = self.plan.objective.evaluate(values)

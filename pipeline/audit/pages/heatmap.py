@@ -60,6 +60,7 @@ class HeatMap:
             objective,
             precision="auto",
             vgg_layers=tuple(identity["vgg_layers"]),
+            crop_border=identity["crop_border"],
             weights={
                 name: WeightsFile(str(resolve_name(NETWORKS[name].cached)()), sha256)
                 for name, sha256 in identity["weights"].items()

@@ -16,7 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.launch import prepare as module
 from pipeline.launch.prepare import Prepared, prepare
 from pipeline.launch.run_directory import claim
-from transforms.losses.networks import vgg16_weights
+from transforms.losses.networks.lpips_weights import LpipsWeights
 
 ROWS = [{"id": "a", "generated": b"x", "target": b"y", "label": 1, "camera": "c"}]
 DAMAGED = b"PAR1 this is no Parquet file PAR1"
@@ -132,10 +132,10 @@ class TestWeights:
             prepared(input, f"--weights={tmp_path}/w", losses="lpips_vgg")
 
     def test_cache_that_cannot_be_written_to(self, input, monkeypatch):
-        def full():
+        def full(weights):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(vgg16_weights, "fetch_lpips", full)
+        monkeypatch.setattr(LpipsWeights, "fetch", full)
         with pytest.raises(UsageError, match="No space left on device"):
             prepared(input, losses="lpips_vgg")
 

@@ -74,11 +74,12 @@ ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
         ((161, 161), set()),
         ((160, 4000), {"ms_ssim"}),
         ((4000, 160), {"ms_ssim"}),
-        ((16, 16), {"ms_ssim"}),
+        ((31, 31), {"ms_ssim"}),
+        ((16, 30), {"ms_ssim", "lpips_alex"}),
         ((15, 40), {"ms_ssim", *ON_NETWORKS}),
-        ((10, 10), {"ms_ssim", *ON_NETWORKS, "ssim"}),
-        ((8, 9), {"ms_ssim", *ON_NETWORKS, "ssim", "multiscale_fd"}),
-        ((1, 1), set(ALL) - {"mae", "mse", "psnr", "charbonnier"}),
+        ((10, 10), {"ms_ssim", *ON_NETWORKS, "ssim", "ssim_y"}),
+        ((8, 9), {"ms_ssim", *ON_NETWORKS, "ssim", "ssim_y", "multiscale_fd"}),
+        ((1, 1), set(ALL) - {"mae", "mse", "psnr", "psnr_y", "charbonnier"}),
     ],
 )
 def test_computes_what_is_defined_at_a_size(size, absent):
@@ -91,6 +92,17 @@ def test_computes_what_is_defined_at_a_size(size, absent):
 def test_chosen_layers_decide_the_smallest_side_of_the_losses_on_them(layers, side):
     plan = Plan(("vgg_mse", "lpips_vgg", "style"), vgg_layers=layers)
     assert [plan.smallest_side(name) for name in plan.losses] == [side, 16, side]
+
+
+def test_a_cut_border_raises_the_smallest_side_and_is_in_every_formula():
+    plan = Plan(("mae", "ssim"), crop_border=4)
+    assert [plan.smallest_side(name) for name in plan.losses] == [9, 19]
+    assert plan.computed(18, 40) == ("mae",)
+    assert [column.formula for column in plan.columns] == [
+        f"{LOSSES[name].formula}; without 4 pixels at each border" for name in plan.losses
+    ]
+    with pytest.raises(ValueError, match="crop_border must be 0 or more, not -1"):
+        Plan(("mae",), crop_border=-1)
 
 
 def test_the_objectives_losses_are_computed_once_and_come_last():

@@ -34,7 +34,18 @@ def test_read_back(days):
     for path, day in zip(days, DAYS, strict=True):
         assert read_run(str(path)).summary == day
         assert read_summary(f"{path}/summary.json").summary == read_summary(str(path)).summary == day
-    assert read_run(str(days[0])).computed == {name: IDENTITY[name] for name in ("losses", "weights", "images")}
+    computed = {name: IDENTITY[name] for name in ("losses", "weights", "images")}
+    # Versions that could not cut the border did not say so.
+    assert read_run(str(days[0])).computed == computed | {"crop_border": 0}
+
+
+def test_runs_with_and_without_a_border_cannot_be_compared(tmp_path):
+    whole, cut = (
+        write_run(tmp_path / str(border), summarized({"mae": [0.1]}), crop_border=border) for border in (0, 4)
+    )
+    check_comparable(read_run(str(whole)), read_run(str(write_run(tmp_path / "earlier", summarized({"mae": [0.1]})))))
+    with pytest.raises(UsageError, match="their crop_border differ, 0 and 4"):
+        check_comparable(read_run(str(whole)), read_run(str(cut)))
 
 
 class TestVersion1:

@@ -6,9 +6,9 @@ import tensorflow as tf
 from support import reference
 from support.pictures import noise, smooth
 
+from transforms.losses.networks.lpips_weights import VGG16
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.networks.vgg16 import Vgg16
-from transforms.losses.networks.vgg16_weights import load_lpips
 
 pytestmark = pytest.mark.heavy
 
@@ -22,7 +22,7 @@ INPUTS = {
 
 @pytest.fixture(scope="module")
 def tensors(lpips_weights):
-    return load_lpips(lpips_weights.read())[0]
+    return VGG16.load(lpips_weights.read())[0]
 
 
 def as_images(*pictures):
