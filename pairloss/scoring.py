@@ -84,4 +84,4 @@ def _evaluator(losses: tuple[str, ...], objective: str, precision: str) -> "Eval
     plan = Plan(losses, parse_objective(objective) if objective else None, precision=precision)
     if not plan.columns:
         raise ValueError("losses names no loss; give one of LOSSES, or an objective")
-    return load_evaluator(plan.with_weights())
+    return load_evaluator(plan.with_weights().with_backend())

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from transforms.columns import Column
 from transforms.losses.catalog import LOSSES, get_losses
@@ -13,6 +14,10 @@ from transforms.settings import setting
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
+
+
+class BackendError(Exception):
+    """The backend that a plan names cannot compute here: it is not installed, or refuses a network."""
 
 
 class EvaluationError(Exception):
@@ -30,6 +35,8 @@ class Plan:
         precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
         vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
         weights: by name of the network, its weights file; see `with_weights`.
+        backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
+            `with_backend`. TensorFlow computes everything else.
     """
 
     losses: tuple[str, ...]
@@ -50,6 +57,7 @@ class Plan:
         flag_default="",
     )
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
+    backend: str = "tensorflow"
 
     def with_weights(self, paths: Mapping[str, str] = {}) -> "Plan":
         """This plan with a weights file for every network it needs.
@@ -62,6 +70,16 @@ class Plan:
         """
         weights = {name: NETWORKS[name].weights(paths.get(name, "")) for name in self.networks}
         return dataclasses.replace(self, weights=weights)
+
+    def with_backend(self, descends: bool = False) -> "Plan":
+        """This plan with ncnn where it helps, if this machine has it. To be asked once for a run, on its launcher.
+
+        Args:
+            descends: whether the run optimizes: gradients are TensorFlow's.
+        """
+        in_float32 = self.precision in ("float32", "auto") and not (descends or self.pixel_gradient)
+        on_ncnn = in_float32 and self.networks_on_ncnn and find_spec("ncnn")
+        return dataclasses.replace(self, backend="ncnn" if on_ncnn else "tensorflow")
 
     @property
     def objective_losses(self) -> tuple[str, ...]:
@@ -116,3 +134,10 @@ class Plan:
         """The networks that any loss of the plan needs."""
         needed = {LOSSES[name].network for name in (*self.losses, *self.objective_losses)}
         return tuple(name for name in NETWORKS if name in needed)
+
+    @property
+    def networks_on_ncnn(self) -> tuple[str, ...]:
+        """The networks that ncnn can compute: it knows them, and all losses of the plan on them know its layout."""
+        losses = {LOSSES[name] for name in (*self.losses, *self.objective_losses)}
+        unknown = {loss.network for loss in losses if not loss.planar_kernel}
+        return tuple(name for name in self.networks if NETWORKS[name].ncnn and name not in unknown)

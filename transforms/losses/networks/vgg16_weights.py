@@ -106,7 +106,7 @@ def load_lpips(content: bytes) -> tuple[Tensors, Tensors]:
         tensors = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
         raise WeightsError(f"not a safetensors file: {error}") from error
-    heads = {f"lin{block}.weight": (_width(block),) for block in range(1, 6)}
+    heads = {f"lin{block}.weight": (block_width(block),) for block in range(1, 6)}
     _check_shapes(tensors, _SHAPES | heads)
     by_layer = dict(zip(LPIPS_LAYERS, map(tensors.__getitem__, heads), strict=True))
     return {name: tensors[name] for name in _SHAPES}, by_layer
@@ -205,7 +205,7 @@ def _read_checkpoint(archive: Path) -> bytes:
     return content
 
 
-def _width(block: int) -> int:
+def block_width(block: int) -> int:
     """Number of channels of a block, from 1 on."""
     return min(64 << (block - 1), 512)
 
@@ -214,7 +214,7 @@ def _convolution_shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     channels = 3
     for name in CONVOLUTIONS:
-        width = _width(int(name[4]))
+        width = block_width(int(name[4]))
         shapes |= {f"{name}.kernel": (3, 3, channels, width), f"{name}.bias": (width,)}
         channels = width
     return shapes
