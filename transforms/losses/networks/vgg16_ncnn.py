@@ -32,7 +32,7 @@ def vgg16(tensors: Mapping[str, np.ndarray]) -> NcnnModel:
             weights += [_PLAIN_FLOAT32, *plain]
         source = layer
     text = "\n".join(("7767517", f"{len(lines)} {len(lines)}", *lines, ""))
-    return NcnnModel(text, b"".join(weights), _shape)
+    return NcnnModel(text, b"".join(weights), tuple(VGG16_LAYERS), _shape)
 
 
 def _shape(layer: str, height: int, width: int) -> tuple[int, int, int]:

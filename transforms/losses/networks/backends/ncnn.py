@@ -23,11 +23,13 @@ class NcnnModel(NamedTuple):
     Attributes:
         text: the content of a `.param` file: `data` is the input's name, every layer has the name of its output.
         weights: the content of a `.bin` file.
+        layers: the layers, shallowest first.
         shape: `(layer, height, width) -> (C, h, w)`, the shape of a layer's output for an image of this size.
     """
 
     text: str
     weights: bytes
+    layers: tuple[str, ...]
     shape: Callable[[str, int, int], tuple[int, int, int]]
 
 
@@ -51,7 +53,7 @@ class NcnnNetwork:
         import ncnn
 
         self._scale, self._offset = (np.array(v, np.float32) for v in (preprocessing.scale, preprocessing.offset))
-        self._shape = model.shape
+        self._layers, self._shape = model.layers, model.shape
         self._mat = ncnn.Mat
         self._net = ncnn.Net()
         options = self._net.opt
@@ -74,7 +76,7 @@ class NcnnNetwork:
 
         Args:
             image: [H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
-            layers: names of the network's layers.
+            layers: names of the network's layers, in any order.
 
         Returns:
             per layer float32 [C, h·w].
@@ -90,7 +92,8 @@ class NcnnNetwork:
         _check(extractor.input("data", data), "the input")
         del data
         features = {}
-        for layer in layers:
+        # ncnn has freed a shallower layer once it has computed a deeper one.
+        for layer in sorted(layers, key=self._layers.index):
             code, output = extractor.extract(layer)
             _check(code, layer)
             maps, shape = np.asarray(output), self._shape(layer, height, width)
