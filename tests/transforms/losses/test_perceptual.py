@@ -16,10 +16,12 @@ from support.pictures import noise, smooth
 
 from benchmarks.lpips_reference import reference_pairs
 from transforms.losses import perceptual
+from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 from transforms.losses.networks.vgg16 import Vgg16
 from transforms.losses.networks.vgg16_weights import load_lpips
 from transforms.losses.pair import Pair
+from transforms.losses.plan import Plan
 
 pytestmark = pytest.mark.heavy
 
@@ -69,6 +71,11 @@ def networks(lpips_weights):
     return Networks(*load_lpips(lpips_weights.read()))
 
 
+@pytest.fixture(scope="module")
+def on_ncnn(lpips_weights):
+    return Evaluator(Plan(tuple(LOSSES), weights={"vgg16_lpips": lpips_weights}, backend="ncnn"))
+
+
 @functools.cache
 def pair(kind, height, width):
     """Generated and target image [H, W, 3], float32 in [0, 1]."""
@@ -107,6 +114,25 @@ def test_lpips_equals_the_original_implementation(networks, pair, case):
     # the original's own float32 is 2e-5 off. Hence the absolute terms; other pairs are 1e-2 and more.
     assert value == pytest.approx(case["value"], rel=1e-5, abs=1e-10)
     assert np.linalg.norm(gradient) == pytest.approx(case["gradient_l2"], rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("pair", "case"), zip(reference_pairs(), ORIGINAL, strict=True), ids=[case["name"] for case in ORIGINAL]
+)
+def test_lpips_on_ncnn_equals_the_original_implementation(on_ncnn, pair, case):
+    (value,) = on_ncnn(pair.generated[np.newaxis], pair.target[np.newaxis])["lpips_vgg"]
+    assert value == pytest.approx(case["value"], rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["unrelated", "shifted", "noisy", "almost identical"])
+@pytest.mark.parametrize("size", SIZES)
+def test_ncnn_equals_the_float64_reference(networks, on_ncnn, size, kind):
+    generated, target = pair(kind, *size)
+    values = on_ncnn(generated[np.newaxis], target[np.newaxis])
+    for name in LOSSES:
+        expected = networks.reference(name, generated.astype(np.float64), target.astype(np.float64))
+        # Winograd's transforms cost a few more roundings.
+        assert values[name][0] == pytest.approx(expected, rel=2e-5), name
 
 
 @pytest.mark.parametrize("name", LOSSES)
