@@ -88,4 +88,4 @@ def _evaluator(losses: tuple[str, ...], objective: str, precision: str, crop_bor
     plan = Plan(losses, parsed, precision=precision, crop_border=crop_border)
     if not plan.columns:
         raise ValueError("losses names no loss; give one of LOSSES, or an objective")
-    return load_evaluator(plan.with_weights())
+    return load_evaluator(plan.with_weights().with_backend())

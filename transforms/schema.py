@@ -12,6 +12,8 @@ from transforms.settings import setting
 
 # Key of the metrics' schema metadata that holds the precision in which the networks computed.
 PRECISION_KEY = b"pairloss.precision"
+# The same for the backend that computed their features.
+BACKEND_KEY = b"pairloss.backend"
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def prepare(config: Config) -> Prepared:
     try:
         files = match_files(config.input)
         keep = _kept_fields(files, config)
-        plan = config.plan.with_weights(config.weights)
+        plan = config.plan.with_weights(config.weights).with_backend(descends=config.descent is not None)
     except (ValueError, OSError, WeightsError) as error:
         raise UsageError(str(error)) from error
     config = dataclasses.replace(config, plan=plan)

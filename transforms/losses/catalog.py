@@ -32,6 +32,8 @@ class Loss:
         layers: the layers it compares; empty for those that `--vgg_layers` chooses.
         kernel: the same on a CPU, fused; empty if there is none. See `transforms.losses.fused`.
         gradient_kernel: of a loss on features, value and gradient on a CPU, fused; empty if there is none.
+        planar_kernel: of a loss on features, the same on maps whose channels are rows, as ncnn returns them; empty if
+            there is none. See `transforms.losses.fused.planar`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Loss:
     layers: tuple[str, ...] = ()
     kernel: str = ""
     gradient_kernel: str = ""
+    planar_kernel: str = ""
 
 
 def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Loss]:
@@ -59,6 +62,7 @@ def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Lo
             source="Johnson, Alahi and Fei-Fei 2016",
             min_side=16,
             network=network,
+            planar_kernel="transforms.losses.fused.planar:feature_mse",
         ),
         Loss(
             name=f"style{suffix}",
@@ -69,6 +73,7 @@ def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Lo
             source="Gatys, Ecker and Bethge 2016; Johnson, Alahi and Fei-Fei 2016",
             min_side=16,
             network=network,
+            planar_kernel="transforms.losses.fused.planar:style",
         ),
     )
 
@@ -237,6 +242,7 @@ _LOSSES = (
         layers=LPIPS_LAYERS,
         kernel="transforms.losses.fused.lpips:lpips",
         gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
+        planar_kernel="transforms.losses.fused.planar:lpips",
     ),
     Loss(
         name="lpips_alex",

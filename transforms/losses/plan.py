@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from transforms.columns import Column
@@ -14,6 +15,10 @@ from transforms.settings import setting
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
+
+
+class BackendError(Exception):
+    """The backend that a plan names cannot compute here: it is not installed, or refuses a network."""
 
 
 class EvaluationError(Exception):
@@ -32,6 +37,8 @@ class Plan:
         vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
         crop_border: pixels cut from each side of both images before any loss.
         weights: by name of the network, its weights file; see `with_weights`.
+        backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
+            `with_backend`. TensorFlow computes everything else.
     """
 
     losses: tuple[str, ...]
@@ -55,6 +62,7 @@ class Plan:
         "cut this many pixels from each side of both images before any loss; 4 for x4 super-resolution", 0
     )
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
+    backend: str = "tensorflow"
 
     def __post_init__(self) -> None:
         if self.crop_border < 0:
@@ -71,6 +79,16 @@ class Plan:
         """
         weights = {name: NETWORKS[name].weights(paths.get(name, "")) for name in self.networks}
         return dataclasses.replace(self, weights=weights)
+
+    def with_backend(self, descends: bool = False) -> "Plan":
+        """This plan with ncnn where it helps, if this machine has it. To be asked once for a run, on its launcher.
+
+        Args:
+            descends: whether the run optimizes: gradients are TensorFlow's.
+        """
+        in_float32 = self.precision in ("float32", "auto") and not (descends or self.pixel_gradient)
+        on_ncnn = in_float32 and self.networks_on_ncnn and find_spec("ncnn")
+        return dataclasses.replace(self, backend="ncnn" if on_ncnn else "tensorflow")
 
     @property
     def objective_losses(self) -> tuple[str, ...]:
@@ -136,3 +154,10 @@ class Plan:
         """The networks that any loss of the plan needs."""
         needed = {LOSSES[name].network for name in (*self.losses, *self.objective_losses)}
         return tuple(name for name in NETWORKS if name in needed)
+
+    @property
+    def networks_on_ncnn(self) -> tuple[str, ...]:
+        """The networks that ncnn can compute: it knows them, and all losses of the plan on them know its layout."""
+        losses = {LOSSES[name] for name in (*self.losses, *self.objective_losses)}
+        unknown = {loss.network for loss in losses if not loss.planar_kernel}
+        return tuple(name for name in self.networks if NETWORKS[name].ncnn and name not in unknown)

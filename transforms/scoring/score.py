@@ -13,6 +13,7 @@ from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
 from transforms.images.sandboxed import EncodedPair, decode_pairs
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import (
+    BACKEND_KEY,
     PRECISION_KEY,
     EncodedChunk,
     Failure,
@@ -45,6 +46,7 @@ class Evaluate(Protocol):
 
     plan: Plan
     precision: str
+    backend: str
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]: ...
 
@@ -121,7 +123,7 @@ def score_chunk(
                 result.put(part, columns)
                 done(len(part))
     failures = (*encoded.failures, *(failed[position] for position in sorted(failed)))
-    return ScoredChunk(encoded.chunk, result.table(pairs, evaluator.precision), failures)
+    return ScoredChunk(encoded.chunk, result.table(pairs, evaluator), failures)
 
 
 @dataclass(frozen=True)
@@ -213,9 +215,10 @@ class _Rows:
         for pair in group:
             self.notes[pair.position] = (*pair.notes, *too_small)
 
-    def table(self, pairs: pa.Table, precision: str) -> pa.Table:
+    def table(self, pairs: pa.Table, evaluator: Evaluate) -> pa.Table:
         keep = [column for column in pairs.schema if column.name not in encoded_schema().names]
-        schema = metrics_schema(self.plan.columns, keep).with_metadata({PRECISION_KEY: precision})
+        computed_in = {PRECISION_KEY: evaluator.precision, BACKEND_KEY: evaluator.backend}
+        schema = metrics_schema(self.plan.columns, keep).with_metadata(computed_in)
         arrays = {name: pairs[name] for name in ("id", "source", *(column.name for column in keep))}
         arrays |= {"height": pa.array(self.size[:, 0]), "width": pa.array(self.size[:, 1])}
         arrays |= {name: pa.array(self.values[name], mask=~self.defined[name]) for name in self.values}

@@ -10,9 +10,10 @@ from support.as_gpu import AS_GPU
 from support.keras_file import write_keras_file
 from support.pictures import noise, smooth
 
-from transforms.losses import edges, perceptual, pixels
+from transforms.losses import edges, evaluate, perceptual, pixels
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
+from transforms.losses.networks.backends import ncnn
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.networks.lpips_weights import VGG16
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
@@ -20,7 +21,7 @@ from transforms.losses.networks.vgg16 import Vgg16
 from transforms.losses.networks.weights_file import WeightsError, WeightsFile
 from transforms.losses.objective import parse_objective
 from transforms.losses.pair import Pair
-from transforms.losses.plan import EvaluationError, Plan
+from transforms.losses.plan import BackendError, EvaluationError, Plan
 
 pytestmark = pytest.mark.heavy
 
@@ -39,9 +40,9 @@ def weights(lpips_weights, alexnet_weights, keras_weights):
     return {"vgg16_lpips": lpips_weights, "alexnet_lpips": alexnet_weights, "vgg16_keras": keras_weights}
 
 
-@pytest.fixture(scope="module")
-def everything(weights):
-    return Evaluator(Plan(ALL, weights=weights))
+@pytest.fixture(scope="module", params=["tensorflow", "ncnn"])
+def everything(weights, request):
+    return Evaluator(Plan(ALL, weights=weights, backend=request.param))
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +193,49 @@ class TestValues:
         images = pairs(DIFFERENT, (61, 47))
         expected = everything(*images)["lpips_vgg"]
         np.testing.assert_allclose(as_on_gpu(*images)["lpips_vgg"], expected, rtol=1e-6)
+
+
+class TestBackends:
+    """Networks by ncnn. `everything` is tested with both backends."""
+
+    @pytest.fixture(scope="class")
+    def backends(self, weights):
+        plan = Plan(ALL, vgg_layers=("pool2", "relu5_3", "relu1_1"), weights=weights)
+        return [Evaluator(dataclasses.replace(plan, backend=backend)) for backend in ("tensorflow", "ncnn")]
+
+    @pytest.mark.parametrize("size", [(16, 16), (17, 23), (61, 47)])
+    def test_agree(self, backends, size):
+        images = pairs([*DIFFERENT, "identical"], size)
+        expected, found = (evaluator(*images) for evaluator in backends)
+        assert [evaluator.backend for evaluator in backends] == ["tensorflow", "ncnn"]
+        for name, values in found.items():
+            np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found["lpips_vgg"], expected["lpips_vgg"], rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("threads", [1, 2, 8])
+    def test_a_pairs_bits_depend_on_the_pair_alone(self, weights, monkeypatch, threads):
+        monkeypatch.setattr(evaluate, "thread_count", lambda: threads)
+        evaluator = Evaluator(Plan(tuple(ON_NETWORKS), weights=weights, backend="ncnn"))
+        generated, target = pairs(DIFFERENT, (33, 20))
+        alone = [evaluator(generated[[row]], target[[row]]) for row in range(len(DIFFERENT))]
+        evaluator(*pairs(["noisy"] * 2, (40, 90)))
+        for order in ([0, 1, 2, 3], [3, 1], [2, 2, 0, 3, 1, 1, 0, 2, 3]):
+            for name, values in evaluator(generated[order], target[order]).items():
+                np.testing.assert_array_equal(values, [alone[row][name][0] for row in order], err_msg=name)
+
+    @pytest.mark.parametrize("changed", [{"precision": "bfloat16"}, {"pixel_gradient": True}])
+    def test_tensorflow_computes_what_ncnn_does_not(self, weights, changed):
+        plan = Plan(("lpips_vgg",), parse_objective("lpips_vgg"), weights=weights, backend="ncnn", **changed)
+        assert Evaluator(plan).backend == "tensorflow"
+
+    def test_tensorflow_computes_on_a_gpu(self, weights):
+        plan = Plan(("lpips_vgg",), weights=weights, backend="ncnn")
+        assert Evaluator(plan, Networks(plan, AS_GPU)).backend == "tensorflow"
+
+    def test_a_worker_without_ncnn_says_so_at_set_up(self, weights, monkeypatch):
+        monkeypatch.setattr(ncnn, "find_spec", lambda name: None)
+        with pytest.raises(BackendError, match=r"this worker cannot import it: install the package ncnn"):
+            Evaluator(Plan(("lpips_vgg",), weights=weights, backend="ncnn"))
 
 
 class TestColumns:

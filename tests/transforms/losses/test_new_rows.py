@@ -100,7 +100,7 @@ def test_a_loss_on_a_network(run, capsys):
     assert "gradient of one_convolution" in (output / "report.html").read_text()
 
 
-def test_its_weights(run, tmp_path, capsys):
+def test_its_weights(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "copy").write_bytes(made_up_network.CONTENT)
     table, _ = run("--losses=one_convolution", f"--made_up_weights={tmp_path}/copy")
     assert not made_up_network.cached().exists()

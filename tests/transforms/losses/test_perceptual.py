@@ -18,8 +18,10 @@ from support.pictures import noise, smooth
 from benchmarks.lpips_reference import reference_pairs
 from transforms.losses import perceptual
 from transforms.losses.catalog import LOSSES as CATALOG
+from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 from transforms.losses.pair import Pair
+from transforms.losses.plan import Plan
 
 pytestmark = pytest.mark.heavy
 
@@ -88,6 +90,11 @@ def networks(lpips_weights, alexnet_weights):
     return Networks(vgg16_lpips=lpips_weights.read(), alexnet_lpips=alexnet_weights.read())
 
 
+@pytest.fixture(scope="module")
+def on_ncnn(lpips_weights):
+    return Evaluator(Plan(tuple(LOSSES), weights={"vgg16_lpips": lpips_weights}, backend="ncnn"))
+
+
 @functools.cache
 def pair(kind, height, width):
     """Generated and target image [H, W, 3], float32 in [0, 1]."""
@@ -125,6 +132,24 @@ def test_lpips_equals_the_original_implementation(networks, case):
     # the original's own float32 is 2e-5 off. Hence the absolute terms; other pairs are 1e-2 and more.
     assert value == pytest.approx(case["value"], rel=1e-5, abs=1e-10)
     assert np.linalg.norm(gradient) == pytest.approx(case["gradient_l2"], rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("case", [c for c in ORIGINAL if c["loss"] == "lpips_vgg"], ids=lambda case: case["name"])
+def test_lpips_on_ncnn_equals_the_original_implementation(on_ncnn, case):
+    pair = PAIRS[case["name"]]
+    (value,) = on_ncnn(pair.generated[np.newaxis], pair.target[np.newaxis])["lpips_vgg"]
+    assert value == pytest.approx(case["value"], rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["unrelated", "shifted", "noisy", "almost identical"])
+@pytest.mark.parametrize("size", SIZES["vgg16_lpips"])
+def test_ncnn_equals_the_float64_reference(networks, on_ncnn, size, kind):
+    generated, target = pair(kind, *size)
+    values = on_ncnn(generated[np.newaxis], target[np.newaxis])
+    for name in LOSSES:
+        expected = networks.reference(name, generated.astype(np.float64), target.astype(np.float64))
+        # Winograd's transforms cost a few more roundings.
+        assert values[name][0] == pytest.approx(expected, rel=2e-5), name
 
 
 @pytest.mark.parametrize("name", NAMES)

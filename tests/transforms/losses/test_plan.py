@@ -132,3 +132,33 @@ def test_layers_and_networks_needed(losses, of_lpips, of_keras):
     assert plan.networks == tuple(name for name in layers if layers[name])
     in_objective = dataclasses.replace(plan, losses=(), objective=parse_objective(" + ".join(losses)))
     assert in_objective.networks == plan.networks
+
+
+@pytest.mark.parametrize(
+    ("changed", "descends", "backend"),
+    [
+        ({}, False, "ncnn"),
+        ({"precision": "auto"}, False, "ncnn"),
+        ({"losses": ("style_keras", "mae")}, False, "ncnn"),
+        ({"losses": (), "objective": parse_objective("vgg_mse")}, False, "ncnn"),
+        ({"losses": ("mae", "ssim")}, False, "tensorflow"),
+        ({"precision": "bfloat16"}, False, "tensorflow"),
+        ({"precision": "float16"}, False, "tensorflow"),
+        ({"pixel_gradient": True, "objective": parse_objective("mae")}, False, "tensorflow"),
+        ({}, True, "tensorflow"),
+    ],
+)
+def test_ncnn_scores_in_float32(changed, descends, backend):
+    plan = dataclasses.replace(Plan(("lpips_vgg",)), **changed)
+    assert plan.with_backend(descends).backend == backend
+
+
+def test_tensorflow_scores_where_ncnn_is_missing(monkeypatch):
+    monkeypatch.setattr("transforms.losses.plan.find_spec", lambda name: None)
+    assert Plan(("lpips_vgg",)).with_backend().backend == "tensorflow"
+
+
+def test_a_network_whose_losses_do_not_know_ncnns_layout_stays_on_tensorflow(monkeypatch):
+    monkeypatch.setitem(LOSSES, "style", dataclasses.replace(LOSSES["style"], planar_kernel=""))
+    assert Plan(("lpips_vgg", "vgg_mse_keras", "style")).networks_on_ncnn == ("vgg16_keras",)
+    assert Plan(("lpips_vgg",)).networks_on_ncnn == ("vgg16_lpips",)

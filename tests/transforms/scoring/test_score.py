@@ -14,6 +14,7 @@ from transforms.images.decode import DecodePolicy
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import (
+    BACKEND_KEY,
     PRECISION_KEY,
     Chunk,
     EncodedChunk,
@@ -104,9 +105,9 @@ class TestGoodPairs:
         first, second = (score_chunk(chunk_of(mixed()), evaluator).metrics for _ in range(2))
         assert first.equals(second, check_metadata=True)
 
-    def test_precision_is_kept_with_the_table(self, evaluator):
+    def test_precision_and_backend_are_kept_with_the_table(self, evaluator):
         metadata = score_chunk(chunk_of(mixed(1)), evaluator).metrics.schema.metadata
-        assert metadata == {PRECISION_KEY: b"float32"}
+        assert metadata == {PRECISION_KEY: b"float32", BACKEND_KEY: b"tensorflow"}
 
     @pytest.mark.parametrize(
         ("dtype", "values"),
@@ -243,6 +244,7 @@ class Fussy:
     batches: list[int] = field(default_factory=list)
     plan: Plan = MEAN
     precision: str = "float32"
+    backend: str = "tensorflow"
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         if len(generated) > self.most:

@@ -36,6 +36,7 @@ class Network:
         flag: name of the flag that takes the path of another copy of the file.
         help: of that flag.
         sha256: of the weights file. Empty: the file's content when the run starts is what counts.
+        ncnn: `(tensors of the architecture) -> backends.ncnn.NcnnModel`; empty: TensorFlow computes it everywhere.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Network:
     flag: str
     help: str
     sha256: str = ""
+    ncnn: str = ""
 
     def smallest_side(self, layers: Collection[str]) -> int:
         """Height and width in pixels below which the deepest of the layers has no pixel left."""
@@ -124,6 +126,7 @@ NETWORKS = {
             help="LPIPS weights on VGG16, local or gs://; default: fetched once, cached",
             # The safetensors file that `pairloss weights` makes depends on the tensors alone.
             sha256="36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143",
+            ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
         ),
         Network(
             name="alexnet_lpips",
@@ -148,6 +151,7 @@ NETWORKS = {
             cached="transforms.losses.networks.keras_weights:cached",
             flag="keras_weights",
             help="Keras' VGG16 .h5 file without the top, for vgg_mse_keras and style_keras",
+            ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
         ),
     )
 }

@@ -196,6 +196,14 @@ def test_other_numbers_are_not_compared(name, value):
         merge_summaries([one, other], "sum")
 
 
+def test_backends_are_not_mixed_but_summaries_from_before_them_compare():
+    on_tensorflow, on_ncnn = (run_of(DAYS[0], name, backend=name) for name in ("tensorflow", "ncnn"))
+    with pytest.raises(UsageError, match="cannot be compared: their backend differ, tensorflow and ncnn"):
+        check_comparable(on_tensorflow, on_ncnn)
+    check_comparable(run_of(DAYS[0], "earlier"), on_ncnn)
+    check_comparable(on_ncnn, run_of(DAYS[0], "earlier"))
+
+
 class TestEarlierVgg:
     """Earlier versions had `--vgg`, and a key of its own for each network's weights."""
 
