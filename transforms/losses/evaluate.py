@@ -19,6 +19,8 @@ from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
 from transforms.worker.threads import thread_count
 
 Values = dict[str, tf.Tensor]
+# ncnn takes 2 kB of memory per pixel of the images that it computes at once. Larger ones it computes one by one.
+_PIXELS_AT_ONCE = 2**20
 # One image's features as ncnn returns them, [C, h·w] by network and layer.
 _Planar = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -113,7 +115,7 @@ class Evaluator:
         values = partial(self._compare_on_ncnn, losses)
         if not losses:
             return iter([()] * len(generated))
-        if len(generated) < thread_count():
+        if len(generated) < thread_count() and generated[0, ..., 0].size <= _PIXELS_AT_ONCE:
             # A thread for each image.
             return map(values, *(self._executor.map(features, images) for images in (generated, target)))
         return self._executor.map(lambda *pair: values(*map(features, pair)), generated, target)

@@ -188,8 +188,18 @@ class TestIdentity:
         assert before.identity[changed] != after.identity[changed]
 
     def test_every_setting_is_in_the_table(self, input):
-        of_files = {"version", "weights", "input"}
-        assert prepared(input).record.identity.keys() == CHANGED.keys() | of_files
+        found = {"version", "weights", "input", "backend"}
+        assert prepared(input).record.identity.keys() == CHANGED.keys() | found
+
+    def test_the_backend_is_what_this_machine_has(self, input, tmp_path, monkeypatch):
+        (tmp_path / "k.h5").write_bytes(b"weights")
+        arguments = (input, f"--keras_weights={tmp_path}/k.h5")
+        usual = prepared(*arguments, losses="style_keras").record
+        gradient = prepared(*arguments, "--objective=style_keras", "--optimize", losses="style_keras").record
+        monkeypatch.setattr("transforms.losses.plan.find_spec", lambda name: None)
+        without = prepared(*arguments, losses="style_keras").record
+        assert [r.identity["backend"] for r in (usual, gradient, without)] == ["ncnn", "tensorflow", "tensorflow"]
+        assert usual.fingerprint != without.fingerprint
 
     @pytest.mark.parametrize(
         "arguments",

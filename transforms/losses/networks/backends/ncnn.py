@@ -54,7 +54,7 @@ class NcnnNetwork:
 
         self._scale, self._offset = (np.array(v, np.float32) for v in (preprocessing.scale, preprocessing.offset))
         self._layers, self._shape = model.layers, model.shape
-        self._mat = ncnn.Mat
+        self._mat, self._allocator = ncnn.Mat, ncnn.UnlockedPoolAllocator
         self._net = ncnn.Net()
         options = self._net.opt
         options.num_threads = 1
@@ -89,6 +89,9 @@ class NcnnNetwork:
         prepared = self._prepare(image)
         data = self._mat(prepared).clone()
         extractor = self._net.create_extractor()
+        # By default the network keeps the largest image's workspace for ever, 1.5 kB per pixel.
+        workspace = self._allocator()
+        extractor.set_workspace_allocator(workspace)
         _check(extractor.input("data", data), "the input")
         del data
         features = {}
@@ -101,6 +104,7 @@ class NcnnNetwork:
                 raise EvaluationError(f"ncnn: {layer} is {maps.dtype}{list(maps.shape)}, expected float32{list(shape)}")
             # A copy only if ncnn has padded the channels to its alignment.
             features[layer] = np.ascontiguousarray(maps).reshape(shape[0], -1)
+        workspace.clear()
         return features
 
     def _prepare(self, image: np.ndarray) -> np.ndarray:
