@@ -363,7 +363,9 @@ class TestBfloat16:
                 continue
             np.testing.assert_allclose(values[:-1], expected[name][:-1], rtol=2e-2, err_msg=name)
             # The difference of the almost identical pair, the last, all but drowns in the features' own 8 bits.
-            np.testing.assert_allclose(values[-1], expected[name][-1], rtol=0.1, err_msg=name)
+            # AlexNet's distance of it is 4e-5, and bfloat16 moves that by 1.5e-5.
+            drowned = 2e-5 if name == "lpips_alex" else 0
+            np.testing.assert_allclose(values[-1], expected[name][-1], rtol=0.1, atol=drowned, err_msg=name)
         np.testing.assert_allclose(coarse(*images)["lpips_vgg"], expected["lpips_vgg"], rtol=2e-2, atol=6e-3)
 
     def test_an_identical_pair_scores_exactly_its_best(self, coarse):
