@@ -26,6 +26,8 @@ NAMES = [
     "ssim",
     "ssim_y",
     "ms_ssim",
+    "ciede2000",
+    "ciede2000_p95",
     "lpips_vgg",
     "lpips_alex",
     "vgg_mse",
@@ -39,7 +41,13 @@ NETWORK = ["lpips_vgg", "lpips_alex", "vgg_mse", "style", "vgg_mse_keras", "styl
 def test_the_losses_are_complete_and_in_order():
     assert list(LOSSES) == NAMES
     assert [name for name, loss in LOSSES.items() if loss.network] == NETWORK
-    assert [name for name, loss in LOSSES.items() if not loss.differentiable] == ["psnr", "psnr_y", "gmsd"]
+    assert [name for name, loss in LOSSES.items() if not loss.differentiable] == [
+        "psnr",
+        "psnr_y",
+        "gmsd",
+        "ciede2000",
+        "ciede2000_p95",
+    ]
 
 
 @pytest.mark.parametrize("module", ["transforms.losses.plan", "transforms.losses.objective", "pipeline.flags"])

@@ -30,6 +30,7 @@ ALL = tuple(LOSSES)
 SIZE = 176, 164
 ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
 PERCEPTUAL = {"lpips_vgg": perceptual.lpips, "vgg_mse": perceptual.feature_mse, "style": perceptual.style}
+ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95"}
 COMPARING = [name for name in ALL if LOSSES[name].direction != "none"]
 OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssim": 1.0, "ssim_y": 1.0, "ms_ssim": 1.0}
 
@@ -245,7 +246,7 @@ class TestColumns:
             ((160, 161), {"ms_ssim"}),
             ((15, 40), {"ms_ssim", *ON_NETWORKS}),
             ((10, 10), {"ms_ssim", "ssim", "ssim_y", *ON_NETWORKS}),
-            ((1, 1), set(ALL) - {"mae", "mse", "psnr", "psnr_y", "charbonnier"}),
+            ((1, 1), set(ALL) - ONE_PIXEL),
         ],
     )
     def test_losses_not_defined_at_a_size_are_absent(self, everything, size, absent):
@@ -406,7 +407,9 @@ class TestBfloat16:
                 continue
             np.testing.assert_allclose(values[:-1], expected[name][:-1], rtol=2e-2, err_msg=name)
             # The difference of the almost identical pair, the last, all but drowns in the features' own 8 bits.
-            np.testing.assert_allclose(values[-1], expected[name][-1], rtol=0.1, err_msg=name)
+            # AlexNet's distance of it is 4e-5, and bfloat16 moves that by 1.5e-5.
+            drowned = 2e-5 if name == "lpips_alex" else 0
+            np.testing.assert_allclose(values[-1], expected[name][-1], rtol=0.1, atol=drowned, err_msg=name)
         np.testing.assert_allclose(coarse(*images)["lpips_vgg"], expected["lpips_vgg"], rtol=2e-2, atol=6e-3)
 
     def test_an_identical_pair_scores_exactly_its_best(self, coarse):
