@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms.reading.fields import check_schema, id_field, is_bytes, is_text
-from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
+from transforms.reading.image_paths import PathError, PathPair, read_pairs, resolve
+from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema, pair_failure
 
 # Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
 READ_BUFFER_BYTES = 1 << 20
@@ -92,7 +93,10 @@ def read_rows(
     # columns by turns, and an object store would fetch its large blocks again and again.
     batches = parquet.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
     for chunk, rows in zip(series, _cut(batches, ranges), strict=True):
-        yield EncodedChunk(chunk, _encode(rows, chunk, id_field(schema, fields), fields, keep))
+        encoded = _encode(rows, chunk, id_field(schema, fields), fields, keep)
+        paths = [_paths(rows[name]) for name in (fields.generated, fields.target)]
+        named = any(path is not None for column in paths for path in column)
+        yield _read_named(encoded, paths, chunk, fields, keep) if named else EncodedChunk(chunk, encoded)
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:
@@ -106,9 +110,13 @@ def _names(schema: pa.Schema, fields: Fields) -> list[str]:
 
 
 def _leaves(schema: pa.Schema, fields: Fields) -> list[str]:
-    """The columns to read. A struct contributes only its `bytes`: a `path` is never followed."""
-    structs = {field.name for field in schema if pa.types.is_struct(field.type)}
-    return [f"{name}.bytes" if name in structs else name for name in _names(schema, fields)]
+    """The columns to read. A struct contributes only its `bytes` and its `path`."""
+    parts = {
+        field.name: [f"{field.name}.{part.name}" for part in field.type if part.name in ("bytes", "path")]
+        for field in schema
+        if pa.types.is_struct(field.type)
+    }
+    return [leaf for name in _names(schema, fields) for leaf in parts.get(name, [name])]
 
 
 def _needed_bytes(group: pq.RowGroupMetaData, leaves: Sequence[str]) -> int:
@@ -149,11 +157,42 @@ def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, k
     return pa.table(columns, schema=encoded_schema(keep))
 
 
-def _images(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The bytes of an image column as `binary`; null where the image or its struct's bytes are null."""
+def _images(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """The bytes of an image column as `binary`; null where there are none, but a path at most."""
     if pa.types.is_struct(column.type):
-        column = pc.struct_field(column, "bytes")
-    return column.cast(pa.binary())
+        names = [part.name for part in column.type]
+        column = pc.struct_field(column, "bytes") if "bytes" in names else pa.nulls(len(column))
+    return pa.nulls(len(column), pa.binary()) if is_text(column.type) else column.cast(pa.binary())
+
+
+def _paths(column: pa.ChunkedArray) -> list[str | None]:
+    """The paths of the images whose bytes are not in the column."""
+    if pa.types.is_struct(column.type):
+        if "path" not in [part.name for part in column.type]:
+            return []
+        images, column = _images(column), pc.struct_field(column, "path")
+        column = pc.if_else(images.is_null(), column, None)
+    return _texts(column) if is_text(column.type) else []
+
+
+def _read_named(
+    encoded: pa.Table, paths: Sequence[Sequence[str | None]], chunk: Chunk, fields: Fields, keep: Sequence[pa.Field]
+) -> EncodedChunk:
+    """Read the images that are named by paths; the others are in `encoded`."""
+    root = fields.image_root or chunk.path.rpartition("/")[0]
+    pairs, failures = [], []
+    columns = [column or [None] * len(encoded) for column in paths]
+    for row, *named in zip(encoded.to_pylist(), *columns, strict=True):
+        kept = tuple(row[field.name] for field in keep)
+        try:
+            generated, target = (
+                row[side] if path is None else resolve(path, root)
+                for side, path in zip(("generated", "target"), named, strict=True)
+            )
+            pairs.append(PathPair(row["id"], row["source"], generated, target, kept))
+        except PathError as error:
+            failures.append(pair_failure(row["id"], row["source"], "read", error.reason, str(error)))
+    return read_pairs(chunk, pairs, keep, failures)
 
 
 def _kept(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray | pa.Array:
