@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading.image_paths import PathPair, read_pairs
+from transforms.reading.image_paths import PathPair, named_chunk
 from transforms.reading.lines import cut, read_lines
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema, pair_failure
 
@@ -71,7 +71,7 @@ def read_listed(
             kept = tuple(record["kept"][field.name] for field in keep)
             sizes = tuple(record["bytes"])
             pairs.append(PathPair(record["id"], source, record["generated"], record["target"], kept, sizes))
-        yield read_pairs(chunk, pairs, keep, failures)
+        yield named_chunk(chunk, pairs, keep, failures)
 
 
 def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""Images that a record names by paths: resolve the paths, read the files, and make the chunk of them."""
+"""Images that a record names by paths: the chunk as a format reads it, and the images that the worker then fetches."""
 
 import os
 import posixpath
@@ -21,6 +21,10 @@ REASONS = {
 
 # Most of the time of reading from an object store is waiting.
 _THREADS = 16
+_EXTRA = (
+    *(pa.field(name, pa.binary()) for name in ("generated_path", "target_path")),
+    *(pa.field(name, pa.int64()) for name in ("generated_size", "target_size")),
+)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -39,7 +43,7 @@ class PathPair:
     Attributes:
         id: of the pair.
         source: of the pair.
-        generated: the generated image's resolved path, or its bytes; None: a null in the record.
+        generated: the generated image's path, or its bytes; None: a null in the record.
         target: the same of the target.
         kept: values of the kept fields.
         sizes: bytes that the two files must have; empty: any.
@@ -79,36 +83,74 @@ def resolve(path: str, root: str) -> str:
     return store + place
 
 
-def read_pairs(
+def named_chunk(
     chunk: Chunk, pairs: Sequence[PathPair], keep: Sequence[pa.Field], failures: Sequence[Failure] = ()
 ) -> EncodedChunk:
-    """Read the images of a chunk, each file once, however many pairs name it.
+    """A chunk whose table has the images' paths and sizes in four columns more, until `fetch_images` reads the files.
 
-    Args:
-        chunk: the chunk.
-        pairs: its records that could be read.
-        keep: the kept fields.
-        failures: its other records.
+    A format that parses untrusted bytes opens no other file.
     """
-    named = (image for pair in pairs for image in (pair.generated, pair.target) if isinstance(image, str))
-    paths = list(dict.fromkeys(named))
-    with ThreadPoolExecutor(_THREADS, "read_image") as pool:
-        files = dict(zip(paths, pool.map(_read, paths), strict=True))
-    rows: list[tuple[Any, ...]] = []
-    failed = list(failures)
-    for pair in pairs:
-        images: list[bytes | None] = []
-        try:
-            for number, image in enumerate((pair.generated, pair.target)):
-                size = pair.sizes[number : number + 1]
-                images.append(_checked(image, files[image], size) if isinstance(image, str) else image)
-            rows.append((pair.id, pair.source, *images, *pair.kept))
-        except PathError as error:
-            failed.append(pair_failure(pair.id, pair.source, "read", error.reason, str(error)))
-    schema = encoded_schema(keep)
+    rows = [
+        (
+            *(pair.id, pair.source),
+            *(image if isinstance(image, bytes) else None for image in (pair.generated, pair.target)),
+            *pair.kept,
+            *(os.fsencode(image) if isinstance(image, str) else None for image in (pair.generated, pair.target)),
+            *(pair.sizes or (None, None)),
+        )
+        for pair in pairs
+    ]
+    schema = pa.schema([*encoded_schema(keep), *_EXTRA])
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
     arrays = [pa.array(list(values), field.type) for values, field in zip(columns, schema, strict=True)]
-    return EncodedChunk(chunk, pa.table(arrays, schema=schema), tuple(failed))
+    return EncodedChunk(chunk, pa.table(arrays, schema=schema), tuple(failures))
+
+
+def fetch_images(encoded: EncodedChunk, root: str | None, keep: Sequence[pa.Field]) -> EncodedChunk:
+    """Read the images of a `named_chunk`, each file once, however many pairs name it; another chunk is as it was.
+
+    Args:
+        encoded: the chunk.
+        root: the directory that no path leads out of; None: the launcher named the files.
+        keep: the kept fields.
+    """
+    table = encoded.pairs
+    width = len(encoded_schema(keep))
+    if table.num_columns == width:
+        return encoded
+    failed = list(encoded.failures)
+    paths: list[list[str | PathError | None]] = [
+        [_resolved(path, root) for path in table.column(width + side).to_pylist()] for side in (0, 1)
+    ]
+    wanted = list(dict.fromkeys(path for side in paths for path in side if isinstance(path, str)))
+    with ThreadPoolExecutor(_THREADS, "read_image") as pool:
+        files = dict(zip(wanted, pool.map(_read, wanted), strict=True))
+    images: list[list[bytes | None]] = [table.column(name).to_pylist() for name in ("generated", "target")]
+    good = []
+    for row in range(table.num_rows):
+        try:
+            for side in (0, 1):
+                path, size = paths[side][row], table.column(width + 2 + side)[row].as_py()
+                if path is not None:
+                    images[side][row] = _checked(path, path if isinstance(path, PathError) else files[path], size)
+            good.append(row)
+        except PathError as error:
+            id, source = table["id"][row].as_py(), table["source"][row].as_py()
+            failed.append(pair_failure(id, source, "read", error.reason, str(error)))
+    columns = table.columns[:width]
+    columns[2:4] = [pa.array(side, pa.binary()) for side in images]
+    return EncodedChunk(
+        encoded.chunk, pa.table(columns, schema=encoded_schema(keep)).take(pa.array(good, pa.int64())), tuple(failed)
+    )
+
+
+def _resolved(path: bytes | None, root: str | None) -> str | PathError | None:
+    if path is None:
+        return None
+    try:
+        return os.fsdecode(path) if root is None else resolve(os.fsdecode(path), root)
+    except PathError as error:
+        return error
 
 
 def _read(path: str) -> bytes | PathError:
@@ -126,12 +168,11 @@ def _read(path: str) -> bytes | PathError:
         return PathError("unreadable_image", f"{path}: {describe(error)}")
 
 
-def _checked(path: str, found: bytes | PathError, size: Sequence[int]) -> bytes:
+def _checked(path: str | PathError, found: bytes | PathError, size: int | None) -> bytes:
     if isinstance(found, PathError):
         raise found
-    if size and len(found) != size[0]:
-        message = f"{path} has {len(found)} bytes, but had {size[0]} when the run started"
-        raise PathError("changed_image", message)
+    if size is not None and len(found) != size:
+        raise PathError("changed_image", f"{path} has {len(found)} bytes, but had {size} when the run started")
     return found
 
 

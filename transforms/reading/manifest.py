@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from transforms.reading.fields import check_schema, id_field
-from transforms.reading.image_paths import PathError, PathPair, read_pairs, resolve
+from transforms.reading.image_paths import PathError, PathPair, named_chunk
 from transforms.reading.lines import cut, read_lines
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, pair_failure
 
@@ -99,10 +99,10 @@ def _read(
                 if isinstance(record, str):
                     raise PathError("damaged_line", record)
                 id = _id(record, fields) or id
-                pairs.append(_pair(id, source, record, chunk.path, fields, keep))
+                pairs.append(_pair(id, source, record, fields, keep))
             except PathError as error:
                 failures.append(pair_failure(id, source, "read", error.reason, str(error)))
-        yield read_pairs(chunk, pairs, keep, failures)
+        yield named_chunk(chunk, pairs, keep, failures)
 
 
 def _id(record: Record, fields: Fields) -> str | None:
@@ -111,14 +111,13 @@ def _id(record: Record, fields: Fields) -> str | None:
     return None if value is None else str(value)
 
 
-def _pair(id: str, source: str, record: Record, manifest: str, fields: Fields, keep: Sequence[pa.Field]) -> PathPair:
-    root = fields.image_root or manifest.rpartition("/")[0]
-    generated, target = (_image(record, name, root) for name in (fields.generated, fields.target))
+def _pair(id: str, source: str, record: Record, fields: Fields, keep: Sequence[pa.Field]) -> PathPair:
+    generated, target = (_image(record, name) for name in (fields.generated, fields.target))
     return PathPair(id, source, generated, target, tuple(_kept(record.get(field.name), field) for field in keep))
 
 
-def _image(record: Record, name: str, root: str) -> str | None:
-    """The resolved path of an image that a record names; None where it names none. Raises PathError."""
+def _image(record: Record, name: str) -> str | None:
+    """The path of an image that a record names; None where it names none. Raises PathError."""
     if name not in record:
         raise PathError("missing_field", f"no field {name!r}; fields found: {', '.join(sorted(record)) or 'none'}")
     value = record[name]
@@ -128,7 +127,7 @@ def _image(record: Record, name: str, root: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise PathError("wrong_type", f"field {name!r} holds {value!r:.100}, a path is needed")
-    return resolve(value, root)
+    return value
 
 
 def _kept(value: Any, field: pa.Field) -> Any:

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms.reading.fields import check_schema, id_field, is_bytes, is_text
-from transforms.reading.image_paths import PathError, PathPair, read_pairs, resolve
-from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema, pair_failure
+from transforms.reading.image_paths import PathPair, named_chunk
+from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
 
 # Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
 READ_BUFFER_BYTES = 1 << 20
@@ -96,7 +96,7 @@ def read_rows(
         encoded = _encode(rows, chunk, id_field(schema, fields), fields, keep)
         paths = [_paths(rows[name]) for name in (fields.generated, fields.target)]
         named = any(path is not None for column in paths for path in column)
-        yield _read_named(encoded, paths, chunk, fields, keep) if named else EncodedChunk(chunk, encoded)
+        yield _with_paths(encoded, paths, chunk, keep) if named else EncodedChunk(chunk, encoded)
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:
@@ -175,24 +175,19 @@ def _paths(column: pa.ChunkedArray) -> list[str | None]:
     return _texts(column) if is_text(column.type) else []
 
 
-def _read_named(
-    encoded: pa.Table, paths: Sequence[Sequence[str | None]], chunk: Chunk, fields: Fields, keep: Sequence[pa.Field]
+def _with_paths(
+    encoded: pa.Table, paths: Sequence[Sequence[str | None]], chunk: Chunk, keep: Sequence[pa.Field]
 ) -> EncodedChunk:
-    """Read the images that are named by paths; the others are in `encoded`."""
-    root = fields.image_root or chunk.path.rpartition("/")[0]
-    pairs, failures = [], []
+    """The chunk with the paths of the images that are not in `encoded`."""
     columns = [column or [None] * len(encoded) for column in paths]
+    pairs = []
     for row, *named in zip(encoded.to_pylist(), *columns, strict=True):
+        generated, target = (
+            row[side] if path is None else path for side, path in zip(("generated", "target"), named, strict=True)
+        )
         kept = tuple(row[field.name] for field in keep)
-        try:
-            generated, target = (
-                row[side] if path is None else resolve(path, root)
-                for side, path in zip(("generated", "target"), named, strict=True)
-            )
-            pairs.append(PathPair(row["id"], row["source"], generated, target, kept))
-        except PathError as error:
-            failures.append(pair_failure(row["id"], row["source"], "read", error.reason, str(error)))
-    return read_pairs(chunk, pairs, keep, failures)
+        pairs.append(PathPair(row["id"], row["source"], generated, target, kept))
+    return named_chunk(chunk, pairs, keep)
 
 
 def _kept(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray | pa.Array:

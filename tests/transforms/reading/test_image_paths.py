@@ -5,7 +5,7 @@ import os
 import pytest
 from support import shards
 
-from transforms.reading.image_paths import PathError, PathPair, read_pairs, resolve
+from transforms.reading.image_paths import PathError, PathPair, fetch_images, named_chunk, resolve
 from transforms.schema import Chunk
 
 
@@ -52,7 +52,7 @@ def test_each_bad_file_costs_its_pairs_only(tmp_path):
     pairs = [PathPair("good", "s#0", good, good, sizes=(4, 4)), PathPair("bytes", "s#1", b"in the record", good)]
     pairs += [PathPair("none", "s#2", None, good), PathPair("changed", "s#3", good, good, sizes=(4, 5))]
     pairs += [PathPair(name, f"s#{number}", good, path) for number, (name, path) in enumerate(others.items(), 4)]
-    encoded = read_pairs(Chunk("c", "s", "csv", 0, len(pairs)), pairs, ())
+    encoded = fetch_images(named_chunk(Chunk("c", "s", "csv", 0, len(pairs)), pairs, ()), None, ())
     assert encoded.pairs.select(["id", "generated", "target"]).to_pylist() == [
         {"id": "good", "generated": b"good", "target": b"good"},
         {"id": "bytes", "generated": b"in the record", "target": b"good"},
