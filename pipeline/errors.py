@@ -7,7 +7,7 @@ OK, CRASH, USAGE, NOTHING_SCORED = 0, 1, 2, 3
 
 
 class UsageError(Exception):
-    """The user asked for what cannot be: one message says what was given, what is allowed and what helps."""
+    """The request is wrong. The message says what was given, what is allowed and what helps."""
 
 
 def nearest(word: str, words: Iterable[str], prefix: str = "") -> str:

@@ -170,6 +170,7 @@ def test_the_demo_ends_with_the_link_of_its_report(monkeypatch):
     assert told.stdout == f"report: {path.as_uri()}\n"
 
 
+@pytest.mark.heavy
 def test_the_python_page_runs(tmp_path, monkeypatch):
     """Its blocks continue each other."""
     monkeypatch.chdir(tmp_path)

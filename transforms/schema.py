@@ -12,6 +12,8 @@ from transforms.settings import setting
 
 # Key of the metrics' schema metadata that holds the precision in which the networks computed.
 PRECISION_KEY = b"pairloss.precision"
+# The same for the backend that computed their features.
+BACKEND_KEY = b"pairloss.backend"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Chunk:
         stop: number after the last record in the file.
         place: where the records lie in the file, as `Part.place`.
         error: why the file could not be listed; such a chunk has no records.
+        reason: of the failure that stands for it, if its file made a child process end; else empty.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Chunk:
     stop: int
     place: Any = None
     error: str = ""
+    reason: str = ""
 
     @property
     def pairs(self) -> int:
@@ -126,7 +130,7 @@ class EncodedChunk:
 
     Attributes:
         chunk: the chunk they belong to.
-        pairs: table of `encoded_schema`, in file order.
+        pairs: table of `encoded_schema`, in file order; images that repeat may be dictionaries of `binary`.
         failures: the records that could not be read, or the one file failure.
     """
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from pipeline.console.numbers import number, printable
 from transforms.storage.run_files import RunFiles
 
-# Shorter than this, an id tells nothing.
+# An id cut shorter than this is of no use.
 _LEAST_TEXT = 16
 _PIPE_WIDTH = 100_000
 

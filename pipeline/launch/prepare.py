@@ -67,7 +67,7 @@ def prepare(config: Config) -> Prepared:
     try:
         files, listing = _list_folders(config) if config.generated else (match_files(config.input), b"")
         keep = _kept_fields(files, config)
-        plan = config.plan.with_weights(config.weights)
+        plan = config.plan.with_weights(config.weights).with_backend(descends=config.descent is not None)
     except (ValueError, OSError, WeightsError) as error:
         raise UsageError(str(error)) from error
     config = dataclasses.replace(config, plan=plan)
@@ -106,7 +106,7 @@ def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, 
             format = detect_format(file.path, config.input_format)
         except (*READ_ERRORS, ValueError):
             continue
-        if (keep := check_fields(file.path, format, config.fields)) is not None:
+        if (keep := check_fields(file.path, format, config.fields, config.sandbox)) is not None:
             return keep
     if config.fields.keep:
         raise ValueError("--keep_fields: no input file can be read, so the types of the fields are not known")

@@ -68,7 +68,7 @@ def is_finished(output: str, record: RunRecord) -> bool:
 
 
 def _earlier_record(files: RunFiles) -> RunRecord | None:
-    """The record of the run in the directory; None: there is no run.json, or it is another program's."""
+    """The record of the run in the directory; None if run.json is missing or another program's."""
     content = read_json(files.config) if FileSystems.exists(files.config) else None
     try:
         return RunRecord.from_json(content)
@@ -88,14 +88,10 @@ def _refuse_others(files: RunFiles, earlier: RunRecord, record: RunRecord) -> No
     if FileSystems.exists(files.success):
         raise UsageError(f"--output={files.output} holds a finished run: {remedy}")
     if earlier.fingerprint != record.fingerprint:
-        differing = ", ".join(_differences(earlier.identity, record.identity))
+        differing = ", ".join(name for name in record.identity if earlier.identity.get(name) != record.identity[name])
         raise UsageError(
             f"--output={files.output} holds an unfinished run with other {differing or 'content'}: {remedy}"
         )
-
-
-def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [name for name in now if earlier.get(name) != now[name]]
 
 
 def _delete_results(files: RunFiles) -> None:

@@ -1,4 +1,4 @@
-"""The command line: what it becomes, and what a wrong one is told."""
+"""The command line: the settings made of it, and the messages for a wrong one."""
 
 import dataclasses
 import subprocess
@@ -143,6 +143,7 @@ class TestPlan:
             # The three samples of the document this project grew from: an L1 loss of Sobel edges; a perceptual loss
             # plus 0.1 times squared finite differences; an ImageNet VGG16 without its top, that is down to its last
             # pooling, plus 0.05 times squared Sobel edges.
+            ("sr", ("psnr_y", "ssim_y", "lpips_alex"), None, LPIPS_LAYERS),
             ("edges", ("sobel_l1",), "sobel_l1", LPIPS_LAYERS),
             ("features", ("vgg_mse", "fd_l2"), "vgg_mse + 0.1*fd_l2", LPIPS_LAYERS),
             ("vgg_edges", ("vgg_mse", "sobel_l2"), "vgg_mse + 0.05*sobel_l2", ("pool5",)),
@@ -217,6 +218,7 @@ WRONG = [
     ([*NEEDED, "--vgg=keras"], ["--vgg is gone", "vgg_mse_keras", "style_keras"]),
     ([*NEEDED, "--vgg", "lpips"], ["--vgg is gone"]),
     ([*NEEDED, "--vgg_layers=relu9_9,pool5"], ["--vgg_layers", "relu9_9", *VGG16_LAYERS]),
+    ([*NEEDED, "--crop_border=-1"], ["--crop_border", "0 or more", "-1"]),
     ([*NEEDED, "--vgg_layers=pool5,pool5"], ["--vgg_layers", "pool5", "twice"]),
     ([*NEEDED, "--losses=mae,lpips"], ["--losses", "'lpips'", "lpips_vgg", *LOSSES]),
     ([*NEEDED, "--losses=MAE"], ["--losses", "'MAE'", "Did you mean 'mae'"]),

@@ -22,6 +22,11 @@ def psnr(generated, target):
         return 10 * np.log10(1 / mse(generated, target))
 
 
+def psnr_y(generated, target):
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(255**2 / ((_bt601(generated) - _bt601(target)) ** 2).mean())
+
+
 def charbonnier(generated, target):
     return np.sqrt((generated - target) ** 2 + 1e-6).mean()
 
@@ -70,6 +75,17 @@ def ssim(generated, target):
     return (luminance * contrast_structure).mean()
 
 
+def ssim_y(generated, target):
+    """BasicSR's `_ssim` of `bgr2ycbcr(..., y_only=True) * 255`."""
+    x, y = _bt601(generated), _bt601(target)
+    mean_x, mean_y = _window(x), _window(y)
+    variance_x, variance_y = _window(x**2) - mean_x**2, _window(y**2) - mean_y**2
+    covariance = _window(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return (similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean()
+
+
 def ms_ssim(generated, target):
     product = np.ones(3)
     for octave, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
@@ -110,7 +126,24 @@ def vgg16_features(x, tensors):
     return features
 
 
-def lpips_vgg(generated, target, heads):
+def alexnet_features(x, tensors):
+    """Features [h, w, C] of torchvision's AlexNet, `relu1` to `relu5`, of an input [H, W, 3].
+
+    `tensors` holds `conv<number>.kernel` (HWIO, for RGB) and `.bias`.
+    """
+    features = {}
+    for number, (stride, padding) in enumerate(((4, 2), (1, 2), (1, 1), (1, 1), (1, 1)), start=1):
+        if number in (2, 3):
+            x = sliding_window_view(x, (3, 3), axis=(0, 1))[::2, ::2].max(axis=(3, 4))
+        kernel = tensors[f"conv{number}.kernel"].astype(np.float64)
+        padded = np.pad(x, [(padding, padding), (padding, padding), (0, 0)])
+        windows = sliding_window_view(padded, kernel.shape[:2], axis=(0, 1))[::stride, ::stride]
+        x = np.einsum("hwikl,klio->hwo", windows, kernel, optimize=True) + tensors[f"conv{number}.bias"]
+        features[f"relu{number}"] = x = np.maximum(x, 0)
+    return features
+
+
+def lpips(generated, target, heads):
     """LPIPS from the features of two images; `heads` holds the weights [C] of every compared layer."""
     total = 0.0
     for layer, weights in heads.items():
@@ -134,6 +167,10 @@ def _sobel(image):
     kernel = np.array([[-1, -2, -1], [0, 0, 0], [1, 2, 1]])
     # SciPy's mirror is TensorFlow's REFLECT: the border pixel is not repeated.
     return np.stack([correlate(image, k[:, :, np.newaxis], mode="mirror") for k in (kernel, kernel.T)])
+
+
+def _bt601(image):
+    return image @ np.array([65.481, 128.553, 24.966]) + 16
 
 
 def _matlab_gray(image):

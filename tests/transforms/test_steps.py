@@ -43,6 +43,8 @@ from transforms.summary.summary import Summary
 from transforms.worker import counters
 from transforms.writing.chunk_files import read_chunk
 
+pytestmark = pytest.mark.heavy
+
 FIELDS = Fields(keep=("label",))
 KEEP = (pa.field("label", pa.int64()),)
 PLAN = Plan(("mae",), parse_objective("mae"))

@@ -21,6 +21,8 @@ def is_text(dtype: pa.DataType) -> bool:
 
 def is_image(dtype: pa.DataType) -> bool:
     """Tell whether a field can hold encoded images or their paths: bytes, text, or Hugging Face's struct of both."""
+    if pa.types.is_dictionary(dtype):
+        return is_image(dtype.value_type)
     if not pa.types.is_struct(dtype):
         return is_bytes(dtype) or is_text(dtype)
     parts = {part.name: part.type for part in dtype}

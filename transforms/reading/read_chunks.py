@@ -8,8 +8,10 @@ import pyarrow as pa
 from transforms.reading.format import FORMATS, LISTING
 from transforms.reading.image_paths import fetch_images
 from transforms.reading.input_files import open_input
+from transforms.reading.sandboxed import read_chunks
 from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, encoded_schema, pair_failure
 from transforms.storage.errors import READ_ERRORS, describe
+from transforms.worker.sandbox import Sandbox, SandboxError
 
 # The reasons for which a record or a file cannot be read, before there are images to decode. A null image is not among
 # them: it travels as a null, and decoding reports it.
@@ -21,7 +23,9 @@ READ_REASONS = {
 }
 
 
-def read_series(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = ()) -> Iterator[EncodedChunk]:
+def read_series(
+    series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = (), sandbox: Sandbox = Sandbox()
+) -> Iterator[EncodedChunk]:
     """Read a series of chunks, one after the other: one result per chunk, in order.
 
     `len(pairs) + len(failures) == chunk.pairs` holds for every chunk that can be read. One that cannot be read has an
@@ -31,6 +35,7 @@ def read_series(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = 
         series: as `list_chunks` made it; some chunks may have been removed.
         fields: the fields to read.
         keep: the kept fields with the types of the result, as `check_fields` gave them.
+        sandbox: parses the file.
     """
     path = series[0].path if series else ""
     root = None if series and series[0].format == LISTING else fields.image_root or path.rpartition("/")[0]
@@ -41,29 +46,34 @@ def read_series(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = 
             done += 1
             continue
         try:
-            for encoded in _read_on(series[done:], fields, keep):
+            for encoded in _read_on(series[done:], fields, keep, sandbox):
                 fetched = fetch_images(encoded, root, keep)
                 done += 1
                 yield fetched
+        except SandboxError as error:
+            yield _unreadable(series[done], "read", str(error), keep, error.reason)
+            done += 1
         except READ_ERRORS as error:
             yield _unreadable(series[done], "read", describe(error), keep)
             done += 1
 
 
-def _read_on(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field]) -> Iterator[EncodedChunk]:
-    """Read to the end of the series. Raises one of `READ_ERRORS` at the first chunk that cannot be read."""
+def _read_on(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field], sandbox: Sandbox) -> Iterator[EncodedChunk]:
+    """Read to the end of the series. Raises SandboxError or one of `READ_ERRORS` at the first chunk that fails."""
     with open_input(series[0].path) as file:
-        yield from FORMATS[series[0].format].read(file, series, fields, keep)
+        yield from read_chunks(FORMATS[series[0].format], sandbox, file, series, fields, keep)
 
 
 def _without_records(chunk: Chunk, keep: Sequence[pa.Field]) -> EncodedChunk:
     if chunk.error:
-        return _unreadable(chunk, "list", chunk.error, keep)
+        return _unreadable(chunk, "list", chunk.error, keep, chunk.reason or "unreadable_file")
     return EncodedChunk(chunk, encoded_schema(keep).empty_table())
 
 
-def _unreadable(chunk: Chunk, stage: str, problem: str, keep: Sequence[pa.Field]) -> EncodedChunk:
+def _unreadable(
+    chunk: Chunk, stage: str, problem: str, keep: Sequence[pa.Field], reason: str = "unreadable_file"
+) -> EncodedChunk:
     lost = f"records {chunk.start} to {chunk.stop - 1}" if chunk.pairs else f"records from {chunk.start} on"
     message = f"{chunk.path}, {lost}: {problem}"
-    failure = pair_failure(chunk.path, chunk.path, stage, "unreadable_file", message)
+    failure = pair_failure(chunk.path, chunk.path, stage, reason, message)
     return EncodedChunk(chunk, encoded_schema(keep).empty_table(), (replace(failure, scope="file"),))

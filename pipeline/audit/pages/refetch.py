@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
+from transforms.images.decode import DecodedPair, DecodePolicy
+from transforms.images.sandboxed import decode_pairs
 from transforms.reading.format import LISTING
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import EncodedChunk, Fields
 from transforms.storage.errors import READ_ERRORS, describe
+from transforms.worker.sandbox import Sandbox
 
 # Small, because usually only one pair of a chunk is wanted.
 _CHUNK_PAIRS = 16
@@ -125,10 +127,8 @@ def _found(
         if row["id"] != ids[source]:
             yield source, "another pair is there now"
             continue
-        try:
-            yield source, decode_pair(row["generated"], row["target"], policy)
-        except DecodeError as error:
-            yield source, describe(error)
+        (pair,) = decode_pairs([(row["generated"], row["target"])], policy, Sandbox())
+        yield source, pair if isinstance(pair, DecodedPair) else describe(pair)
     for failure in encoded.failures:
         source = sources.get(_number(failure.source)) if failure.scope == "pair" else None
         if source is not None:

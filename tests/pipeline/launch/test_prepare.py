@@ -1,4 +1,4 @@
-"""What the launcher checks before a run starts, and what makes two runs the same one."""
+"""The checks of the launcher before a run starts, and the settings that make two runs the same one."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.launch import prepare as module
 from pipeline.launch.prepare import Prepared, prepare
 from pipeline.launch.run_directory import claim
-from transforms.losses.networks import vgg16_weights
+from transforms.losses.networks.lpips_weights import LpipsWeights
 
 ROWS = [{"id": "a", "generated": b"x", "target": b"y", "label": 1, "camera": "c"}]
 DAMAGED = b"PAR1 this is no Parquet file PAR1"
@@ -132,10 +132,10 @@ class TestWeights:
             prepared(input, f"--weights={tmp_path}/w", losses="lpips_vgg")
 
     def test_cache_that_cannot_be_written_to(self, input, monkeypatch):
-        def full():
+        def full(weights):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(vgg16_weights, "fetch_lpips", full)
+        monkeypatch.setattr(LpipsWeights, "fetch", full)
         with pytest.raises(UsageError, match="No space left on device"):
             prepared(input, losses="lpips_vgg")
 
@@ -236,7 +236,7 @@ class TestIdentity:
         assert len(fingerprints) == 2
 
     def test_survives_json(self, input):
-        """Else a difference would be told where there is none."""
+        """Otherwise a difference would be reported where none exists."""
         record = prepared(input, "--keep_fields=label", "--objective=mae").record
         assert json.loads(json.dumps(record.identity)) == record.identity
 

@@ -1,3 +1,5 @@
+"""The objective: its grammar, its text, and the sums that are refused."""
+
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -194,7 +194,7 @@ def test_reads_with_a_small_buffer_and_only_what_is_needed(tmp_path):
     big = pa.array([bytes([i]) * 300_000 for i in range(40)])
     table = pa.table({"generated": big, "target": [b"t"] * 40, "ballast": big})
     path = tmp_path / "a.parquet"
-    # pyarrow's writer ends a page after so many rows at the earliest, whatever their size.
+    # pyarrow's writer ends a page after this many rows at the earliest, however large they are.
     options = {"compression": "none", "use_dictionary": False, "write_batch_size": 1}
     file = shards.write_parquet(path, table, **options)
     (series,) = listed(file)

@@ -8,12 +8,12 @@ from transforms.storage.run_files import ForeignDirectoryError, RunFiles
 
 
 def test_its_own(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "f"}))
+    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "f", "identity": {}}))
     RunFiles(str(tmp_path)).check_owner("f")
 
 
 def test_another_run(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "another"}))
+    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "another", "identity": {}}))
     with pytest.raises(ForeignDirectoryError, match="another run, with other settings or inputs, has taken"):
         RunFiles(str(tmp_path)).check_owner("f")
 
