@@ -14,6 +14,7 @@ from pipeline.config import PRESETS, parser
 from transforms.descent.settings import STOP_REASONS
 from transforms.images.decode import NOTES, REASONS
 from transforms.losses.catalog import describe_losses
+from transforms.reading import folders
 from transforms.reading.read_chunks import READ_REASONS
 from transforms.scoring.score import SCORE_REASONS
 from transforms.worker.sandbox import SANDBOX_REASONS
@@ -69,8 +70,10 @@ def presets() -> str:
 
 def reasons() -> str:
     """Why a record could not be scored, by the stage that found out."""
+    read = {name: meaning for name, meaning in READ_REASONS.items() if name not in folders.REASONS}
     stages = {
-        "list, read": READ_REASONS,
+        "pair": folders.REASONS,
+        "list, read": read,
         "decode": REASONS,
         "list, read, decode": SANDBOX_REASONS,
         "score": SCORE_REASONS,

@@ -30,7 +30,8 @@ from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYER
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective, check_differentiable, parse_objective
 from transforms.losses.plan import Plan
-from transforms.reading.format import AUTO, FORMATS
+from transforms.reading.format import AUTO, LISTING, format_names
+from transforms.reading.templates import check_templates, parse_template
 from transforms.schema import Fields, encoded_schema, metrics_schema, optimization_fields
 from transforms.scoring.batch import PIXELS_PER_PAIR, Batching
 from transforms.settings import setting
@@ -38,6 +39,7 @@ from transforms.worker.sandbox import Sandbox
 from transforms.writing.metrics_text import METRICS_FORMATS
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
+_FILES = ("input", "generated", "target")
 OPTIMIZING = "optimizing the generated images"
 GROUPS = ("input", "images", "losses", OPTIMIZING, "work", "Dataflow", "output", "audit", "messages")
 
@@ -93,9 +95,32 @@ class Config:
     """The settings of a run; each field's metadata says what it means."""
 
     input: tuple[str, ...] = setting(
-        "files or patterns, local or gs://; separate several by commas, or repeat the flag",
+        "files or patterns of records, local or gs://; separate several by commas, or repeat the flag",
+        (),
         group="input",
         # The identity holds the files that match, and the hashes of the weights.
+        identity=False,
+        type=patterns,
+        nargs="+",
+        action="extend",
+        metavar="PATTERN",
+    )
+    generated: tuple[str, ...] = setting(
+        "instead of --input: the generated image files, such as 'out/*.png' or 'out/{id}x4.png', or a directory; "
+        "pairs are joined by what the wildcards or fields match",
+        (),
+        group="input",
+        # The identity holds the listing of the pairs.
+        identity=False,
+        type=patterns,
+        nargs="+",
+        action="extend",
+        metavar="PATTERN",
+    )
+    target: tuple[str, ...] = setting(
+        "their targets, such as 'gt/*.png' or 'gt/{id}.png'",
+        (),
+        group="input",
         identity=False,
         type=patterns,
         nargs="+",
@@ -106,7 +131,7 @@ class Config:
         "auto goes by the file's name, or by its content if the name does not tell",
         AUTO,
         group="input",
-        choices=lambda: (AUTO, *FORMATS),
+        choices=lambda: (AUTO, *format_names()),
     )
     fields: Fields = field(metadata={"group": "input"})
     policy: DecodePolicy = field(metadata={"group": "images", "identity": "images"})
@@ -266,11 +291,13 @@ def parse(argv: Sequence[str]) -> Config:
         policy = build(DecodePolicy, given)
     with _blaming("--max_record_seconds"):
         sandbox = build(Sandbox, given, verbose=bool(given["verbose"]))
+    files = {flag: tuple(pattern for found in given[flag] or () for pattern in found) for flag in _FILES}
     config = build(
         Config,
         given,
         sandbox=sandbox,
-        input=tuple(pattern for found in given["input"] for pattern in found),
+        **files,
+        **_of_folders(files, given),
         policy=policy,
         plan=plan,
         descent=_descent(choices, given),
@@ -283,6 +310,30 @@ def parse(argv: Sequence[str]) -> Config:
     if config.baseline and not config.gate:
         raise UsageError("--baseline has no effect without --gate; add --gate, or drop it")
     return config
+
+
+def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that follow from --generated and --target; empty with --input."""
+    if bool(files["generated"]) != bool(files["target"]) or bool(files["input"]) == bool(files["generated"]):
+        raise UsageError("give either --input=PATTERN of records, or both --generated=PATTERN and --target=PATTERN")
+    if files["input"]:
+        return {}
+    only_records = ("input_format", "generated_field", "target_field", "id_field", "image_root")
+    if unused := [f"--{name}" for name in only_records if given[name]]:
+        raise UsageError(f"{', '.join(unused)} belong to --input, and mean nothing with --generated; drop them")
+    with _blaming("--generated"):
+        generated = [parse_template(text) for text in files["generated"]]
+    with _blaming("--target"):
+        target = [parse_template(text) for text in files["target"]]
+    try:
+        further = check_templates(generated, target)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    named = given["keep_fields"] or ()
+    if unknown := [name for name in named if name not in generated[0].fields]:
+        fields = ", ".join(generated[0].fields) or "no field"
+        raise UsageError(f"--keep_fields={','.join(unknown)}: --generated has {fields}, such as {{scene}} in a name")
+    return {"input_format": LISTING, "fields": Fields(keep=tuple(dict.fromkeys((*named, *further))))}
 
 
 def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:

@@ -60,7 +60,7 @@ def launch(config: Config) -> int:
         # Its launcher died before the verdict, or the rules have changed.
         print(f"{config.output} is finished; judging it again", file=sys.stderr)
         return _report(prepared)
-    done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite)
+    done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite, prepared.listing)
     if done and not config.quiet:
         print(f"resuming {config.output}: {done} chunks are done", file=sys.stderr)
     try:

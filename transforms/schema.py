@@ -25,6 +25,7 @@ class Fields:
         target: field of the encoded target image.
         id: field of the pair's id. None: a field `id` if there is one, otherwise `<file name>#<record number>`.
         keep: scalar fields copied into the metrics.
+        image_root: directory of the images that records name by relative paths; empty: that of the input file.
     """
 
     generated: str = setting("the encoded generated image", "generated", flag="generated_field", metavar="NAME")
@@ -37,6 +38,9 @@ class Fields:
     )
     keep: tuple[str, ...] = setting(
         "scalar fields to copy into the metrics, comma-separated", (), flag="keep_fields", metavar="NAMES"
+    )
+    image_root: str = setting(
+        "directory of the images if records name them by paths; by default that of the input file", "", metavar="DIR"
     )
 
 
@@ -92,7 +96,7 @@ class Failure:
     Attributes:
         id: the pair's id; the file's path for `scope="file"`.
         source: `<path>#<record number>`; `<path>` for `scope="file"`.
-        stage: `list`, `read`, `decode` or `score`.
+        stage: `list`, `pair`, `read`, `decode` or `score`.
         reason: stable machine-readable code, e.g. `truncated`.
         message: one line for people.
         sha256: of the offending bytes, hex; empty if there are none.

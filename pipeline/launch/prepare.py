@@ -1,12 +1,14 @@
 """Prepare a run on the launcher: find input files, kept fields and weights, read the rules, settle its identity."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.judging.rules import Rule, read_rules
 from pipeline.audit.runs.summaries import RunSummary, read_summary
@@ -15,9 +17,12 @@ from pipeline.credentials import check_credentials
 from pipeline.errors import UsageError
 from pipeline.launch.run_directory import fingerprint
 from transforms.losses.networks.weights_file import WeightsError
+from transforms.reading.folders import make_listing
 from transforms.reading.input_files import InputFile, match_files
 from transforms.reading.list_chunks import check_fields, detect_format
+from transforms.reading.pairing import pair_files
 from transforms.storage.errors import READ_ERRORS
+from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 
 _LIBRARIES = ("apache-beam", "tensorflow", "numpy", "pillow", "pyarrow")
@@ -34,6 +39,7 @@ class Prepared:
         record: the content of run.json until the run ends.
         rules: those of `--gate`.
         baseline: the summary to compare with; None: there is none.
+        listing: the content of the one input file if the run was given folders; the launcher writes it.
     """
 
     config: Config
@@ -42,6 +48,7 @@ class Prepared:
     record: RunRecord
     rules: tuple[Rule, ...] = ()
     baseline: RunSummary | None = None
+    listing: bytes = b""
 
 
 def prepare(config: Config) -> Prepared:
@@ -51,13 +58,14 @@ def prepare(config: Config) -> Prepared:
         UsageError: a path at gs:// needs credentials and there are none, the rules or the baseline are wrong, no file
             matches, a field is missing, or the weights cannot be fetched or read.
     """
-    paths = (*config.input, config.output, *config.weights.values(), config.gate, config.baseline)
+    patterns = (*config.input, *config.generated, *config.target)
+    paths = (*patterns, config.output, *config.weights.values(), config.gate, config.baseline)
     check_credentials(paths)
     # The gate comes last, but a mistake in its rules must not cost a night.
     rules = read_rules(config.gate) if config.gate else ()
     baseline = read_summary(config.baseline) if config.baseline else None
     try:
-        files = match_files(config.input)
+        files, listing = _list_folders(config) if config.generated else (match_files(config.input), b"")
         keep = _kept_fields(files, config)
         plan = config.plan.with_weights(config.weights).with_backend(descends=config.descent is not None)
     except (ValueError, OSError, WeightsError) as error:
@@ -71,11 +79,28 @@ def prepare(config: Config) -> Prepared:
         beam_flags=config.beam_flags,
         started=time.time(),
     )
-    return Prepared(config, tuple(files), keep, record, rules, baseline)
+    return Prepared(config, tuple(files), keep, record, rules, baseline, listing)
+
+
+def _list_folders(config: Config) -> tuple[list[InputFile], bytes]:
+    """The listing of the folders' pairs, as the run's one input file, and its content."""
+    pairs = pair_files(config.generated, config.target)
+    name, content = make_listing(pairs, config.fields.keep)
+    if not config.quiet:
+        good = [pair for pair in pairs if not pair.reason]
+        targets = len({pair.target for pair in good})
+        lonely = (
+            f"; without a partner, or with a double key: {len(pairs) - len(good)}" if len(good) < len(pairs) else ""
+        )
+        print(f"{len(good)} generated images with {targets} targets{lonely}", file=sys.stderr)
+    path = FileSystems.join(RunFiles(config.output).listing_directory, name)
+    return [InputFile(path, len(content), 0.0)], content
 
 
 def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, ...]:
     """The kept fields, as the first readable file has them. The run reports unreadable files as failures."""
+    if config.generated:
+        return tuple(pa.field(name, pa.string()) for name in config.fields.keep)
     for file in files:
         try:
             format = detect_format(file.path, config.input_format)

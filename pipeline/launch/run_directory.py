@@ -20,13 +20,14 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def claim(output: str, record: RunRecord, overwrite: bool) -> int:
+def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"") -> int:
     """Take the directory for this run, and write the record to its run.json.
 
     Args:
         output: the run's directory.
         record: the content of run.json; its fingerprint decides whether an unfinished run is resumed.
         overwrite: whether to delete an earlier run in that directory.
+        listing: the content of the run's one input file, if that lies in the directory.
 
     Returns:
         the number of chunks that are done already.
@@ -44,6 +45,8 @@ def claim(output: str, record: RunRecord, overwrite: bool) -> int:
         else:
             _refuse_others(files, earlier, record)
         files.write_whole(files.config, to_json(record.to_json()))
+        if listing:
+            files.write_whole(record.identity["input"][0]["path"], listing)
         return sum(1 for _ in list_files(files.metrics_directory))
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(
@@ -96,5 +99,5 @@ def _delete_results(files: RunFiles) -> None:
     # an unfinished run.
     for path in (files.success, files.summary, files.verdict, files.report):
         delete_file(path)
-    for directory in (*chunk_directories(files), files.temporary):
+    for directory in (*chunk_directories(files), files.listing_directory, files.temporary):
         delete_directory(directory)

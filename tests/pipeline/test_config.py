@@ -194,15 +194,14 @@ class TestPlan:
 
 
 WRONG = [
-    ([], ["--input", "--output", "required", "--help"]),
+    ([], ["--output", "required", "--help"]),
     (["--input=a"], ["--output", "required"]),
-    (["--output=o"], ["--input", "required"]),
     (["--input=", "--output=o"], ["--input", "''", "pairs-*.parquet"]),
     (["--input=,", "--output=o"], ["--input", "','"]),
     (["--input", "--output=o"], ["--input", "expected at least one"]),
     (["--input=a", "--output="], ["--output", "''", "gs://"]),
     (["--input=a", "--out=o"], ["--output", "required"]),
-    ([*NEEDED, "--input_format=csv"], ["--input_format", "csv", "auto", "parquet", "tfrecord"]),
+    ([*NEEDED, "--input_format=xlsx"], ["--input_format", "xlsx", "auto", "parquet", "tfrecord", "csv"]),
     ([*NEEDED, "--size_mismatch=pad"], ["--size_mismatch", "pad", "fail", "resize", "crop"]),
     ([*NEEDED, "--background=blue"], ["--background", "'blue'", "#rrggbb"]),
     ([*NEEDED, "--color=srgb"], ["--color", "'srgb'", "convert"]),
@@ -226,6 +225,22 @@ WRONG = [
     ([*NEEDED, "--losses=mae,mse,mae"], ["--losses", "mae is given twice"]),
     ([*NEEDED, "--losses=,"], ["--losses", "names no loss", "--list_losses"]),
     ([*NEEDED, "--losses=mae", "ssim"], ["'ssim'", "unexpected argument"]),
+    *[
+        (["--output=o", *arguments], told)
+        for arguments, told in [
+            ([], ["--input=PATTERN", "--generated=PATTERN", "--target=PATTERN"]),
+            (["--generated=a/*"], ["both --generated=PATTERN and --target=PATTERN"]),
+            (["--target=a/*"], ["both --generated=PATTERN and --target=PATTERN"]),
+            (["--input=a", "--generated=a/*", "--target=b/*"], ["either --input=PATTERN"]),
+            (["--generated=a/{id}.png", "--target=b/*"], ["{id} in both"]),
+            (["--generated=a/*", "--target=b/{id}.png"], ["--target has {id}", "'a/*'", "lacks"]),
+            (["--generated=a/{id}{m}.png", "--target=b/{id}.png"], ["--generated", "ambiguous", "{m}"]),
+            (["--generated=a/*", "--target=b/{"], ["--target", "belongs to no field"]),
+            (["--generated=a/*", "--target=b/*", "--id_field=key"], ["--id_field", "--input", "drop"]),
+            (["--generated=a/*", "--target=b/*", "--keep_fields=m"], ["--keep_fields=m", "no field"]),
+            (["--generated=a/{id}_{mae}.png", "--target=b/{id}.png", "--losses=mae"], ["mae", "clash"]),
+        ]
+    ],
     ([*NEEDED, "--objective=mae +"], ["--objective", "'mae +'", "weighted sum"]),
     ([*NEEDED, "--objective= "], ["--objective", "weighted sum"]),
     ([*NEEDED, "--objective=mae*mse"], ["--objective", "'mae*mse'", "product"]),

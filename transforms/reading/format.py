@@ -11,11 +11,15 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading import parquet, tfrecord
+from transforms.reading import folders, image_paths, manifest, parquet, tfrecord
+from transforms.reading.lines import LineRange
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
 # The input format that is detected from the name or the content of each file.
 AUTO = "auto"
+
+# The listing of two folders' pairs, which the launcher makes; nobody asks for it.
+LISTING = "listing"
 
 _MAX_SLUG = 80
 _EXTENSION = re.compile(r"\.\w+(-\d+-of-\d+)?(\.gz)?$")
@@ -53,12 +57,32 @@ class Format:
 
 
 FORMATS = {
-    "parquet": Format(parquet.claims, parquet.read_schema, parquet.list_rows, parquet.read_rows, parquet.RowRange),
+    "parquet": Format(
+        *(parquet.claims, parquet.read_schema, parquet.list_rows, parquet.read_rows),
+        *(parquet.RowRange, image_paths.REASONS),
+    ),
     "tfrecord": Format(
         *(tfrecord.claims, tfrecord.read_schema, tfrecord.list_records, tfrecord.read_records),
         *(tfrecord.ByteRange, tfrecord.REASONS),
     ),
+    "csv": Format(
+        *(manifest.claims_csv, manifest.read_csv_schema, manifest.list_csv, manifest.read_csv),
+        *(LineRange, manifest.REASONS),
+    ),
+    "jsonl": Format(
+        *(manifest.claims_jsonl, manifest.read_jsonl_schema, manifest.list_jsonl, manifest.read_jsonl),
+        *(LineRange, manifest.REASONS),
+    ),
+    LISTING: Format(
+        *(folders.claims, folders.read_schema, folders.list_pairs, folders.read_listed),
+        *(LineRange, folders.REASONS),
+    ),
 }
+
+
+def format_names() -> tuple[str, ...]:
+    """The formats that a user may name."""
+    return tuple(name for name in FORMATS if name != LISTING)
 
 
 def chunk_name(path: str, format: str, start: int, stop: int) -> str:
@@ -67,7 +91,7 @@ def chunk_name(path: str, format: str, start: int, stop: int) -> str:
     A hash of the path keeps files of the same base name apart. `format` is empty if it could not be told.
     """
     stem = path.rpartition("/")[2]
-    if format and FORMATS[format].claims(stem, b""):
+    if format == LISTING or (format and FORMATS[format].claims(stem, b"")):
         stem = _EXTENSION.sub(r"\1", stem)
     # Readers of a directory of Parquet files skip names that begin with a dot or an underscore.
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:_MAX_SLUG].lstrip("._-") or "file"

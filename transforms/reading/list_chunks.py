@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from transforms.reading.fields import check_schema
-from transforms.reading.format import AUTO, FORMATS, chunk_name
+from transforms.reading.format import AUTO, FORMATS, chunk_name, format_names
 from transforms.reading.input_files import InputFile, open_input
 from transforms.reading.sandboxed import list_parts, read_schema
 from transforms.schema import Chunk, ChunkSeries, Fields
@@ -38,7 +38,7 @@ def detect_format(path: str, input_format: str = AUTO) -> str:
         head = file.read(_HEAD_BYTES)
     if found := _claimed(path, head):
         return found
-    raise ValueError(f"{path} has neither the name nor the content of a {' or '.join(FORMATS)} file")
+    raise ValueError(f"{path} has neither the name nor the content of a {' or '.join(format_names())} file")
 
 
 def check_fields(path: str, format: str, fields: Fields, sandbox: Sandbox = Sandbox()) -> tuple[pa.Field, ...] | None:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms.reading.fields import check_schema, id_field, is_bytes, is_text
+from transforms.reading.image_paths import PathPair, named_chunk
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
 
 # Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
@@ -98,7 +99,10 @@ def read_rows(
     reader = _with_dictionaries(parquet, file, group, _image_leaves(schema, fields))
     batches = reader.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
     for chunk, rows in zip(series, _cut(batches, ranges), strict=True):
-        yield EncodedChunk(chunk, _encode(rows, chunk, id_field(schema, fields), fields, keep))
+        encoded = _encode(rows, chunk, id_field(schema, fields), fields, keep)
+        paths = [_paths(rows[name]) for name in (fields.generated, fields.target)]
+        named = any(path is not None for column in paths for path in column)
+        yield _with_paths(encoded, paths, chunk, keep) if named else EncodedChunk(chunk, encoded)
 
 
 def _check_rows(parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Sequence[str]) -> None:
@@ -137,9 +141,13 @@ def _names(schema: pa.Schema, fields: Fields) -> list[str]:
 
 
 def _leaves(schema: pa.Schema, fields: Fields) -> list[str]:
-    """The columns to read. A struct contributes only its `bytes`: a `path` is never followed."""
-    structs = {field.name for field in schema if pa.types.is_struct(field.type)}
-    return [f"{name}.bytes" if name in structs else name for name in _names(schema, fields)]
+    """The columns to read. A struct contributes only its `bytes` and its `path`."""
+    parts = {
+        field.name: [f"{field.name}.{part.name}" for part in field.type if part.name in ("bytes", "path")]
+        for field in schema
+        if pa.types.is_struct(field.type)
+    }
+    return [leaf for name in _names(schema, fields) for leaf in parts.get(name, [name])]
 
 
 def _image_leaves(schema: pa.Schema, fields: Fields) -> set[str]:
@@ -191,12 +199,15 @@ def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, k
 
 
 def _images(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """The bytes of an image column, null if the image or its struct's bytes are null.
+    """The bytes of an image column; null where there are none, but a path at most.
 
     As `binary`; values that are often repeated, which would multiply a few bytes of a file, as a dictionary of them.
     """
     if pa.types.is_struct(column.type):
-        column = pc.struct_field(column, "bytes")
+        names = [part.name for part in column.type]
+        column = pc.struct_field(column, "bytes") if "bytes" in names else pa.chunked_array([pa.nulls(len(column))])
+    if _is_path(column.type):
+        return pa.nulls(len(column), pa.binary())
     if not pa.types.is_dictionary(column.type):
         return column.cast(pa.binary())
     array = column.unify_dictionaries().combine_chunks()
@@ -205,6 +216,35 @@ def _images(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     if repeated <= _MOST_REPEATED * stored:
         return array.cast(pa.binary())
     return pa.DictionaryArray.from_arrays(pc.index_in(array.indices, used), array.dictionary.take(used))
+
+
+def _is_path(dtype: pa.DataType) -> bool:
+    return is_text(dtype.value_type if pa.types.is_dictionary(dtype) else dtype)
+
+
+def _paths(column: pa.ChunkedArray) -> list[str | None]:
+    """The paths of the images whose bytes are not in the column."""
+    if pa.types.is_struct(column.type):
+        if "path" not in [part.name for part in column.type]:
+            return []
+        images, column = _images(column), pc.struct_field(column, "path")
+        column = pc.if_else(images.is_null(), column, None)
+    return _texts(column) if _is_path(column.type) else []
+
+
+def _with_paths(
+    encoded: pa.Table, paths: Sequence[Sequence[str | None]], chunk: Chunk, keep: Sequence[pa.Field]
+) -> EncodedChunk:
+    """The chunk with the paths of the images that are not in `encoded`."""
+    columns = [column or [None] * len(encoded) for column in paths]
+    pairs = []
+    for row, *named in zip(encoded.to_pylist(), *columns, strict=True):
+        generated, target = (
+            row[side] if path is None else path for side, path in zip(("generated", "target"), named, strict=True)
+        )
+        kept = tuple(row[field.name] for field in keep)
+        pairs.append(PathPair(row["id"], row["source"], generated, target, kept))
+    return named_chunk(chunk, pairs, keep)
 
 
 def _kept(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray | pa.Array:

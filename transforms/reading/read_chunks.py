@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from transforms.reading.format import FORMATS
+from transforms.reading.format import FORMATS, LISTING
+from transforms.reading.image_paths import fetch_images
 from transforms.reading.input_files import open_input
 from transforms.reading.sandboxed import read_chunks
 from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, encoded_schema, pair_failure
@@ -36,6 +37,8 @@ def read_series(
         keep: the kept fields with the types of the result, as `check_fields` gave them.
         sandbox: parses the file.
     """
+    path = series[0].path if series else ""
+    root = None if series and series[0].format == LISTING else fields.image_root or path.rpartition("/")[0]
     done = 0
     while done < len(series):
         if series[done].error or not series[done].pairs:
@@ -44,8 +47,9 @@ def read_series(
             continue
         try:
             for encoded in _read_on(series[done:], fields, keep, sandbox):
+                fetched = fetch_images(encoded, root, keep)
                 done += 1
-                yield encoded
+                yield fetched
         except SandboxError as error:
             yield _unreadable(series[done], "read", str(error), keep, error.reason)
             done += 1
