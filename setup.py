@@ -36,7 +36,6 @@ setup(
         "markupsafe>=2.1",
         "pillow>=11.3",
         "simplejpeg>=1.9",
-        "ncnn>=1.0.20260114",
         "numba>=0.61",
         "numpy>=2.1",
         "safetensors>=0.5",
@@ -57,6 +56,7 @@ setup(
             "hypothesis>=6",
             "kubernetes-validate>=1.35",
             "mypy>=1.14",
+            "ncnn>=1.0.20260114",
             "pandas>=2.2",
             "pytest>=8",
             "ruff>=0.9",
@@ -67,6 +67,8 @@ setup(
             "types-setuptools",
             "yamllint>=1.35",
         ],
+        # Winograd convolutions: faster in float32 on CPUs without AMX, for more memory on pictures of megapixels.
+        "ncnn": ["ncnn>=1.0.20260114"],
         # The last release, 0.37.1, has native ops that load only with TensorFlow <= 2.17: an environment of its own.
         "tensorflow-io": ["tensorflow-io==0.37.1"],
     },
