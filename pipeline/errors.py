@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-OK, CRASH, USAGE, NOTHING_SCORED = 0, 1, 2, 3
+OK, CRASH, USAGE, NOTHING_SCORED, INCOMPLETE = 0, 1, 2, 3, 4
 
 
 class UsageError(Exception):

@@ -45,7 +45,7 @@ def claim(output: str, record: RunRecord, overwrite: bool) -> int:
             _refuse_others(files, earlier, record)
         files.write_whole(files.config, to_json(record.to_json()))
         return sum(1 for _ in list_files(files.metrics_directory))
-    except (*READ_ERRORS, ValueError) as error:
+    except (*READ_ERRORS, ValueError, RecursionError) as error:
         raise UsageError(
             f"cannot use --output={output}: {describe(error)}; give a directory that can be written to"
         ) from error

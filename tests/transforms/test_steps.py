@@ -31,7 +31,6 @@ from transforms.steps import (
     FinishRun,
     ListChunks,
     OptimizePairs,
-    ReadDone,
     ReadPairs,
     ScorePairs,
     SplitDone,
@@ -177,7 +176,7 @@ class TestFiles:
         with pipeline() as p:
             split = p | beam.Create(series) | SplitDone(run.output, "f")
             assert_that(split[TO_DO], equal_to([(chunks[3].chunk,)]), "to do")
-            names = split[DONE] | ReadDone(run.output) | beam.Map(lambda one: one.chunk.name)
+            names = split[DONE] | beam.Map(lambda one: one.chunk.name)
             assert_that(names, equal_to([one.chunk.name for one in chunks[:3]]), "done")
         assert all(same_metrics(read_chunk(one.chunk, run), one) for one in chunks[:3])
 

@@ -9,7 +9,7 @@ from transforms.reading.fields import check_schema
 from transforms.reading.format import AUTO, FORMATS, chunk_name
 from transforms.reading.input_files import InputFile, open_input
 from transforms.schema import Chunk, ChunkSeries, Fields
-from transforms.storage.errors import READ_ERRORS, describe
+from transforms.storage.errors import READ_ERRORS, describe, not_done_reason
 
 CHUNK_PAIRS = 256
 CHUNK_BYTES = 256 << 20
@@ -39,11 +39,11 @@ def detect_format(path: str, input_format: str = AUTO) -> str:
     raise ValueError(f"{path} has neither the name nor the content of a {' or '.join(FORMATS)} file")
 
 
-def check_fields(path: str, format: str, fields: Fields) -> tuple[pa.Field, ...] | None:
-    """Check on the launcher that a file holds the fields asked for.
+def check_fields(path: str, format: str, fields: Fields, strict: bool = True) -> tuple[pa.Field, ...] | None:
+    """Check on the launcher that a file holds the fields asked for; all the kept ones if it is `strict`.
 
     Returns:
-        The kept fields as they are in the metrics of every chunk. None if the file is damaged or holds no good record
+        The kept fields that it holds, in the types of the metrics. None if the file is damaged or holds no good record
         to look at: ask the next file.
 
     Raises:
@@ -57,7 +57,7 @@ def check_fields(path: str, format: str, fields: Fields) -> tuple[pa.Field, ...]
     if schema is None:
         return None
     try:
-        return check_schema(schema, fields)
+        return check_schema(schema, fields, strict)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -79,20 +79,21 @@ def list_chunks(
     format = input_format if input_format != AUTO else ""
     listed = 0
 
-    def chunk(pairs: int, place: Any = None, error: str = "") -> Chunk:
+    def chunk(pairs: int, place: Any = None, error: str = "", reason: str = "") -> Chunk:
         nonlocal listed
         start, listed = listed, listed + pairs
-        return Chunk(chunk_name(file.path, format, start, listed), file.path, format, start, listed, place, error)
+        name = chunk_name(file.path, format, start, listed)
+        return Chunk(name, file.path, format, start, listed, place, error, reason, file.label, file.version)
 
     try:
         format = detect_format(file.path, input_format)
-        with open_input(file.path) as opened:
+        with open_input(file.path, file.version) as opened:
             for parts in FORMATS[format].list(opened, fields, chunk_pairs, chunk_bytes):
                 yield tuple(chunk(part.pairs, part.place) for part in parts)
         if not listed:
             yield (chunk(0),)
     except (*READ_ERRORS, ValueError) as error:
-        yield (chunk(0, error=describe(error)),)
+        yield (chunk(0, error=describe(error), reason=not_done_reason(error)),)
 
 
 def _claimed(path: str, head: bytes) -> str:

@@ -11,6 +11,7 @@ from transforms.storage.run_files import RunFiles, create_file
 from transforms.storage.run_record import RunRecord
 from transforms.summary.summary import Summary
 from transforms.summary.summary_file import summary_file
+from transforms.writing.chunk_files import check_listing
 
 
 class LostPairsError(Exception):
@@ -18,7 +19,7 @@ class LostPairsError(Exception):
 
 
 def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
-    """Write the run's last files. _SUCCESS is written only if a pair was scored.
+    """Write the run's last files. _SUCCESS is written only if a pair was scored and every chunk is done.
 
     Args:
         summary: of all chunks.
@@ -27,18 +28,21 @@ def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
 
     Raises:
         LostPairsError: scored + failed != read.
+        ChangedOutputError: files of chunks vanished, or others came among them.
     """
     if summary.scored + summary.failed != summary.read:
         raise LostPairsError(f"of {summary.read} pairs read, {summary.scored} were scored and {summary.failed} failed")
+    check_listing(files, summary.done, summary.with_failures)
     ended = replace(
         record,
-        status="finished" if summary.scored else "nothing_scored",
+        status="incomplete" if summary.not_done else "finished" if summary.scored else "nothing_scored",
         seconds=round(time.time() - record.started, 3),
         counts=summary.counts(),
         precision=tuple(sorted(summary.precisions)),
+        scored_again=dict(sorted(summary.scored_again.items())),
     )
     files.write_whole(files.summary, summary_file(summary, record.identity))
     files.write_whole(files.config, to_json(ended.to_json()))
     files.delete_temporaries()
-    if summary.scored:
+    if ended.status == "finished":
         create_file(files.success, b"")

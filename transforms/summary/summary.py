@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transforms.columns import Column
-from transforms.schema import PRECISION_KEY, Failure, ScoredChunk
+from transforms.schema import NOT_DONE, PRECISION_KEY, Failure, ScoredChunk
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import ScoredPairs, Slices
 
@@ -29,6 +29,10 @@ class Summary:
         failed: pairs with a row in the failures.
         unread: records of files, or parts of files, that could not be read.
         chunks: number of chunks.
+        done: names of the chunks with metrics. This and the next three are not part of a summary's JSON.
+        with_failures: names of the chunks with failures.
+        not_done: why files are to be read another time: a reason of `NOT_DONE` by message.
+        scored_again: why the files of an earlier try could not be used, by chunk.
         failures: number of failed pairs per reason.
         examples: per reason, the first `FAILURE_EXAMPLES` failed pairs by source.
         failed_files: reason per input file that could not be read, or not to its end.
@@ -41,6 +45,10 @@ class Summary:
     failed: int = 0
     unread: int = 0
     chunks: int = 0
+    done: set[str] = field(default_factory=set)
+    with_failures: set[str] = field(default_factory=set)
+    not_done: dict[str, str] = field(default_factory=dict)
+    scored_again: dict[str, str] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     failed_files: dict[str, str] = field(default_factory=dict)
@@ -66,6 +74,10 @@ class Summary:
             failed=len(failed),
             unread=chunk.chunk.pairs - scored - len(failed) if files else 0,
             chunks=1,
+            done={chunk.chunk.name} if chunk.done else set(),
+            with_failures={chunk.chunk.name} if chunk.failures else set(),
+            not_done={f.message: f.reason for f in chunk.failures if f.reason in NOT_DONE},
+            scored_again={chunk.chunk.name: chunk.chunk.damage} if chunk.chunk.damage else {},
             failures=Counter(failure.reason for failure in failed),
             examples=_examples(failed),
             failed_files=files,
@@ -86,6 +98,10 @@ class Summary:
         self.failed += other.failed
         self.unread += other.unread
         self.chunks += other.chunks
+        self.done |= other.done
+        self.with_failures |= other.with_failures
+        self.not_done |= other.not_done
+        self.scored_again |= other.scored_again
         self.failures.update(other.failures)
         for reason, examples in other.examples.items():
             self.examples[reason] = tuple(sorted(self.examples.get(reason, ()) + examples)[:FAILURE_EXAMPLES])
