@@ -40,7 +40,7 @@ from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 from transforms.summary.summary import Summary
 from transforms.worker import counters
-from transforms.writing.chunk_files import read_chunk
+from transforms.writing.chunk_files import read_chunk, write_chunk
 
 FIELDS = Fields(keep=("label",))
 KEEP = (pa.field("label", pa.int64()),)
@@ -198,9 +198,12 @@ class TestFiles:
 def test_finish(tmp_path):
     run = claimed(tmp_path)
     summary = Summary.of_chunk(scored(0), columns_named("mae"))
+    write_chunk(scored(0), run)
     with pipeline() as p:
         _ = p | beam.Create([summary]) | FinishRun(run.output, RECORD)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["_SUCCESS", "run.json", "summary.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("_SUCCESS", "failures", "metrics", "run.json", "summary.json")
+    ]
 
 
 RECORD = RunRecord(fingerprint="f", identity={"losses": ["mae"]})

@@ -131,7 +131,7 @@ def check_listing(files: RunFiles, done: Set[str], failed: Set[str]) -> None:
         if (found := _names(directory)) or directory == files.metrics_directory:
             problems += _problems(directory, done - found, found - done)
     if problems:
-        raise ChangedOutputError(f"{'; '.join(problems)}. The same command scores what is missing")
+        raise ChangedOutputError("; ".join(problems))
 
 
 def _check_whole(scored: ScoredChunk) -> None:
