@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config, parse
-from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError
+from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, masked
 
 if TYPE_CHECKING:
     from pipeline.launch.prepare import Prepared
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         _set_up_logs(config.verbose)
         return launch(config)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(masked(f"error: {error}"), file=sys.stderr)
         return USAGE
 
 
@@ -59,7 +59,7 @@ def launch(config: Config) -> int:
     try:
         run_job(options, prepared)
     except JobError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return CRASH
     if is_only_built(options):
         print("the job is built; this launcher does not wait for it", file=sys.stderr)

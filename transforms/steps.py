@@ -282,7 +282,7 @@ class WriteChunk(_Step):
 def _write(chunk: ScoredChunk, files: RunFiles, fingerprint: str, claim: str, *formats: str) -> ScoredChunk:
     # For every chunk, because another run may have taken the directory since the last one.
     files.check_owner(fingerprint, claim)
-    write_chunk(chunk, files, *formats, fingerprint)
+    write_chunk(chunk, files, *formats, fingerprint=fingerprint)
     count("chunks_written")
     count("pairs_scored", len(chunk.metrics))
     count("pairs_failed", sum(failure.scope == "pair" for failure in chunk.failures))

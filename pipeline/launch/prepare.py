@@ -13,7 +13,7 @@ from pipeline.audit.judging.rules import Rule, read_rules
 from pipeline.audit.runs.summaries import RunSummary, read_summary
 from pipeline.config import Config
 from pipeline.credentials import check_credentials
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, masked_flags
 from pipeline.launch.run_directory import fingerprint
 from transforms.losses.networks.weights_file import WeightsError
 from transforms.reading.fields import unite_kept
@@ -72,7 +72,7 @@ def prepare(config: Config) -> Prepared:
         fingerprint=fingerprint(identity),
         identity=identity,
         versions={name: version(name) for name in _LIBRARIES},
-        beam_flags=config.beam_flags,
+        beam_flags=masked_flags(config.beam_flags),
         started=time.time(),
         claim=uuid.uuid4().hex,
     )

@@ -178,7 +178,7 @@ class TestFiles:
             assert_that(split[TO_DO], equal_to([(chunks[3].chunk,)]), "to do")
             names = split[DONE] | beam.Map(lambda one: one.chunk.name)
             assert_that(names, equal_to([one.chunk.name for one in chunks[:3]]), "done")
-        assert all(same_metrics(read_chunk(one.chunk, run), one) for one in chunks[:3])
+        assert all(same_metrics(read_chunk(one.chunk, run, "f"), one) for one in chunks[:3])
 
     def test_optimized_images_end_with_the_writing(self, tmp_path):
         run = claimed(tmp_path)
