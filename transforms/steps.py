@@ -279,10 +279,12 @@ class WriteChunk(_Step):
         return chunks | "Write" >> beam.Map(_write, RunFiles(self.output), self.fingerprint, self.claim, *formats)
 
 
-def _write(chunk: ScoredChunk, files: RunFiles, fingerprint: str, claim: str, *formats: str) -> ScoredChunk:
+def _write(
+    chunk: ScoredChunk, files: RunFiles, fingerprint: str, claim: str, metrics_format: str, optimized_format: str
+) -> ScoredChunk:
     # For every chunk, because another run may have taken the directory since the last one.
     files.check_owner(fingerprint, claim)
-    write_chunk(chunk, files, *formats, fingerprint=fingerprint)
+    write_chunk(chunk, files, metrics_format, optimized_format, fingerprint)
     count("chunks_written")
     count("pairs_scored", len(chunk.metrics))
     count("pairs_failed", sum(failure.scope == "pair" for failure in chunk.failures))
