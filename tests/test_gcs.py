@@ -171,7 +171,7 @@ class TestResume:
         assert not list(list_files(f"{output}/_temporary"))
 
     def test_second_run_ends_before_the_first(self, gcs, output, monkeypatch):
-        """A launcher is killed, its job goes on, and a second run of the same command ends first."""
+        """A launcher is killed, its job goes on, and a second run of the same command takes the directory."""
         write, written = run_files.create_file, []
 
         def second_run_before_the_third_chunk(path, content):
@@ -183,7 +183,7 @@ class TestResume:
 
         pattern = f"{BUCKET}/in/pairs.parquet"
         monkeypatch.setattr(run_files, "create_file", second_run_before_the_third_chunk)
-        run(pattern, output)
+        run(pattern, output, expected=CRASH)
         assert len(metrics(output)) == PAIRS
         assert json.loads(get(f"{output}/run.json"))["counts"]["scored"] == PAIRS
         assert {name.partition("/")[0] for name in names(output)} == {"_SUCCESS", "metrics", "run.json", "summary.json"}

@@ -32,7 +32,7 @@ from transforms.storage.run_record import RunRecord
 from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 from transforms.worker.counters import count
-from transforms.writing.chunk_files import find_done, write_chunk
+from transforms.writing.chunk_files import check_listing, find_done, write_chunk
 
 if TYPE_CHECKING:
     from transforms.losses.evaluate import Evaluator
@@ -338,4 +338,5 @@ class FinishRun(_Step):
 
 def _finish(summary: Summary, files: RunFiles, record: RunRecord) -> None:
     files.check_owner(record.fingerprint, record.claim)
+    check_listing(files, summary.done, summary.with_failures)
     finish_run(summary, files, record)

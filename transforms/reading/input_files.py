@@ -43,8 +43,8 @@ class InputFile:
 
     @property
     def version(self) -> str:
-        """Differs if the file was replaced or written to."""
-        return f"{self.size} bytes of {self.modified!r}"
+        """Differs if the file was replaced or written to; empty if its time is not known."""
+        return f"{self.size} bytes of {self.modified!r}" if self.modified else ""
 
 
 def match_files(patterns: Sequence[str]) -> list[InputFile]:
