@@ -53,9 +53,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The tables of docs/ that the program knows itself.
-.PHONY: docs
+# Everything written from the program's own tables: rules.schema.json, the Dataflow template's metadata, tables of docs/.
 docs: $(VENV)/.test
+	$(BIN)/python -m pipeline.audit.judging.rules
+	$(BIN)/python -m deploy.dataflow.metadata >deploy/dataflow/metadata.json
 	$(BIN)/python -m benchmarks.docs_tables
 
 bench: $(VENV)/.samples

@@ -36,6 +36,7 @@ setup(
         "markupsafe>=2.1",
         "pillow>=11.3",
         "simplejpeg>=1.9",
+        "ncnn>=1.0.20260114",
         "numba>=0.61",
         "numpy>=2.1",
         "safetensors>=0.5",

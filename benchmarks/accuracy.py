@@ -17,10 +17,9 @@ from benchmarks.lpips_reference import REFERENCE_FILE, reference_pairs
 from pipeline.samples import CORRUPTIONS, make_pairs
 from transforms.images.decode import DecodePolicy, decode_pair
 from transforms.losses.evaluate import Evaluator
-from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.plan import Plan
 
-NETWORK_LOSSES = ("lpips_vgg", "vgg_mse", "style")
+NETWORK_LOSSES = ("lpips_vgg", "lpips_alex", "vgg_mse", "style")
 
 # Below this LPIPS the two images are so nearly identical that a relative error means nothing.
 NEARLY_IDENTICAL = 1e-3
@@ -35,14 +34,13 @@ def main() -> int:
 
 
 def _against_the_original() -> Table:
-    evaluator = _evaluator("float32", ("lpips_vgg",))
-    stored = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
-    expected = {case["name"]: case["value"] for case in stored["cases"]}
-    table = Table("pair", "original", "ours", "difference")
-    for pair in reference_pairs():
-        ours = float(evaluator(pair.generated[None], pair.target[None])["lpips_vgg"][0])
-        original = expected[pair.name]
-        table.add_row(pair.name, f"{original:.8f}", f"{ours:.8f}", f"{ours - original:+.1e}")
+    evaluator = _evaluator("float32", ("lpips_vgg", "lpips_alex"))
+    pairs = {pair.name: pair for pair in reference_pairs()}
+    table = Table("loss", "pair", "original", "ours", "difference")
+    for case in json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))["cases"]:
+        pair, original = pairs[case["name"]], case["value"]
+        ours = float(evaluator(pair.generated[None], pair.target[None])[case["loss"]][0])
+        table.add_row(case["loss"], pair.name, f"{original:.8f}", f"{ours:.8f}", f"{ours - original:+.1e}")
     return table
 
 
@@ -68,8 +66,7 @@ def _between_precisions() -> Table:
 
 
 def _evaluator(precision: str, losses: Sequence[str]) -> Evaluator:
-    weights = NETWORKS["vgg16_lpips"].weights()
-    return Evaluator(Plan(tuple(losses), precision=precision, weights={"vgg16_lpips": weights}))
+    return Evaluator(Plan(tuple(losses), precision=precision).with_weights())
 
 
 def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:

@@ -3,20 +3,24 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.pairs_of_size import pairs_of_size
 from pipeline.config import PRESETS
-from pipeline.samples import SamplePair, pairs_of_size, repeat_pairs
+from pipeline.samples import SamplePair, repeat_pairs
 from transforms.images.decode import DecodedPair, DecodePolicy, decode_pair
+from transforms.images.sandboxed import decode_pairs
 from transforms.losses.devices import Device
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks
-from transforms.losses.networks.specs import NETWORKS
+from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 from transforms.losses.plan import Plan
 from transforms.scoring.batch import Batching, batch_by_shape
+from transforms.worker.sandbox import Sandbox
 from transforms.worker.threads import thread_count
 
 SQUARE = ((256, 256),)
@@ -42,9 +46,17 @@ def sample_batches(sizes: Sizes, count: int, batching: Batching) -> Batches:
     return [(np.stack([p.generated for p in group]), np.stack([p.target for p in group])) for group in groups]
 
 
-def network_speed(batches: Batches, precision: str, device: Device, seconds: float) -> float:
+def network_speed(
+    batches: Batches, precision: str, device: Device, seconds: float, backend: str = "tensorflow"
+) -> float:
     """Pairs per second of VGG16 alone, up to relu5_3, on both images of each pair."""
-    networks = Networks(Plan(("lpips_vgg",), precision=precision).with_weights(), device)
+    networks = Networks(Plan(("lpips_vgg",), precision=precision, backend=backend).with_weights(), device)
+    if networks.on_ncnn:
+        features = partial(networks.on_ncnn["vgg16_lpips"].features, layers=LPIPS_LAYERS)
+        with ThreadPoolExecutor(thread_count()) as executor:
+            # The last layer's size: keeping all features of a batch would measure memory.
+            run = partial(_last_layer, features)
+            return _speed(batches, lambda *images: list(executor.map(run, chain(*images))), seconds)
     signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)] * 2
     with device.scope():
 
@@ -57,10 +69,16 @@ def network_speed(batches: Batches, precision: str, device: Device, seconds: flo
         return _speed(batches, lambda *images: network(*images).numpy(), seconds)
 
 
-def losses_speed(batches: Batches, precision: str, device: Device, seconds: float) -> float:
+def _last_layer(features: Callable[[np.ndarray], dict[str, np.ndarray]], image: np.ndarray) -> int:
+    return features(image)["relu5_3"].size
+
+
+def losses_speed(
+    batches: Batches, precision: str, device: Device, seconds: float, backend: str = "tensorflow"
+) -> float:
     """Pairs per second of an evaluator with the losses of --preset=default."""
     weights = NETWORKS["vgg16_lpips"].weights()
-    plan = Plan(PRESETS["default"].losses, precision=precision, weights={"vgg16_lpips": weights})
+    plan = Plan(PRESETS["default"].losses, precision=precision, weights={"vgg16_lpips": weights}, backend=backend)
     return _speed(batches, Evaluator(plan, Networks(plan, device)), seconds)
 
 
@@ -69,6 +87,15 @@ def decoding_speed(sizes: Sizes, seconds: float) -> float:
     encoded = [(pair.generated, pair.target) for pair in sample_pairs(sizes, DISTINCT_PAIRS)]
     with ThreadPoolExecutor(thread_count()) as executor:
         return _rounds_per_second(lambda: list(executor.map(_decode, encoded)), seconds) * DISTINCT_PAIRS
+
+
+def sandbox_speed(sizes: Sizes, seconds: float) -> float:
+    """Pairs per second of decoding in a sandbox, four pairs at a time, as scoring does."""
+    encoded = [(pair.generated, pair.target) for pair in sample_pairs(sizes, DISTINCT_PAIRS)]
+    tasks = [encoded[start : start + 4] for start in range(0, len(encoded), 4)]
+    decode = partial(decode_pairs, policy=DecodePolicy(), sandbox=Sandbox())
+    with ThreadPoolExecutor(thread_count()) as executor:
+        return _rounds_per_second(lambda: list(executor.map(decode, tasks)), seconds) * DISTINCT_PAIRS
 
 
 def _speed(batches: Batches, function: Callable[[np.ndarray, np.ndarray], object], seconds: float) -> float:

@@ -14,8 +14,10 @@ from pipeline.config import PRESETS, parser
 from transforms.descent.settings import STOP_REASONS
 from transforms.images.decode import NOTES, REASONS
 from transforms.losses.catalog import describe_losses
+from transforms.reading import folders
 from transforms.reading.read_chunks import READ_REASONS
 from transforms.scoring.score import SCORE_REASONS
+from transforms.worker.sandbox import SANDBOX_REASONS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -68,7 +70,14 @@ def presets() -> str:
 
 def reasons() -> str:
     """Why a record could not be scored, by the stage that found out."""
-    stages = {"list, read": READ_REASONS, "decode": REASONS, "score": SCORE_REASONS}
+    read = {name: meaning for name, meaning in READ_REASONS.items() if name not in folders.REASONS}
+    stages = {
+        "pair": folders.REASONS,
+        "list, read": read,
+        "decode": REASONS,
+        "list, read, decode": SANDBOX_REASONS,
+        "score": SCORE_REASONS,
+    }
     rows = [(f"`{name}`", stage, meaning) for stage, names in stages.items() for name, meaning in names.items()]
     return _table(("reason", "stage", "meaning"), rows)
 

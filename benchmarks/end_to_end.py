@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,7 @@ from benchmarks.bounds import (
     network_speed,
     sample_batches,
     sample_pairs,
+    sandbox_speed,
 )
 from pipeline.run import main as run
 from pipeline.samples import write_parquet
@@ -44,17 +46,23 @@ def main() -> int:
         # This comes first, while this process has few threads and little memory.
         processes = _processes(directory)
         network = 0.0
-        scoring = Table("pairs", "precision", "network", "+ losses", "pipeline", "losses/network", "pipeline/network")
-        for precision in dict.fromkeys(("float32", find_devices()[0].precision("auto", gradients=False))):
-            for name, sizes in (("5 sizes", MIXED), ("256x256", SQUARE)):
-                network, losses, pipeline = scoring_speeds(sizes, precision, seconds, directory)
+        columns = ("pairs", "precision", "backend", "network", "+ losses", "pipeline")
+        scoring = Table(*columns, "losses/network", "pipeline/network")
+        fastest = find_devices()[0].precision("auto", gradients=False)
+        computed = dict.fromkeys((("float32", "tensorflow"), ("float32", "ncnn"), (fastest, "tensorflow")))
+        for name, sizes in (("5 sizes", MIXED), ("256x256", SQUARE)):
+            for precision, backend in computed:
+                network, losses, pipeline = scoring_speeds(sizes, precision, seconds, directory, backend)
                 ratios = (f"{losses / network:.2f}", f"{pipeline / network:.2f}")
-                scoring.add_row(name, precision, f"{network:.1f}", f"{losses:.1f}", f"{pipeline:.1f}", *ratios)
+                speeds = (f"{speed:.1f}" for speed in (network, losses, pipeline))
+                scoring.add_row(name, precision, backend, *speeds, *ratios)
         console.print("Pairs per second, --preset=default, and ratios to the network alone", scoring, sep="\n")
-        edges = Table("pairs", "decoding", "pipeline", "pipeline/decoding")
+        edges = Table("pairs", "decoding", "in the sandbox", "pipeline", "sandbox/decoding", "pipeline/decoding")
         decoding = decoding_speed(SQUARE, seconds)
+        sandbox = sandbox_speed(SQUARE, seconds)
         pipeline = pipeline_speed(SQUARE, round(seconds * decoding), directory, "--preset=edges")
-        edges.add_row("256x256", f"{decoding:.1f}", f"{pipeline:.1f}", f"{pipeline / decoding:.2f}")
+        ratios = (f"{sandbox / decoding:.2f}", f"{pipeline / decoding:.2f}")
+        edges.add_row("256x256", f"{decoding:.1f}", f"{sandbox:.1f}", f"{pipeline:.1f}", *ratios)
         console.print("Pairs per second, --preset=edges", edges, sep="\n")
         (few, (seconds, few_mib)), (many, (_, many_mib)) = processes.items()
         beyond = seconds - few / network
@@ -64,14 +72,18 @@ def main() -> int:
     return 0
 
 
-def scoring_speeds(sizes: Sizes, precision: str, seconds: float, directory: Path) -> tuple[float, float, float]:
+def scoring_speeds(
+    sizes: Sizes, precision: str, seconds: float, directory: Path, backend: str = "tensorflow"
+) -> tuple[float, float, float]:
     """Pairs per second with --preset=default: of the network, of the network with the losses, of the pipeline."""
     device = find_devices()[0]
     batches = sample_batches(sizes, DISTINCT_PAIRS, batching_for(device.memory_bytes))
-    network = network_speed(batches, precision, device, seconds)
-    losses = losses_speed(batches, precision, device, seconds)
+    network = network_speed(batches, precision, device, seconds, backend)
+    losses = losses_speed(batches, precision, device, seconds, backend)
     pairs = max(DISTINCT_PAIRS, round(seconds * losses))
-    return network, losses, pipeline_speed(sizes, pairs, directory, f"--precision={precision}")
+    # A run takes ncnn where it can.
+    with patch("transforms.losses.plan.find_spec", return_value=backend == "ncnn"):
+        return network, losses, pipeline_speed(sizes, pairs, directory, f"--precision={precision}")
 
 
 def pipeline_speed(sizes: Sizes, pairs: int, directory: Path, *flags: str) -> float:

@@ -1,4 +1,4 @@
-"""Stores the original LPIPS of 13 image pairs: `python -m benchmarks.lpips_reference`.
+"""Stores the original LPIPS of 16 image pairs, on VGG16 and on AlexNet: `python -m benchmarks.lpips_reference`.
 
 Makes a separate environment with PyTorch and the authors' package, https://github.com/richzhang/PerceptualSimilarity,
 scores `reference_pairs()` in it and writes `tests/data/lpips_reference.json`. The tests compare our LPIPS with that
@@ -58,6 +58,9 @@ def reference_pairs() -> tuple[ReferencePair, ...]:
         ReferencePair("flipped_noise_40x200", _noise(40, 200, seed=11)[::-1], _noise(40, 200, seed=11)),
         ReferencePair("smooth_noise_128x128", _smooth(128, 128), _noise(128, 128, seed=12)),
         ReferencePair("black_white_16x16", black, white),
+        ReferencePair("changed_31x31", _changed(_smooth(31, 31), seed=13), _smooth(31, 31)),
+        ReferencePair("noise_31x46", _noise(31, 46, seed=14), _noise(31, 46, seed=15)),
+        ReferencePair("changed_47x63", _changed(_smooth(47, 63), seed=16), _smooth(47, 63)),
     )
 
 
@@ -98,7 +101,10 @@ def _one_level_off(image: np.ndarray) -> np.ndarray:
 
 def main() -> int:
     """Make the environment, run the worker in it, and write the file."""
-    scored = run_with_pytorch("benchmarks.lpips_reference_worker")
+    # Here, because the workers and the tests import this module for the pairs alone.
+    from transforms.losses.networks.specs import NETWORKS
+
+    scored = run_with_pytorch("benchmarks.lpips_reference_worker", NETWORKS["alexnet_lpips"].weights().path)
     REFERENCE_FILE.parent.mkdir(parents=True, exist_ok=True)
     REFERENCE_FILE.write_text(scored, encoding="utf-8")
     print(REFERENCE_FILE)

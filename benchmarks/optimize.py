@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lpips_reference import run_with_pytorch
-from pipeline.samples import pairs_of_size
+from benchmarks.pairs_of_size import pairs_of_size
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.descent.slots import Optimized, Start, optimize_pairs
 from transforms.images.decode import DecodePolicy, decode_pair

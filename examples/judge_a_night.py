@@ -1,6 +1,6 @@
 """Judge a night: score yesterday's and tonight's pairs, and let a gate say whether tonight's may ship.
 
-python examples/judge_a_night.py DIRECTORY
+python examples/judge_a_night.py [DIRECTORY]
 """
 
 import io
@@ -44,6 +44,7 @@ def pairloss(*arguments: str) -> int:
 
 
 def main(directory: Path) -> int:
+    directory.mkdir(exist_ok=True)
     (directory / "rules.yaml").write_text(RULES, encoding="utf-8")
     for night, noise in (("yesterday", 4), ("tonight", 12)):
         write_pairs(directory / f"{night}.parquet", noise)
@@ -55,4 +56,4 @@ def main(directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(*sys.argv[1:] or ["nights"])))

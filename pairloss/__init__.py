@@ -16,30 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
 
+# `as` marks a name as public for type checkers.
 if TYPE_CHECKING:
-    from pairloss.keras_loss import PairLoss
-    from pairloss.optimizing import optimize
-    from pairloss.scoring import score
-    from transforms.descent.settings import Descent
-    from transforms.images.decode import DecodePolicy, decode_image
-    from transforms.losses.catalog import LOSSES
-    from transforms.losses.objective import parse_objective
-    from transforms.losses.plan import Plan
-    from transforms.scoring.score import load_evaluator
-
-__all__ = [
-    "LOSSES",
-    "DecodePolicy",
-    "Descent",
-    "PairLoss",
-    "Plan",
-    "__version__",
-    "decode_image",
-    "load_evaluator",
-    "optimize",
-    "parse_objective",
-    "score",
-]
+    from pairloss.keras_loss import PairLoss as PairLoss
+    from pairloss.optimizing import optimize as optimize
+    from pairloss.scoring import score as score
+    from transforms.descent.settings import Descent as Descent
+    from transforms.images.decode import DecodePolicy as DecodePolicy
+    from transforms.images.decode import decode_image as decode_image
+    from transforms.losses.catalog import LOSSES as LOSSES
+    from transforms.losses.objective import parse_objective as parse_objective
+    from transforms.losses.plan import Plan as Plan
+    from transforms.scoring.score import load_evaluator as load_evaluator
 
 _MODULES = {
     "LOSSES": "transforms.losses.catalog",
@@ -53,6 +41,7 @@ _MODULES = {
     "parse_objective": "transforms.losses.objective",
     "score": "pairloss.scoring",
 }
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -49,7 +49,7 @@ def optimize(
         ValueError: as for `score`, the images are floats, or one is too small for the objective.
         OSError: a file cannot be read.
         WeightsError: the weights of a network cannot be fetched.
-        EvaluationError: a pair could not be optimized, mostly for lack of memory.
+        EvaluationError: a pair could not be optimized, usually for lack of memory.
 
     Example:
         >>> import numpy as np
@@ -71,8 +71,8 @@ def optimize(
         _check(pair, function.smallest_side)
         groups.setdefault(pair.generated.shape[:2], {})[pair.row] = pair
     results: dict[int, Optimized] = {}
-    for (height, width), group in groups.items():
-        slots = min(batching.pairs, max(1, batching.pixels // (height * width)))
+    for size, group in groups.items():
+        slots = batching.pairs_of(*size)
         for row, result in optimize_rows(partial(_starts, group), tuple(group), slots, function, descent):
             if result is None:
                 raise EvaluationError(f"pair {row} could not be optimized; there may be too little memory for its size")

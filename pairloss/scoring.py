@@ -25,6 +25,7 @@ def score(
     *,
     objective: str = "",
     precision: str = "float32",
+    crop_border: int = 0,
     policy: DecodePolicy = DecodePolicy(),
 ) -> dict[str, np.ndarray]:
     """Compute losses of pairs of images.
@@ -41,17 +42,19 @@ def score(
         losses: names from `LOSSES`.
         objective: weighted sum of losses, for a column `objective`, such as "lpips_vgg + 0.1*fd_l1".
         precision: of the networks: "float32", "bfloat16", "float16" or "auto".
+        crop_border: pixels to cut from each side of both images before any loss.
         policy: what to decode from files, and what to do where the two files of a pair differ in size.
 
     Returns:
         float32 [B] by the name of the loss, B = 1 for one pair. NaN: the loss is not defined for an image so small
-        (`LOSSES[name].min_side`).
+        (`LOSSES[name].min_side`, and twice the border).
 
     Raises:
-        ValueError: a loss is unknown, the images do not match or are no images, or a file cannot be decoded.
+        ValueError: a loss is unknown, `crop_border` is negative, the images do not match or are not images, or a file
+            cannot be decoded.
         OSError: a file cannot be read.
         WeightsError: the weights of a network cannot be fetched.
-        EvaluationError: the losses of a pair could not be computed, mostly for lack of memory.
+        EvaluationError: the losses of a pair could not be computed, usually for lack of memory.
 
     Example:
         >>> import numpy as np
@@ -64,7 +67,7 @@ def score(
         {'mae': array([0.], dtype=float32), 'ssim': array([nan], dtype=float32)}
     """
     names = (losses,) if isinstance(losses, str) else tuple(losses)
-    evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision)
+    evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision, crop_border)
     count, pairs = read_pairs(generated, target, policy)
     columns = {column.name: np.full(count, np.nan, np.float32) for column in evaluator.plan.columns}
     for group in batch_by_shape(pairs, batching_for(evaluator.device.memory_bytes)):
@@ -78,10 +81,11 @@ def score(
 
 # Loading the networks takes a second, tracing their graphs several.
 @lru_cache(maxsize=4)
-def _evaluator(losses: tuple[str, ...], objective: str, precision: str) -> "Evaluator":
+def _evaluator(losses: tuple[str, ...], objective: str, precision: str, crop_border: int) -> "Evaluator":
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
-    plan = Plan(losses, parse_objective(objective) if objective else None, precision=precision)
+    parsed = parse_objective(objective) if objective else None
+    plan = Plan(losses, parsed, precision=precision, crop_border=crop_border)
     if not plan.columns:
         raise ValueError("losses names no loss; give one of LOSSES, or an objective")
-    return load_evaluator(plan.with_weights())
+    return load_evaluator(plan.with_weights().with_backend())

@@ -1,7 +1,4 @@
-"""The settings of a run: each is a field of `Config`, or of a dataclass that is one, and its flag is made of it.
-
-`python -m pipeline.config` prints the table of options for the documentation.
-"""
+"""The settings of a run: each is a field of `Config`, or of a dataclass that is one, and its flag is made from it."""
 
 import argparse
 import dataclasses
@@ -18,10 +15,10 @@ from pipeline.flags import (
     accelerator,
     add_flags,
     build,
-    directory,
     flags_of,
     names,
     parse_given,
+    path,
     patterns,
     storage_size,
 )
@@ -33,13 +30,16 @@ from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYER
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective, check_differentiable, parse_objective
 from transforms.losses.plan import Plan
-from transforms.reading.format import AUTO, FORMATS
+from transforms.reading.format import AUTO, LISTING, format_names
+from transforms.reading.templates import check_templates, parse_template
 from transforms.schema import Fields, encoded_schema, metrics_schema, optimization_fields
 from transforms.scoring.batch import PIXELS_PER_PAIR, Batching
 from transforms.settings import setting
+from transforms.worker.sandbox import Sandbox
 from transforms.writing.metrics_text import METRICS_FORMATS
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
+_FILES = ("input", "generated", "target")
 OPTIMIZING = "optimizing the generated images"
 GROUPS = ("input", "images", "losses", OPTIMIZING, "work", "Dataflow", "output", "audit", "messages")
 
@@ -61,6 +61,9 @@ class Preset:
 
 PRESETS = {
     "default": Preset(("lpips_vgg", "ssim", "psnr", "gmsd", "sobel_l1", "fd_l1")),
+    "sr": Preset(("psnr_y", "ssim_y", "lpips_alex")),
+    "restoration": Preset(("psnr", "ssim", "lpips_alex")),
+    "compression": Preset(("psnr", "ms_ssim", "lpips_alex")),
     "edges": Preset(("sobel_l1",), "sobel_l1"),
     "features": Preset(("vgg_mse", "fd_l2"), "vgg_mse + 0.1*fd_l2"),
     "vgg_edges": Preset(("vgg_mse", "sobel_l2"), "vgg_mse + 0.05*sobel_l2", ("pool5",)),
@@ -92,9 +95,32 @@ class Config:
     """The settings of a run; each field's metadata says what it means."""
 
     input: tuple[str, ...] = setting(
-        "files or patterns, local or gs://; separate several by commas, or repeat the flag",
+        "files or patterns of records, local or gs://; separate several by commas, or repeat the flag",
+        (),
         group="input",
         # The identity holds the files that match, and the hashes of the weights.
+        identity=False,
+        type=patterns,
+        nargs="+",
+        action="extend",
+        metavar="PATTERN",
+    )
+    generated: tuple[str, ...] = setting(
+        "instead of --input: the generated image files, such as 'out/*.png' or 'out/{id}x4.png', or a directory; "
+        "pairs are joined by what the wildcards or fields match",
+        (),
+        group="input",
+        # The identity holds the listing of the pairs.
+        identity=False,
+        type=patterns,
+        nargs="+",
+        action="extend",
+        metavar="PATTERN",
+    )
+    target: tuple[str, ...] = setting(
+        "their targets, such as 'gt/*.png' or 'gt/{id}.png'",
+        (),
+        group="input",
         identity=False,
         type=patterns,
         nargs="+",
@@ -105,7 +131,7 @@ class Config:
         "auto goes by the file's name, or by its content if the name does not tell",
         AUTO,
         group="input",
-        choices=(AUTO, *FORMATS),
+        choices=lambda: (AUTO, *format_names()),
     )
     fields: Fields = field(metadata={"group": "input"})
     policy: DecodePolicy = field(metadata={"group": "images", "identity": "images"})
@@ -131,6 +157,8 @@ class Config:
     chunk_pairs: int = setting(
         "most pairs in a chunk, the unit of work, retry and resuming", 256, group="work", positive=True
     )
+    # A resumed run may have other limits than before.
+    sandbox: Sandbox = field(default=Sandbox(), metadata={"group": "work", "identity": False})
     accelerator: str = setting(
         "GPU of the workers that score, such as 'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
         "",
@@ -151,7 +179,7 @@ class Config:
         "the run's directory, local or gs://; an unfinished run in it is resumed",
         group="output",
         identity=False,
-        type=directory,
+        type=path,
         metavar="DIR",
     )
     overwrite: bool = setting("delete an earlier run in that directory first", False, group="output", identity=False)
@@ -261,10 +289,15 @@ def parse(argv: Sequence[str]) -> Config:
     plan = _plan(choices, given)
     with _blaming("--background"):
         policy = build(DecodePolicy, given)
+    with _blaming("--max_record_seconds"):
+        sandbox = build(Sandbox, given, verbose=bool(given["verbose"]))
+    files = {flag: tuple(pattern for found in given[flag] or () for pattern in found) for flag in _FILES}
     config = build(
         Config,
         given,
-        input=tuple(pattern for found in given["input"] for pattern in found),
+        sandbox=sandbox,
+        **files,
+        **_of_folders(files, given),
         policy=policy,
         plan=plan,
         descent=_descent(choices, given),
@@ -277,6 +310,30 @@ def parse(argv: Sequence[str]) -> Config:
     if config.baseline and not config.gate:
         raise UsageError("--baseline has no effect without --gate; add --gate, or drop it")
     return config
+
+
+def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that follow from --generated and --target; empty with --input."""
+    if bool(files["generated"]) != bool(files["target"]) or bool(files["input"]) == bool(files["generated"]):
+        raise UsageError("give either --input=PATTERN of records, or both --generated=PATTERN and --target=PATTERN")
+    if files["input"]:
+        return {}
+    only_records = ("input_format", "generated_field", "target_field", "id_field", "image_root")
+    if unused := [f"--{name}" for name in only_records if given[name]]:
+        raise UsageError(f"{', '.join(unused)} belong to --input, and mean nothing with --generated; drop them")
+    with _blaming("--generated"):
+        generated = [parse_template(text) for text in files["generated"]]
+    with _blaming("--target"):
+        target = [parse_template(text) for text in files["target"]]
+    try:
+        further = check_templates(generated, target)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    named = given["keep_fields"] or ()
+    if unknown := [name for name in named if name not in generated[0].fields]:
+        fields = ", ".join(generated[0].fields) or "no field"
+        raise UsageError(f"--keep_fields={','.join(unknown)}: --generated has {fields}, such as {{scene}} in a name")
+    return {"input_format": LISTING, "fields": Fields(keep=tuple(dict.fromkeys((*named, *further))))}
 
 
 def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
@@ -292,7 +349,8 @@ def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
     with _blaming("--objective"):
         objective = parse_objective(text) if text else None
     layers = given["vgg_layers"] or preset.vgg_layers
-    plan = build(Plan, given, losses=losses, objective=objective, vgg_layers=layers)
+    with _blaming("--crop_border"):
+        plan = build(Plan, given, losses=losses, objective=objective, vgg_layers=layers)
     if plan.precision == "float16" and (plan.pixel_gradient or choices.optimize):
         raise UsageError("--precision=float16 is too small for gradients, which would vanish; give bfloat16 or float32")
     if plan.pixel_gradient and objective is None:
@@ -326,7 +384,7 @@ def _descent(choices: Choices, given: Mapping[str, Any]) -> Descent | None:
 
 @contextmanager
 def _blaming(flag: str) -> Iterator[None]:
-    """Say which flag is wrong where the losses' own checks fail."""
+    """Turn a ValueError in the block into a UsageError that names the flag."""
     try:
         yield
     except ValueError as error:

@@ -37,7 +37,7 @@ def masked_flags(flags: Sequence[str]) -> tuple[str, ...]:
 
 
 class UsageError(Exception):
-    """The user asked for what cannot be: one message says what was given, what is allowed and what helps."""
+    """The request is wrong. The message says what was given, what is allowed and what helps."""
 
 
 def nearest(word: str, words: Iterable[str], prefix: str = "") -> str:

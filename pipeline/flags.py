@@ -1,4 +1,4 @@
-"""Make flags of settings: a dataclass field whose metadata holds a help text is a flag; `setting` makes one.
+"""Make flags from settings: a dataclass field whose metadata holds a help text is a flag; `setting` makes one.
 
 The metadata of such a field:
     help: what the flag does.
@@ -8,7 +8,8 @@ The metadata of such a field:
     positive: True for a whole number of at least 1.
     identity: False for a setting that does not change a run's rows; a text is its name in run.json.
     flag_default: the flag's default, if it is not the field's.
-    choices, metavar, type, nargs, action: go to `argparse` as they are.
+    choices: the allowed values, or a function that gives them when the parser is made, for a table that may grow.
+    metavar, type, nargs, action: go to `argparse` as they are.
 """
 
 import argparse
@@ -101,7 +102,7 @@ def parse_given(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[d
 
 
 def build(settings: type[Settings], given: Mapping[str, Any], **resolved: Any) -> Settings:
-    """Make a settings dataclass, and those within it, of the values that `parse_given` returns.
+    """Make a settings dataclass, and those within it, from the values that `parse_given` returns.
 
     Args:
         settings: the dataclass; a flag that was not given leaves its field's default alone.
@@ -132,6 +133,8 @@ def _add(group: Any, flag: Flag) -> None:
         "type": _positive if metadata.get("positive") else _PARSERS[kind],
         **{key: value for key, value in metadata.items() if key not in _OWN_KEYS},
     }
+    if callable(arguments.get("choices")):
+        arguments["choices"] = arguments["choices"]()
     shown = field.default if flag.optional else arguments["default"]
     help = metadata["help"] if shown in (None, "") or shown is False else f"{metadata['help']} (default: {shown})"
     group.add_argument(f"--{flag.name}", help=help, **arguments)
@@ -179,10 +182,10 @@ def _exists(pattern: str) -> bool:
     return os.path.exists(pattern) or ("," in fixed and os.path.isdir(fixed))
 
 
-def directory(text: str) -> str:
-    """A directory, without a slash at its end."""
+def path(text: str) -> str:
+    """A path, without a slash at its end. An empty one comes from a variable that is not set."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} does not name a directory; give a local or a gs:// one")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path; give a local or a gs:// one")
     return text.rstrip("/") or text
 
 

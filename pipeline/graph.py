@@ -12,11 +12,7 @@ from transforms.storage.run_record import RunRecord
 
 
 def build(
-    pipeline: beam.Pipeline,
-    config: Config,
-    files: Sequence[InputFile],
-    keep: Sequence[pa.Field],
-    record: RunRecord,
+    pipeline: beam.Pipeline, config: Config, files: Sequence[InputFile], keep: Sequence[pa.Field], record: RunRecord
 ) -> None:
     """Add the steps to the pipeline.
 
@@ -33,7 +29,8 @@ def build(
         pipeline
         | "Files" >> beam.Create(files, reshuffle=False)
         | "SpreadFiles" >> beam.Reshuffle()
-        | "ListChunks" >> steps.ListChunks(config.fields, config.chunk_pairs, config.input_format)
+        | "ListChunks"
+        >> steps.ListChunks(config.fields, config.chunk_pairs, config.input_format, sandbox=config.sandbox)
     )
     total = listed | "CountListed" >> steps.CountListed(config.output)
     chunks = (
@@ -44,7 +41,7 @@ def build(
     )
     scored = (
         chunks[steps.TO_DO]
-        | "ReadPairs" >> steps.ReadPairs(config.fields, tuple(keep))
+        | "ReadPairs" >> steps.ReadPairs(config.fields, tuple(keep), config.sandbox)
         | _work(config)
         | "WriteChunk" >> steps.WriteChunk(config.output, fingerprint, *formats, claim)
     )
@@ -62,7 +59,7 @@ def _work(config: Config) -> beam.PTransform:
     """The step that scores the pairs or, with `--optimize`, also optimizes the generated images."""
     hints = config.resource_hints
     if config.descent is None:
-        score = steps.ScorePairs(config.plan, config.policy, config.batching)
+        score = steps.ScorePairs(config.plan, config.policy, config.batching, config.sandbox)
         return "ScorePairs" >> score.with_resource_hints(**hints)
-    optimize = steps.OptimizePairs(config.plan, config.descent, config.policy, config.batching)
+    optimize = steps.OptimizePairs(config.plan, config.descent, config.policy, config.batching, config.sandbox)
     return "OptimizePairs" >> optimize.with_resource_hints(**hints)

@@ -1,14 +1,18 @@
 """Score a dataset of image pairs: `pairloss run --input=PATTERN --output=DIR`, or `python -m pipeline.run`.
 
-Exit codes: 0 the run finished; 1 it broke off, and the same command resumes it; 2 the request is wrong; 3 it
-finished, but not a single pair could be scored, or the gate failed; 4 input changed, vanished or could not be reached
-while the run was at work, so that it is not finished.
+Exit codes: 0 the run finished; 1 it broke off or was interrupted (Ctrl-C, SIGTERM), and the same command resumes it;
+2 the request is wrong; 3 it finished, but not a single pair could be scored, or the gate failed; 4 input changed,
+vanished or could not be reached while the run was at work, so that it is not finished.
 """
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config, parse
@@ -21,12 +25,16 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, run the pipeline, print the result; return the exit code."""
     try:
-        config = parse(argv)
-        _set_up_logs(config.verbose)
-        return launch(config)
+        with _termination_as_interruption():
+            config = parse(argv)
+            _set_up_logs(config.verbose)
+            return launch(config)
     except UsageError as error:
         print(masked(f"error: {error}"), file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        print("interrupted; the same command starts again, or resumes what it had begun", file=sys.stderr)
+        return CRASH
 
 
 def launch(config: Config) -> int:
@@ -53,7 +61,7 @@ def launch(config: Config) -> int:
         # Its launcher died before the verdict, or the rules have changed.
         print(f"{config.output} is finished; judging it again", file=sys.stderr)
         return _report(prepared)
-    done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite)
+    done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite, prepared.listing)
     if done and not config.quiet:
         print(f"resuming {config.output}: {done} chunks are done", file=sys.stderr)
     try:
@@ -98,6 +106,26 @@ def _report(prepared: "Prepared") -> int:
     if config.gate:
         return gate(config.output, config.gate, prepared.rules, prepared.baseline)
     return OK if status == "finished" else NOTHING_SCORED
+
+
+@contextmanager
+def _termination_as_interruption() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C in the block, also as a container's first process, for which Linux would ignore it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    # Python lets only the main thread handle signals, and a caller may have a handler of its own.
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _set_up_logs(verbose: bool) -> None:

@@ -1,4 +1,4 @@
-"""Make sample pairs out of real photographs: `pairloss samples --output=DIR`.
+"""Make sample pairs from real photographs: `pairloss samples --output=DIR`.
 
 The photographs lie inside the wheels of scikit-image (released as CC0 or into the public domain) and scikit-learn
 (china: danielbuechele, flower: vultilion, both on Flickr, CC BY 2.0); nothing is downloaded. Each is cropped and
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter, ImageOps
 
-from transforms.worker.tensorflow_import import import_tensorflow
+from transforms.writing.optimized_images import tfrecord
 
 SEED = 3
 ROW_GROUP_PAIRS = 32
@@ -191,10 +191,7 @@ DEGRADATIONS: dict[str, Callable[[Image.Image], bytes]] = {
     "pixel-shift": shift_pixel,
     "upside-down": turn,
 }
-CORRUPTIONS: dict[str, Callable[[Image.Image], bytes]] = {
-    "truncated-jpeg": truncated_jpeg,
-    "error-page": error_page,
-}
+CORRUPTIONS: dict[str, Callable[[Image.Image], bytes]] = {"truncated-jpeg": truncated_jpeg, "error-page": error_page}
 
 
 def make_pairs() -> Iterator[SamplePair]:
@@ -210,26 +207,6 @@ def make_pairs() -> Iterator[SamplePair]:
         corruptions = CORRUPTIONS if name == CORRUPTED_PHOTO else {}
         for degradation, degrade in (DEGRADATIONS | corruptions).items():
             yield SamplePair(f"{name}/{degradation}", degrade(image), target, name, degradation)
-
-
-def pairs_of_size(height: int, width: int, count: int) -> Iterator[SamplePair]:
-    """Make `count` sound pairs of one size out of random crops, as input for benchmarks.
-
-    Photographs and degradations take turns. A photograph smaller than the size is enlarged first.
-
-    Raises:
-        SamplesError: a photograph is missing.
-    """
-    rng = np.random.default_rng(SEED)
-    photos = [(name, _at_least(photo, height, width)) for name, photo in photographs().items()]
-    degradations = list(DEGRADATIONS.items())
-    for number in range(count):
-        name, photo = photos[number % len(photos)]
-        degradation, degrade = degradations[number % len(degradations)]
-        left = int(rng.integers(photo.width - width + 1))
-        top = int(rng.integers(photo.height - height + 1))
-        image = photo.crop((left, top, left + width, top + height))
-        yield SamplePair(f"{name}/{degradation}/{number}", degrade(image), png(image), name, degradation)
 
 
 def repeat_pairs(pairs: Sequence[SamplePair], times: int) -> Iterator[SamplePair]:
@@ -259,21 +236,10 @@ def write_tfrecord(path: Path, pairs: Iterable[SamplePair]) -> None:
     """Write pairs as TFRecord of tf.train.Example, every field a bytes feature. It appears whole or not at all.
 
     Raises:
-        tf.errors.OpError: the file cannot be written.
+        OSError: the file cannot be written.
     """
-    import_tensorflow()
-    import tensorflow as tf
-
-    def feature(value: str | bytes) -> tf.train.Feature:
-        content = value.encode() if isinstance(value, str) else value
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
-
-    with _whole_or_absent(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
-        for pair in pairs:
-            features = {name: feature(value) for name, value in asdict(pair).items()}
-            example = tf.train.Example(features=tf.train.Features(feature=features))
-            # Without this, protobuf may order the map differently each time.
-            writer.write(example.SerializeToString(deterministic=True))
+    with _whole_or_absent(path) as temporary, temporary.open("wb") as file:
+        file.writelines(tfrecord(asdict(pair)) for pair in pairs)
 
 
 @contextmanager
@@ -291,12 +257,6 @@ def _encode(image: Image.Image, format: str, **settings: int) -> bytes:
     content = BytesIO()
     image.save(content, format, **settings)
     return content.getvalue()
-
-
-def _at_least(image: Image.Image, height: int, width: int) -> Image.Image:
-    if image.height >= height and image.width >= width:
-        return image
-    return ImageOps.cover(image, (width, height), Image.Resampling.BICUBIC)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
 def main() -> None:
     """Serve until the process is stopped."""
     parser = argparse.ArgumentParser(
-        description="Start a worker process for each Beam job that asks. It replaces Beam's own worker_pool_main.",
+        description="Start a worker process for each Beam job that asks. It replaces Beam's own worker_pool_main."
     )
     parser.add_argument(
         "--service_port", type=int, required=True, metavar="PORT", help="port at which Flink asks for workers"

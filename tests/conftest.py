@@ -16,6 +16,14 @@ def lpips_weights():
     return NETWORKS["vgg16_lpips"].weights()
 
 
+@pytest.fixture(scope="session")
+def alexnet_weights():
+    """As `lpips_weights`, of LPIPS on AlexNet."""
+    from transforms.losses.networks.specs import NETWORKS
+
+    return NETWORKS["alexnet_lpips"].weights()
+
+
 @pytest.fixture(scope="module")
 def gcs(tmp_path_factory):
     """A Google Cloud Storage server without buckets; this process uses it while the module's tests run."""

@@ -88,6 +88,47 @@ class TestRun:
         sources = [source.replace(f"{BUCKET}/in", str(local)) for source in there["source"].to_pylist()]
         assert sources == here["source"].to_pylist()
 
+    @pytest.mark.parametrize("names", ["templates", "directories"])
+    def test_folders(self, gcs, output, tmp_path, names, capsys):
+        suffix = "x4" if names == "templates" else ""
+        for row in pairs():
+            name = f"[{row['label']}]/{row['id']}"
+            for root in (tmp_path, output):
+                for path, side in ((f"out/{name}{suffix}.jpg", "generated"), (f"gt/{name}.png", "target")):
+                    content = row[side]
+                    if root is tmp_path:
+                        shards.write(tmp_path / path, content)
+                    else:
+                        put(f"{root}-in/{path}", content)
+        put(f"{output}-in/gt/lonely.png", b"")
+        shards.write(tmp_path / "gt/lonely.png", b"")
+        tables = []
+        for root, run_directory in ((str(tmp_path), tmp_path / "run"), (f"{output}-in", output)):
+            sides = [f"--generated={root}/out", f"--target={root}/gt"]
+            if names == "templates":
+                sides = [f"--generated={root}/out/{{id:path}}x4.jpg", f"--target={root}/gt/{{id:path}}.png"]
+            assert main([*sides, f"--output={run_directory}", "--losses=mae", "--chunk_pairs=4", "--quiet"]) == OK
+            tables.append(metrics(run_directory))
+        assert tables[0].drop_columns("source") == tables[1].drop_columns("source")
+        assert len(tables[0]) == PAIRS
+        assert tables[0]["id"].to_pylist() == sorted(f"[{row['label']}]/{row['id']}" for row in pairs())
+        (failed,) = [get(path) for path in list_files(f"{output}/failures")]
+        assert json.loads(failed)["reason"] == "no_generated"
+        assert audit(["report", output]) == OK
+        assert "have no pictures" not in capsys.readouterr().err
+
+    def test_manifest(self, gcs, output):
+        for row in pairs(2):
+            for side in ("generated", "target"):
+                put(f"{output}-in/{row['id']}/{side}", row[side])
+        lines = [{side: f"{row['id']}/{side}" for side in ("generated", "target")} for row in pairs(2)]
+        lines.append(lines[0] | {"target": "gs://pairs/in/pairs.parquet"})
+        put(f"{output}-in/m.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+        assert main([f"--input={output}-in/m.jsonl", f"--output={output}", "--losses=mae", "--quiet"]) == OK
+        assert len(metrics(output)) == 2
+        (failed,) = [get(path) for path in list_files(f"{output}/failures")]
+        assert json.loads(failed)["reason"] == "outside_root"
+
     def test_files(self, gcs, output):
         broken = {"id": "broken", "generated": b"none", "target": b"none", "label": 1}
         sink = io.BytesIO()

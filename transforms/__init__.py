@@ -1,1 +1,1 @@
-"""Beam steps of PairLoss: thin PTransforms and DoFns over plain functions on chunks."""
+"""The computation of PairLoss, a folder per stage. `steps` makes Beam steps of it."""

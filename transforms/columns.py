@@ -1,4 +1,4 @@
-"""What a column of the metrics means: it travels in the schema of the table, and in summary.json."""
+"""The meaning of a column of the metrics, which travels in the schema of the table and in summary.json."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ class Column:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether large values are good."""
+        """True if large values are good."""
         return self.direction == "higher"
 
     def field(self, dtype: pa.DataType) -> pa.Field:

@@ -13,6 +13,8 @@ from transforms.settings import setting
 # Keys of the metrics' schema metadata: the precision in which the networks computed; the run and the chunk of a file.
 PRECISION_KEY = b"pairloss.precision"
 CHUNK_KEY = b"pairloss.chunk"
+# The backend that computed the networks' features.
+BACKEND_KEY = b"pairloss.backend"
 
 # Reasons of failures of files that may be read another time. Their chunks are not done: a resumed run reads them.
 NOT_DONE = {
@@ -30,6 +32,7 @@ class Fields:
         target: field of the encoded target image.
         id: field of the pair's id. None: a field `id` if there is one, otherwise `Chunk.pair_id`.
         keep: scalar fields copied into the metrics.
+        image_root: directory of the images that records name by relative paths; empty: that of the input file.
     """
 
     generated: str = setting("the encoded generated image", "generated", flag="generated_field", metavar="NAME")
@@ -42,6 +45,9 @@ class Fields:
     )
     keep: tuple[str, ...] = setting(
         "scalar fields to copy into the metrics, comma-separated", (), flag="keep_fields", metavar="NAMES"
+    )
+    image_root: str = setting(
+        "directory of the images if records name them by paths; by default that of the input file", "", metavar="DIR"
     )
 
 
@@ -111,7 +117,7 @@ class Failure:
     Attributes:
         id: the pair's id; the file's path for `scope="file"`.
         source: `<path>#<record number>`; `<path>` for `scope="file"`.
-        stage: `list`, `read`, `decode` or `score`.
+        stage: `list`, `pair`, `read`, `decode` or `score`.
         reason: stable machine-readable code, e.g. `truncated`.
         message: one line for people.
         sha256: of the offending bytes, hex; empty if there are none.
@@ -150,7 +156,8 @@ class EncodedChunk:
 
     Attributes:
         chunk: the chunk they belong to.
-        pairs: table of `encoded_schema`, in file order; a last column `notes` if there is something to note.
+        pairs: table of `encoded_schema`, in file order; images that repeat may be dictionaries of `binary`; a last
+            column `notes` if there is something to note.
         failures: the records that could not be read, or the one file failure.
     """
 

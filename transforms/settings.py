@@ -1,4 +1,4 @@
-"""Settings: the fields of dataclasses of which the command line makes its flags."""
+"""Settings: fields of dataclasses that become flags of the command line."""
 
 import dataclasses
 from typing import Any

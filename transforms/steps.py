@@ -32,6 +32,7 @@ from transforms.storage.run_record import RunRecord
 from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 from transforms.worker.counters import count
+from transforms.worker.sandbox import Sandbox
 from transforms.writing.chunk_files import check_listing, find_done, write_chunk
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ class ListChunks(_Step):
         chunk_pairs: most records of a chunk.
         input_format: a key of `FORMATS`, or `auto`.
         chunk_bytes: about the most bytes of a chunk.
+        sandbox: parses the files.
     """
 
     fields: Fields
     chunk_pairs: int = CHUNK_PAIRS
     input_format: str = AUTO
     chunk_bytes: int = CHUNK_BYTES
+    sandbox: Sandbox = Sandbox()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +76,7 @@ class ListChunks(_Step):
             raise ValueError(f"chunk_pairs and chunk_bytes are {self.chunk_pairs} and {self.chunk_bytes}, not positive")
 
     def expand(self, files: beam.PCollection[InputFile]) -> beam.PCollection[ChunkSeries]:
-        settings = (self.input_format, self.fields, self.chunk_pairs, self.chunk_bytes)
+        settings = (self.input_format, self.fields, self.chunk_pairs, self.chunk_bytes, self.sandbox)
         return files | "List" >> beam.FlatMap(_list, *settings).with_output_types(ChunkSeries)
 
 
@@ -166,17 +169,21 @@ class ReadPairs(_Step):
     Attributes:
         fields: the fields to read.
         keep: the kept fields with the types of the result.
+        sandbox: parses the files.
     """
 
     fields: Fields
     keep: tuple[pa.Field, ...] = ()
+    sandbox: Sandbox = Sandbox()
 
     def expand(self, series: beam.PCollection[ChunkSeries]) -> beam.PCollection[EncodedChunk]:
-        return series | "Read" >> beam.FlatMap(_read, self.fields, self.keep).with_output_types(EncodedChunk)
+        return series | "Read" >> beam.FlatMap(_read, self.fields, self.keep, self.sandbox).with_output_types(
+            EncodedChunk
+        )
 
 
-def _read(series: ChunkSeries, fields: Fields, keep: tuple[pa.Field, ...]) -> Iterator[EncodedChunk]:
-    for encoded in read_series(series, fields, keep):
+def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:
+    for encoded in read_series(series, *settings):
         lost = sum(failure.scope == "file" for failure in encoded.failures)
         count("chunks_read")
         count("chunks_unreadable", lost)
@@ -193,14 +200,16 @@ class ScorePairs(_Step):
         plan: what to compute.
         policy: which images to admit, and how to convert them.
         batching: size of the batches; None: what suits the worker's device.
+        sandbox: decodes the images.
     """
 
     plan: Plan
     policy: DecodePolicy = DecodePolicy()
     batching: Batching | None = None
+    sandbox: Sandbox = Sandbox()
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching))
+        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching, self.sandbox))
 
 
 @dataclass(eq=False)
@@ -208,15 +217,19 @@ class _Score(beam.DoFn):
     plan: Plan
     policy: DecodePolicy
     batching: Batching | None
+    sandbox: Sandbox
     evaluator: "Evaluator | None" = field(default=None, init=False)
 
     def setup(self) -> None:
+        # Its processes start while TensorFlow is imported.
+        self.sandbox.start()
         self.evaluator = load_once(load_evaluator, self.plan)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
         assert self.evaluator, "setup comes first"
         batching = self.batching or batching_for(self.evaluator.device.memory_bytes)
-        yield score_chunk(chunk, self.evaluator, self.policy, batching, partial(count, "pairs_done"))
+        done = partial(count, "pairs_done")
+        yield score_chunk(chunk, self.evaluator, self.policy, batching, done, self.sandbox)
 
 
 @dataclass(eq=False)
@@ -228,15 +241,18 @@ class OptimizePairs(_Step):
         descent: how to descend, and when to stop.
         policy: which images to admit, and how to convert them.
         batching: size of the batches, and of the descent's slots; None: what suits the worker's device.
+        sandbox: decodes the images.
     """
 
     plan: Plan
     descent: Descent
     policy: DecodePolicy = DecodePolicy()
     batching: Batching | None = None
+    sandbox: Sandbox = Sandbox()
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Optimize" >> beam.ParDo(_Optimize(self.plan, self.descent, self.policy, self.batching))
+        step = _Optimize(self.plan, self.descent, self.policy, self.batching, self.sandbox)
+        return chunks | "Optimize" >> beam.ParDo(step)
 
 
 @dataclass(eq=False)
@@ -245,15 +261,18 @@ class _Optimize(beam.DoFn):
     descent: Descent
     policy: DecodePolicy
     batching: Batching | None
+    sandbox: Sandbox
     optimizer: Optimizer | None = field(default=None, init=False)
 
     def setup(self) -> None:
+        self.sandbox.start()
         self.optimizer = load_once(load_optimizer, self.plan)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
         assert self.optimizer, "setup comes first"
         batching = self.batching or batching_for(self.optimizer.objective.device.memory_bytes)
-        yield optimize_chunk(chunk, self.optimizer, self.descent, self.policy, batching, partial(count, "pairs_done"))
+        done = partial(count, "pairs_done")
+        yield optimize_chunk(chunk, self.optimizer, self.descent, self.policy, batching, done, self.sandbox)
 
 
 @dataclass(eq=False)

@@ -24,7 +24,7 @@ NOT_PARAMETERS = {
 _WEIGHTS = [network.flag for network in NETWORKS.values()]
 # Patterns of valid values, as POSIX extended expressions. Paths are at gs://, because workers open them.
 _PATTERNS = {
-    "input": "^gs://[^, ]+(,gs://[^, ]+)*$",
+    **dict.fromkeys(("input", "generated", "target"), "^gs://[^, ]+(,gs://[^, ]+)*$"),
     "output": "^gs://.+$",
     **dict.fromkeys(_WEIGHTS, "^gs://.+$"),
     "accelerator": "^type:[a-z0-9-]+;count:[1-9][0-9]*(;[^; ]+)*$",

@@ -33,7 +33,7 @@ check_settings() {
   for name in AUDIT_INPUT AUDIT_RULES AUDIT_DIR; do
     [[ -n ${!name:-} ]] || refuse "$name is not set; see --help"
   done
-  [[ $AUDIT_NIGHT =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}$ ]] || refuse "AUDIT_NIGHT=$AUDIT_NIGHT is no date such as 2026-01-31"
+  [[ $AUDIT_NIGHT =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}$ ]] || refuse "AUDIT_NIGHT=$AUDIT_NIGHT is not a date such as 2026-01-31"
   # Scoring takes hours; what would fail after it is better told before.
   [[ -r $AUDIT_RULES ]] || refuse "AUDIT_RULES=$AUDIT_RULES cannot be read"
   [[ $AUDIT_DIR != *://* ]] || refuse "AUDIT_DIR=$AUDIT_DIR is not local"

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.pages.compare_page import build_page
 from pipeline.audit.pages.render import encode, literal
 from pipeline.audit.runs.difference import Difference, difference, read_compared
@@ -15,6 +14,7 @@ from pipeline.audit.runs.summaries import check_comparable
 from pipeline.console.numbers import number, percent, signed
 from pipeline.console.tables import make_console, print_table
 from pipeline.errors import UsageError
+from pipeline.flags import Parser, path
 
 # The most important first: a narrow terminal drops the last ones.
 _HEADER = ("loss", "before", "after", "gain", "better", "worse", "same", "pairs")
@@ -27,7 +27,9 @@ def main(argv: Sequence[str]) -> int:
         UsageError: there is only one run, a run cannot be read or compared with the first, or the page cannot be
             written.
     """
-    parser = VerbParser("compare", "Show runs side by side, pair by pair: which pairs got better, and which got worse.")
+    parser = Parser(
+        "pairloss audit compare", "Show runs side by side, pair by pair: which pairs got better, and which got worse."
+    )
     parser.add_argument(
         "runs", metavar="RUN", nargs="+", type=path, help="directories; all others are compared with the first"
     )

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.judging.rule_kinds import Rule
 from pipeline.audit.judging.rules import read_rules
 from pipeline.audit.judging.verdict import Verdict, judge
@@ -20,6 +19,7 @@ from pipeline.audit.runs.summaries import RunSummary, read_run, read_summary
 from pipeline.audit.runs.verdict_file import Outcome, skip_reasons
 from pipeline.console.numbers import number, printable
 from pipeline.console.tables import as_text, make_console
+from pipeline.flags import Parser, path
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
 
@@ -30,7 +30,9 @@ _STYLES: dict[Outcome, str] = {"fail": "bold red", "warn": "yellow", "skipped": 
 
 def main(argv: Sequence[str]) -> int:
     """Judge a run, print the verdict, write it into the run's directory; return the exit code."""
-    parser = VerbParser("gate", "Judge a finished run by rules. Exit codes: 0 passed, 2 wrong request, 3 failed.")
+    parser = Parser(
+        "pairloss audit gate", "Judge a finished run by rules. Exit codes: 0 passed, 2 wrong request, 3 failed."
+    )
     parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local or gs://")
     parser.add_argument(
         "--rules", required=True, type=path, metavar="FILE", help="YAML or JSON; `audit propose` writes one"

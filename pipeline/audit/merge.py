@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.runs.summaries import merge_summaries, read_summary, write_summary
 from pipeline.errors import UsageError
+from pipeline.flags import Parser, path
 from transforms.storage.run_files import RunFiles
 
 
 def main(argv: Sequence[str]) -> int:
     """Merge the summaries and write the result; return the exit code."""
-    parser = VerbParser(
-        "merge", "Merge summaries. The result equals, to the last digit, the summary of one run of all pairs."
+    parser = Parser(
+        "pairloss audit merge",
+        "Merge summaries. The result equals, to the last digit, the summary of one run of all pairs.",
     )
     parser.add_argument("parts", metavar="RUN_OR_SUMMARY", nargs="+", type=path, help="run directories, summary files")
     parser.add_argument(

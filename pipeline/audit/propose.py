@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.judging.rule_kinds import LEAST_PAIRS
 from pipeline.audit.judging.rules import parse_rules
 from pipeline.audit.runs.files import write_file
 from pipeline.audit.runs.summaries import RunSummary, read_run
 from pipeline.console.numbers import as_given, number
 from pipeline.errors import UsageError
+from pipeline.flags import Parser, path
 from transforms.columns import Column
 from transforms.summary.distribution import Distribution
 
@@ -30,8 +30,9 @@ _KS_NOISE, _WASSERSTEIN_NOISE, _PSI_NOISE = 1.95, 3.0, 25.0
 
 def main(argv: Sequence[str]) -> int:
     """Write or print the rules; return the exit code."""
-    parser = VerbParser(
-        "propose", "Write a first rules file from a good run. Read it, and loosen the limits that are too tight."
+    parser = Parser(
+        "pairloss audit propose",
+        "Write a first rules file from a good run. Read it, and loosen the limits that are too tight.",
     )
     parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local or gs://")
     parser.add_argument("--output", type=path, metavar="FILE", help="default: print the rules")

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.pages.gallery import Gallery, make_gallery
 from pipeline.audit.pages.render import encode, render
 from pipeline.audit.pages.views import failure_views, loss_view, pair_views, slice_views, worst_rows
@@ -12,6 +11,7 @@ from pipeline.audit.runs.files import read_record, write_file
 from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_run, read_summary
 from pipeline.audit.runs.verdict_file import read_verdict, skip_reasons
 from pipeline.errors import UsageError
+from pipeline.flags import Parser, path
 from transforms.images.decode import NOTES
 from transforms.reading.input_files import match_files
 from transforms.storage.run_files import RunFiles
@@ -25,8 +25,9 @@ def main(argv: Sequence[str]) -> int:
         UsageError: the run, its verdict or the baseline cannot be read, they cannot be compared, or the page cannot be
             written.
     """
-    parser = VerbParser(
-        "report", "Write one HTML file with the verdict, distributions, failures and worst pairs of a run."
+    parser = Parser(
+        "pairloss audit report",
+        "Write one HTML file with the verdict, distributions, failures and worst pairs of a run.",
     )
     parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local or gs://")
     parser.add_argument("--baseline", type=path, metavar="PATH", help="a good run's directory, or its summary.json")

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.audit.arguments import VerbParser, path
 from pipeline.audit.pages.charts import LineChart, line_chart
 from pipeline.audit.pages.render import encode, moment, render
 from pipeline.audit.pages.views import DIRECTIONS
@@ -16,6 +15,7 @@ from pipeline.audit.runs.statistics import statistics
 from pipeline.audit.runs.timeline import TimelineRun, read_timeline, tabulate
 from pipeline.console.numbers import number, percent
 from pipeline.errors import UsageError
+from pipeline.flags import Parser, path
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UsageError: a run cannot be read or is given twice, or a file cannot be written.
     """
-    parser = VerbParser("trend", "Show runs of one dataset over time: medians, failures and drift.")
+    parser = Parser("pairloss audit trend", "Show runs of one dataset over time: medians, failures and drift.")
     parser.add_argument("runs", metavar="RUN", nargs="+", type=path, help="directories of runs, in any order")
     parser.add_argument("--output", required=True, type=path, metavar="DIR", help="for trend.html and trend.parquet")
     given = parser.parse_args(argv)

@@ -13,7 +13,7 @@ from transforms.storage.run_files import RunFiles, list_files
 from transforms.worker.counters import counted_in_process, reset_in_process
 
 _LEAST_PAUSE_SECONDS = 1.0
-# A look takes time, and in a bucket it costs money: 40 requests for 40 000 chunks. Long pauses keep both small.
+# A look takes time, and in a bucket it costs money: 40 requests for 40 000 chunks. Long pauses keep both low.
 _PAUSES_PER_LOOK = 20
 
 

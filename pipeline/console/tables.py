@@ -12,7 +12,7 @@ from rich.text import Text
 from pipeline.console.numbers import number, printable
 from transforms.storage.run_files import RunFiles
 
-# Shorter than this, an id tells nothing.
+# An id cut shorter than this is of no use.
 _LEAST_TEXT = 16
 _PIPE_WIDTH = 100_000
 
@@ -43,6 +43,20 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
         where["failures"] = f"{files.failures_directory}/*.jsonl"
     for name, path in where.items():
         console.print(Text(f"{name + ':':9} {path}"), soft_wrap=True)
+
+
+def print_means(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the mean of every loss, of how many pairs, and how many values are left out of it."""
+    losses = summary["losses"].items()
+    # Identical images have an infinite PSNR; images that are too small have no value.
+    left_out = {"infinite": "infinite", "null": "undefined"}
+    shown = [key for key in left_out if any(loss[key] for _, loss in losses)]
+    rows = [(name, number(loss["mean"]), loss["count"], *(loss[key] for key in shown)) for name, loss in losses]
+    print_table(
+        console, ("loss", "mean", "pairs", *(left_out[key] for key in shown)), rows, text=("loss",), title="means"
+    )
+    if shown:
+        console.print("the means are of the finite values", highlight=False)
 
 
 def _worst_pairs(columns: Sequence[Mapping[str, Any]], worst: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -87,6 +87,7 @@ def _give_each_process_a_gpu(options: PipelineOptions) -> None:
 
 def _worker_paths(config: Config) -> Iterator[tuple[str, str]]:
     """Flags with paths that workers open."""
-    yield from (("--input", pattern) for pattern in config.input)
+    for flag in ("input", "generated", "target"):
+        yield from ((f"--{flag}", pattern) for pattern in getattr(config, flag))
     yield "--output", config.output
     yield from ((f"--{NETWORKS[name].flag}", path) for name, path in config.weights.items())

@@ -77,7 +77,7 @@ def check_engine(options: PipelineOptions, config: Config) -> None:
 
 
 def beam_options(flags: Sequence[str]) -> PipelineOptions:
-    """Make Beam's options of the flags that are not ours.
+    """Make Beam's options from the flags that are not ours.
 
     `--runner=DirectRunner`, the default, is Beam's local engine, or Prism if `--prism_location` says where that is.
 

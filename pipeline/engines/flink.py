@@ -22,7 +22,7 @@ def check(options: PipelineOptions, config: Config) -> None:
     """Check that the cluster answers, that the job server fits it, and that its workers have the program.
 
     Raises:
-        UsageError: one of these is not so.
+        UsageError: one of these checks fails.
     """
     flink = options.view_as(FlinkRunnerOptions)
     if (jar := flink.flink_job_server_jar) and not is_remote_path(jar) and not os.path.exists(jar):

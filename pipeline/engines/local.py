@@ -97,7 +97,7 @@ class _Pool:
         threads: number of threads that each may use.
 
     Attributes:
-        death: how the first worker died that was not told to end; empty: none did.
+        death: how the first worker died that was not told to end; empty if none has.
     """
 
     def __init__(self, threads: int):
@@ -128,7 +128,7 @@ class _Pool:
             self.end(process)
 
     def find_dead(self, _signal: int, _frame: FrameType | None) -> None:
-        """Handle SIGCHLD: raise WorkerDiedError if a worker ended that was not told to."""
+        """Handle SIGCHLD: raise WorkerDiedError if a worker ended unasked."""
         self._check()
 
     def _check(self) -> None:

@@ -44,7 +44,7 @@ def check_workers(options: PipelineOptions, engine_host: str) -> None:
 
 
 def check_connection(address: str, complaint: str) -> None:
-    """Connect to `host:port`, and hang up.
+    """Connect to `host:port`, and disconnect.
 
     Raises:
         UsageError: nobody answers; the message begins with the complaint.

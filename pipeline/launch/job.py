@@ -16,6 +16,7 @@ from pipeline.console.progress import progress
 from pipeline.engines.engine import engine_of
 from pipeline.engines.errors import explain
 from pipeline.launch.prepare import Prepared
+from transforms.worker.sandbox import end_children
 
 
 class JobError(Exception):
@@ -46,7 +47,7 @@ def run_job(options: PipelineOptions, prepared: Prepared) -> None:
             if interrupted():
                 # Beam's worker in this process catches every exception, Ctrl-C's too, and raises one of its own.
                 raise JobError(interruption(elsewhere, config.output)) from error
-            # Engines raise errors of every kind. Whichever it was, the finished chunks stay.
+            # Engines raise errors of every kind. The finished chunks stay in any case.
             if config.verbose:
                 traceback.print_exc()
             raise JobError(
@@ -64,11 +65,13 @@ def interruption(elsewhere: str, output: str) -> str:
 
 @contextmanager
 def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Remember in the block whether Ctrl-C was pressed, which raises KeyboardInterrupt as ever."""
+    """Remember in the block whether Ctrl-C was pressed, which still raises KeyboardInterrupt."""
     pressed = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:
         pressed.set()
+        # Threads may wait for a picture that takes long, and Python waits for threads.
+        end_children()
         signal.default_int_handler(number, frame)
 
     # Python lets only the main thread handle signals, and a caller may have a handler of its own.

@@ -1,6 +1,7 @@
 """Prepare a run on the launcher: find input files, kept fields and weights, read the rules, settle its identity."""
 
 import dataclasses
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.judging.rules import Rule, read_rules
 from pipeline.audit.runs.summaries import RunSummary, read_summary
@@ -17,9 +19,12 @@ from pipeline.errors import UsageError, masked_flags
 from pipeline.launch.run_directory import fingerprint
 from transforms.losses.networks.weights_file import WeightsError
 from transforms.reading.fields import unite_kept
+from transforms.reading.folders import make_listing
 from transforms.reading.input_files import InputFile, match_files
 from transforms.reading.list_chunks import check_fields, detect_format
+from transforms.reading.pairing import pair_files
 from transforms.storage.errors import READ_ERRORS
+from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 
 # How many files are asked for the types of the kept fields.
@@ -38,6 +43,7 @@ class Prepared:
         record: the content of run.json until the run ends.
         rules: those of `--gate`.
         baseline: the summary to compare with; None: there is none.
+        listing: the content of the one input file if the run was given folders; the launcher writes it.
     """
 
     config: Config
@@ -46,6 +52,7 @@ class Prepared:
     record: RunRecord
     rules: tuple[Rule, ...] = ()
     baseline: RunSummary | None = None
+    listing: bytes = b""
 
 
 def prepare(config: Config) -> Prepared:
@@ -55,15 +62,16 @@ def prepare(config: Config) -> Prepared:
         UsageError: a path at gs:// needs credentials and there are none, the rules or the baseline are wrong, no file
             matches, a field is missing, or the weights cannot be fetched or read.
     """
-    paths = (*config.input, config.output, *config.weights.values(), config.gate, config.baseline)
+    patterns = (*config.input, *config.generated, *config.target)
+    paths = (*patterns, config.output, *config.weights.values(), config.gate, config.baseline)
     check_credentials(paths)
     # The gate comes last, but a mistake in its rules must not cost a night.
     rules = read_rules(config.gate) if config.gate else ()
     baseline = read_summary(config.baseline) if config.baseline else None
     try:
-        files = match_files(config.input)
+        files, listing = _list_folders(config) if config.generated else (match_files(config.input), b"")
         keep = _kept_fields(files, config)
-        plan = config.plan.with_weights(config.weights)
+        plan = config.plan.with_weights(config.weights).with_backend(descends=config.descent is not None)
     except (ValueError, OSError, WeightsError) as error:
         raise UsageError(str(error)) from error
     config = dataclasses.replace(config, plan=plan)
@@ -76,11 +84,28 @@ def prepare(config: Config) -> Prepared:
         started=time.time(),
         claim=uuid.uuid4().hex,
     )
-    return Prepared(config, tuple(files), keep, record, rules, baseline)
+    return Prepared(config, tuple(files), keep, record, rules, baseline, listing)
+
+
+def _list_folders(config: Config) -> tuple[list[InputFile], bytes]:
+    """The listing of the folders' pairs, as the run's one input file, and its content."""
+    pairs = pair_files(config.generated, config.target)
+    name, content = make_listing(pairs, config.fields.keep)
+    if not config.quiet:
+        good = [pair for pair in pairs if not pair.reason]
+        targets = len({pair.target for pair in good})
+        lonely = (
+            f"; without a partner, or with a double key: {len(pairs) - len(good)}" if len(good) < len(pairs) else ""
+        )
+        print(f"{len(good)} generated images with {targets} targets{lonely}", file=sys.stderr)
+    path = FileSystems.join(RunFiles(config.output).listing_directory, name)
+    return [InputFile(path, len(content), 0.0)], content
 
 
 def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, ...]:
     """The kept fields in types for all files, as far as a few readable ones tell. The run reports unreadable files."""
+    if config.generated:
+        return tuple(pa.field(name, pa.string()) for name in config.fields.keep)
     fields, wanted = config.fields, _MOST_ASKED if config.fields.keep else 1
     # Also some of the last ones, for types change with time.
     step = max(1, len(files) // wanted)
@@ -94,7 +119,7 @@ def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, 
             continue
         except READ_ERRORS:
             continue
-        if (kept := check_fields(file.path, format, fields, strict=False)) is not None:
+        if (kept := check_fields(file.path, format, fields, config.sandbox, strict=False)) is not None:
             asked[file.path, format] = kept
         if len(asked) == wanted:
             break
@@ -104,5 +129,5 @@ def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, 
         raise ValueError("--keep_fields: no input file can be read, so the types of the fields are not known")
     held = {field.name for kept in asked.values() for field in kept}
     if not held.issuperset(fields.keep):
-        check_fields(*next(iter(asked)), fields)
+        check_fields(*next(iter(asked)), fields, config.sandbox)
     return unite_kept(fields.keep, asked.values())

@@ -24,13 +24,14 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def claim(output: str, record: RunRecord, overwrite: bool) -> int:
+def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"") -> int:
     """Take the directory for this run, and write the record to its run.json.
 
     Args:
         output: the run's directory.
         record: the content of run.json; its fingerprint decides whether an unfinished run is resumed.
         overwrite: whether to delete an earlier run in that directory.
+        listing: the content of the run's one input file, if that lies in the directory.
 
     Returns:
         the number of chunks that are done already.
@@ -51,6 +52,8 @@ def claim(output: str, record: RunRecord, overwrite: bool) -> int:
         else:
             _refuse_others(files, earlier, record)
         files.write_whole(files.config, to_json(record.to_json()))
+        if listing:
+            files.write_whole(record.identity["input"][0]["path"], listing)
         return sum(1 for _ in list_files(files.metrics_directory))
     except (*READ_ERRORS, ValueError, RecursionError) as error:
         raise UsageError(
@@ -72,7 +75,7 @@ def is_finished(output: str, record: RunRecord) -> bool:
 
 
 def _earlier_record(files: RunFiles) -> RunRecord | None:
-    """The record of the run in the directory; None: there is no run.json, or it is another program's."""
+    """The record of the run in the directory; None if run.json is missing or another program's."""
     content = read_json(files.config) if FileSystems.exists(files.config) else None
     try:
         return RunRecord.from_json(content)
@@ -92,21 +95,17 @@ def _refuse_others(files: RunFiles, earlier: RunRecord, record: RunRecord) -> No
     if FileSystems.exists(files.success):
         raise UsageError(f"--output={files.output} holds a finished run: {remedy}")
     if earlier.fingerprint != record.fingerprint:
-        differing = ", ".join(_differences(earlier.identity, record.identity))
+        differing = ", ".join(name for name in record.identity if earlier.identity.get(name) != record.identity[name])
         raise UsageError(
             f"--output={files.output} holds an unfinished run with other {differing or 'content'}: {remedy}"
         )
-
-
-def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [name for name in now if earlier.get(name) != now[name]]
 
 
 def _delete_results(files: RunFiles) -> None:
     # _SUCCESS is gone and run.json is there: if this is interrupted, what is left is still an unfinished run.
     for path in (files.summary, files.verdict, files.report):
         delete_file(path)
-    for directory in (*chunk_directories(files), files.temporary):
+    for directory in (*chunk_directories(files), files.listing_directory, files.temporary):
         for tries_left in reversed(range(_TRIES)):
             try:
                 delete_directory(directory)

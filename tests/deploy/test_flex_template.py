@@ -30,7 +30,7 @@ class TestMetadata:
     def test_google_reads_it(self):
         metadata = TemplateMetadata.from_json(self.METADATA, ignore_unknown_fields=False)
         required = [parameter.name for parameter in metadata.parameters if not parameter.is_optional]
-        assert sorted(required) == ["input", "output"]
+        assert required == ["output"]
 
     def test_every_flag_is_a_parameter_and_the_reverse(self):
         flags = {option for action in parser()._actions for option in action.option_strings if option.startswith("--")}

@@ -220,6 +220,7 @@ def test_all_missing_tools_are_named(machine):
     assert missing_tools() == ""
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("required", "code", "told"), [("", 0, "SKIPPED"), ("prism,flink", 1, "PAIRLOSS_REQUIRE")])
 def test_missing_tools_are_told_aloud(machine, monkeypatch, capsys, required, code, told):
     monkeypatch.setenv("PAIRLOSS_REQUIRE", required)

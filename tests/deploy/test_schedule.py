@@ -266,7 +266,7 @@ class TestWrongRequests:
             ({"AUDIT_DIR": ""}, "AUDIT_DIR is not set; see --help"),
             ({"AUDIT_RULES": "none.yaml"}, "AUDIT_RULES=none.yaml cannot be read"),
             ({"AUDIT_DIR": "gs://bucket/audits"}, "AUDIT_DIR=gs://bucket/audits is not local"),
-            ({"AUDIT_NIGHT": "../../etc"}, "AUDIT_NIGHT=../../etc is no date such as 2026-01-31"),
+            ({"AUDIT_NIGHT": "../../etc"}, "AUDIT_NIGHT=../../etc is not a date such as 2026-01-31"),
             ({"AUDIT_DIR": __file__}, f"AUDIT_DIR={__file__} cannot be written to"),
         ],
     )

@@ -7,6 +7,8 @@ import pytest
 
 import pairloss
 
+pytestmark = pytest.mark.heavy
+
 # Settings need no example: they have attributes, and no behaviour.
 SETTINGS = ("DecodePolicy", "Descent", "Plan")
 PUBLIC = [name for name in pairloss.__all__ if name not in SETTINGS and callable(getattr(pairloss, name))]

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from pairloss import LOSSES, PairLoss, score
 
+pytestmark = pytest.mark.heavy
+
 OBJECTIVE = "lpips_vgg + 0.1*fd_l1"
 PIXELS = "1 - ssim + 0.1*fd_l1 + charbonnier"
 LEVELS = [np.random.default_rng(seed).integers(0, 256, (4, 16, 20, 3), np.uint8) for seed in (0, 1)]

@@ -6,6 +6,8 @@ from support.pictures import encode, noise, smooth
 
 from pairloss import Descent, optimize, score
 
+pytestmark = pytest.mark.heavy
+
 OBJECTIVE = "fd_l2 + mse"
 DESCENT = Descent(max_steps=8, max_change=0.1)
 TARGETS = [smooth(20, 24), smooth(12, 12, shift=3), smooth(20, 24, shift=5)]

@@ -12,6 +12,8 @@ from support.pictures import encode, noise, smooth
 from pairloss import LOSSES, DecodePolicy, score
 from pipeline.run import main
 
+pytestmark = pytest.mark.heavy
+
 OBJECTIVE = "lpips_vgg + 0.1*fd_l1"
 SIZES = [(170, 164), (40, 24), (170, 164), (10, 12), (40, 24)]
 TARGETS = [smooth(*size, shift=row) for row, size in enumerate(SIZES)]

@@ -1,4 +1,4 @@
-"""The command line: what it becomes, and what a wrong one is told."""
+"""The command line: the settings made of it, and the messages for a wrong one."""
 
 import dataclasses
 import subprocess
@@ -143,6 +143,7 @@ class TestPlan:
             # The three samples of the document this project grew from: an L1 loss of Sobel edges; a perceptual loss
             # plus 0.1 times squared finite differences; an ImageNet VGG16 without its top, that is down to its last
             # pooling, plus 0.05 times squared Sobel edges.
+            ("sr", ("psnr_y", "ssim_y", "lpips_alex"), None, LPIPS_LAYERS),
             ("edges", ("sobel_l1",), "sobel_l1", LPIPS_LAYERS),
             ("features", ("vgg_mse", "fd_l2"), "vgg_mse + 0.1*fd_l2", LPIPS_LAYERS),
             ("vgg_edges", ("vgg_mse", "sobel_l2"), "vgg_mse + 0.05*sobel_l2", ("pool5",)),
@@ -193,15 +194,14 @@ class TestPlan:
 
 
 WRONG = [
-    ([], ["--input", "--output", "required", "--help"]),
+    ([], ["--output", "required", "--help"]),
     (["--input=a"], ["--output", "required"]),
-    (["--output=o"], ["--input", "required"]),
     (["--input=", "--output=o"], ["--input", "''", "pairs-*.parquet"]),
     (["--input=,", "--output=o"], ["--input", "','"]),
     (["--input", "--output=o"], ["--input", "expected at least one"]),
     (["--input=a", "--output="], ["--output", "''", "gs://"]),
     (["--input=a", "--out=o"], ["--output", "required"]),
-    ([*NEEDED, "--input_format=csv"], ["--input_format", "csv", "auto", "parquet", "tfrecord"]),
+    ([*NEEDED, "--input_format=xlsx"], ["--input_format", "xlsx", "auto", "parquet", "tfrecord", "csv"]),
     ([*NEEDED, "--size_mismatch=pad"], ["--size_mismatch", "pad", "fail", "resize", "crop"]),
     ([*NEEDED, "--background=blue"], ["--background", "'blue'", "#rrggbb"]),
     ([*NEEDED, "--color=srgb"], ["--color", "'srgb'", "convert"]),
@@ -218,12 +218,29 @@ WRONG = [
     ([*NEEDED, "--vgg=keras"], ["--vgg is gone", "vgg_mse_keras", "style_keras"]),
     ([*NEEDED, "--vgg", "lpips"], ["--vgg is gone"]),
     ([*NEEDED, "--vgg_layers=relu9_9,pool5"], ["--vgg_layers", "relu9_9", *VGG16_LAYERS]),
+    ([*NEEDED, "--crop_border=-1"], ["--crop_border", "0 or more", "-1"]),
     ([*NEEDED, "--vgg_layers=pool5,pool5"], ["--vgg_layers", "pool5", "twice"]),
     ([*NEEDED, "--losses=mae,lpips"], ["--losses", "'lpips'", "lpips_vgg", *LOSSES]),
     ([*NEEDED, "--losses=MAE"], ["--losses", "'MAE'", "Did you mean 'mae'"]),
     ([*NEEDED, "--losses=mae,mse,mae"], ["--losses", "mae is given twice"]),
     ([*NEEDED, "--losses=,"], ["--losses", "names no loss", "--list_losses"]),
     ([*NEEDED, "--losses=mae", "ssim"], ["'ssim'", "unexpected argument"]),
+    *[
+        (["--output=o", *arguments], told)
+        for arguments, told in [
+            ([], ["--input=PATTERN", "--generated=PATTERN", "--target=PATTERN"]),
+            (["--generated=a/*"], ["both --generated=PATTERN and --target=PATTERN"]),
+            (["--target=a/*"], ["both --generated=PATTERN and --target=PATTERN"]),
+            (["--input=a", "--generated=a/*", "--target=b/*"], ["either --input=PATTERN"]),
+            (["--generated=a/{id}.png", "--target=b/*"], ["{id} in both"]),
+            (["--generated=a/*", "--target=b/{id}.png"], ["--target has {id}", "'a/*'", "lacks"]),
+            (["--generated=a/{id}{m}.png", "--target=b/{id}.png"], ["--generated", "ambiguous", "{m}"]),
+            (["--generated=a/*", "--target=b/{"], ["--target", "belongs to no field"]),
+            (["--generated=a/*", "--target=b/*", "--id_field=key"], ["--id_field", "--input", "drop"]),
+            (["--generated=a/*", "--target=b/*", "--keep_fields=m"], ["--keep_fields=m", "no field"]),
+            (["--generated=a/{id}_{mae}.png", "--target=b/{id}.png", "--losses=mae"], ["mae", "clash"]),
+        ]
+    ],
     ([*NEEDED, "--objective=mae +"], ["--objective", "'mae +'", "weighted sum"]),
     ([*NEEDED, "--objective= "], ["--objective", "weighted sum"]),
     ([*NEEDED, "--objective=mae*mse"], ["--objective", "'mae*mse'", "product"]),

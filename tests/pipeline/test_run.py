@@ -20,6 +20,7 @@ def pairs(tmp_path) -> list[str]:
     return [f"--input={path}", "--losses=mae", "--quiet"]
 
 
+@pytest.mark.heavy
 def test_rules_and_baseline_are_read_once_at_the_start(pairs, tmp_path, monkeypatch, capsys):
     assert run.main([*pairs, f"--output={tmp_path / 'good'}"]) == OK
     rules, baseline = tmp_path / "rules.yaml", tmp_path / "baseline.json"

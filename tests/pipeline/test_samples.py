@@ -1,3 +1,5 @@
+"""The sample pairs: real photographs, known degradations, the same records in both files."""
+
 import sys
 from collections import Counter
 from dataclasses import asdict, fields
@@ -9,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, UnidentifiedImageError
 
+from benchmarks.pairs_of_size import pairs_of_size
 from pipeline.samples import (
     CORRUPTIONS,
     DEGRADATIONS,
@@ -17,7 +20,6 @@ from pipeline.samples import (
     SamplePair,
     main,
     make_pairs,
-    pairs_of_size,
     photographs,
     repeat_pairs,
     write_parquet,

@@ -34,6 +34,7 @@ def workers(pool: subprocess.Popen[str]) -> list[str]:
     return " ".join(lists).split()
 
 
+@pytest.mark.heavy
 def test_a_worker_outlives_the_stop_of_its_number(pool, tmp_path):
     address = pool.stdout.readline().split()[-1]
     request = beam_fn_api_pb2.StartWorkerRequest(worker_id="1-1")

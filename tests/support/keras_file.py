@@ -9,7 +9,7 @@ CONVOLUTIONS = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
 
 
 def write_keras_file(path: Path, tensors: dict[str, np.ndarray]) -> Path:
-    """Write tensors named and arranged as `load_lpips` returns them; kernels for RGB become Caffe's, for BGR."""
+    """Write tensors arranged as `lpips_weights.VGG16.load` returns them; kernels for RGB become Caffe's, for BGR."""
     layers = ["input_1"]
     for block, convolutions in CONVOLUTIONS.items():
         layers += [f"block{block}_conv{number}" for number in range(1, convolutions + 1)] + [f"block{block}_pool"]

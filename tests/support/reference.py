@@ -22,6 +22,11 @@ def psnr(generated, target):
         return 10 * np.log10(1 / mse(generated, target))
 
 
+def psnr_y(generated, target):
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(255**2 / ((_bt601(generated) - _bt601(target)) ** 2).mean())
+
+
 def charbonnier(generated, target):
     return np.sqrt((generated - target) ** 2 + 1e-6).mean()
 
@@ -70,6 +75,17 @@ def ssim(generated, target):
     return (luminance * contrast_structure).mean()
 
 
+def ssim_y(generated, target):
+    """BasicSR's `_ssim` of `bgr2ycbcr(..., y_only=True) * 255`."""
+    x, y = _bt601(generated), _bt601(target)
+    mean_x, mean_y = _window(x), _window(y)
+    variance_x, variance_y = _window(x**2) - mean_x**2, _window(y**2) - mean_y**2
+    covariance = _window(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return (similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean()
+
+
 def ms_ssim(generated, target):
     product = np.ones(3)
     for octave, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
@@ -80,6 +96,48 @@ def ms_ssim(generated, target):
             similarity = luminance * similarity
         product *= np.maximum(similarity.mean(axis=(0, 1)), 0) ** weight
     return product.mean()
+
+
+def ciede2000(generated, target):
+    return delta_e_2000(_lab(generated), _lab(target)).mean()
+
+
+def ciede2000_p95(generated, target):
+    return np.percentile(delta_e_2000(_lab(generated), _lab(target)), 95)
+
+
+def delta_e_2000(one, other):
+    """The formula of Sharma, Wu and Dalal 2005 in radians, with the hue difference as an angle between vectors."""
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    mean_chroma = (np.hypot(*np.moveaxis(one[..., 1:], -1, 0)) + np.hypot(*np.moveaxis(other[..., 1:], -1, 0))) / 2
+    g = 0.5 * (1 - np.sqrt(mean_chroma**7 / (mean_chroma**7 + 25.0**7)))
+    p, q = ((1 + g) * lab[..., 1] + 1j * lab[..., 2] for lab in (one, other))
+    c1, c2 = np.abs(p), np.abs(q)
+    # The angle from one to the other in (-pi, pi], and the bisector of the smaller angle between them.
+    turn = np.angle(q * np.conj(p))
+    hue = np.where(c1 * c2 == 0, np.angle(p) + np.angle(q), np.angle(p) + turn / 2)
+    # Opposite hues have two bisectors: the formula takes the mean of the angles in [0, 2 pi).
+    opposite = np.abs(np.abs(turn) - np.pi) < 1e-9
+    h1, h2 = np.angle(p) % (2 * np.pi), np.angle(q) % (2 * np.pi)
+    turn, hue = np.where(opposite, h2 - h1, turn), np.where(opposite, (h1 + h2) / 2, hue)
+    l_bar, c_bar = (one[..., 0] + other[..., 0]) / 2, (c1 + c2) / 2
+    degree = np.pi / 180
+    t = 1 - 0.17 * np.cos(hue - 30 * degree) + 0.24 * np.cos(2 * hue)
+    t += 0.32 * np.cos(3 * hue + 6 * degree) - 0.20 * np.cos(4 * hue - 63 * degree)
+    d_l = (other[..., 0] - one[..., 0]) / (1 + 0.015 * (l_bar - 50) ** 2 / np.sqrt(20 + (l_bar - 50) ** 2))
+    d_c = (c2 - c1) / (1 + 0.045 * c_bar)
+    d_h = 2 * np.sqrt(c1 * c2) * np.sin(turn / 2) / (1 + 0.015 * c_bar * t)
+    theta = 30 * np.exp(-((((hue / degree) % 360 - 275) / 25) ** 2))
+    rotation = -2 * np.sqrt(c_bar**7 / (c_bar**7 + 25.0**7)) * np.sin(2 * theta * degree)
+    return np.sqrt(np.maximum(d_l**2 + d_c**2 + d_h**2 + rotation * d_c * d_h, 0))
+
+
+def _lab(image):
+    linear = np.where(image > 0.04045, (np.maximum(image, 0.04045) + 0.055) ** 2.4 / 1.055**2.4, image / 12.92)
+    matrix = [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+    ratio = linear @ np.transpose(matrix) / [0.95047, 1.0, 1.08883]
+    x, y, z = np.moveaxis(np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
 def lpips_input(image):
@@ -110,7 +168,24 @@ def vgg16_features(x, tensors):
     return features
 
 
-def lpips_vgg(generated, target, heads):
+def alexnet_features(x, tensors):
+    """Features [h, w, C] of torchvision's AlexNet, `relu1` to `relu5`, of an input [H, W, 3].
+
+    `tensors` holds `conv<number>.kernel` (HWIO, for RGB) and `.bias`.
+    """
+    features = {}
+    for number, (stride, padding) in enumerate(((4, 2), (1, 2), (1, 1), (1, 1), (1, 1)), start=1):
+        if number in (2, 3):
+            x = sliding_window_view(x, (3, 3), axis=(0, 1))[::2, ::2].max(axis=(3, 4))
+        kernel = tensors[f"conv{number}.kernel"].astype(np.float64)
+        padded = np.pad(x, [(padding, padding), (padding, padding), (0, 0)])
+        windows = sliding_window_view(padded, kernel.shape[:2], axis=(0, 1))[::stride, ::stride]
+        x = np.einsum("hwikl,klio->hwo", windows, kernel, optimize=True) + tensors[f"conv{number}.bias"]
+        features[f"relu{number}"] = x = np.maximum(x, 0)
+    return features
+
+
+def lpips(generated, target, heads):
     """LPIPS from the features of two images; `heads` holds the weights [C] of every compared layer."""
     total = 0.0
     for layer, weights in heads.items():
@@ -134,6 +209,10 @@ def _sobel(image):
     kernel = np.array([[-1, -2, -1], [0, 0, 0], [1, 2, 1]])
     # SciPy's mirror is TensorFlow's REFLECT: the border pixel is not repeated.
     return np.stack([correlate(image, k[:, :, np.newaxis], mode="mirror") for k in (kernel, kernel.T)])
+
+
+def _bt601(image):
+    return image @ np.array([65.481, 128.553, 24.966]) + 16
 
 
 def _matlab_gray(image):

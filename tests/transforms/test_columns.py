@@ -1,4 +1,4 @@
-"""What columns mean: said where they are made, kept by every file, and obeyed by all that judge a run."""
+"""The meaning of columns: given where they are made, kept in every file, and obeyed by everything that judges a run."""
 
 import itertools
 import json
@@ -95,6 +95,7 @@ def summary(run: Path) -> dict:
     return json.loads((run / "summary.json").read_text())
 
 
+@pytest.mark.heavy
 class TestOptimizedRun:
     def test_files_say_what_their_columns_mean(self, runs):
         (file,) = (runs[0] / "metrics").iterdir()

@@ -42,6 +42,8 @@ from transforms.summary.summary import Summary
 from transforms.worker import counters
 from transforms.writing.chunk_files import read_chunk, write_chunk
 
+pytestmark = pytest.mark.heavy
+
 FIELDS = Fields(keep=("label",))
 KEEP = (pa.field("label", pa.int64()),)
 PLAN = Plan(("mae",), parse_objective("mae"))
@@ -103,7 +105,7 @@ class TestListChunks:
 
     @pytest.mark.parametrize(
         ("settings", "message"),
-        [({"input_format": "csv"}, "csv"), ({"chunk_pairs": 0}, "0"), ({"chunk_bytes": -1}, "-1")],
+        [({"input_format": "xml"}, "xml"), ({"chunk_pairs": 0}, "0"), ({"chunk_bytes": -1}, "-1")],
     )
     def test_refuses_bad_settings(self, settings, message):
         with pytest.raises(ValueError, match=message):

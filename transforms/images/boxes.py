@@ -1,4 +1,4 @@
-"""AVIF and JPEG 2000: what Pillow does not tell of them, from the boxes around their data (ISO/IEC 14496-12)."""
+"""AVIF and JPEG 2000: read from the boxes around their data (ISO/IEC 14496-12) what Pillow does not report."""
 
 import struct
 from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ _TOLERANCE = 3
 def is_srgb(profile: bytes | None, gray: bool) -> bool:
     """Tells whether a profile gives a picture the colours that sRGB gives it.
 
-    What the profile calls itself does not count: some that call themselves sRGB are linear. False for a profile that
+    The profile's name does not count: some that call themselves sRGB are linear. False for a profile that
     cannot be read or fits neither colours nor gray.
     """
     return bool(profile) and _difference(profile, gray) <= _TOLERANCE

@@ -26,6 +26,7 @@ __all__ = [
     "DecodePolicy",
     "DecodedImage",
     "DecodedPair",
+    "check_length",
     "decode_image",
     "decode_pair",
 ]
@@ -41,7 +42,6 @@ REASONS = {
     "unsupported_mode": "pixels without an agreed white (float, signed, 12 or 32 bit, LAB), or a rare layout",
     "truncated": "the data ends before the pixels do, or a forged header claims more pixels than there are",
     "corrupt": "the data breaks the rules of its format",
-    "out_of_memory": "decoding asked for more memory than there is",
     "size_mismatch": "the two images of the pair differ in size and the policy is `fail`",
 }
 NOTES = {
@@ -76,6 +76,8 @@ _MEANINGS = {
     "unsupported bmp": "unsupported_mode",
     "truncat": "truncated",
     "not enough image data": "truncated",
+    # Pillow's code for a C library's lack of memory.
+    "decoder error -9": "out_of_memory",
 }
 
 
@@ -164,7 +166,7 @@ def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePol
     Next to a uint16 image a uint8 one is multiplied by 257, which keeps its values in [0, 1] as they are.
 
     Raises:
-        DecodeError: with `image` saying which image is to blame.
+        DecodeError: with `image` naming the image that failed.
     """
     first = _decode_member("generated", generated, policy)
     second = _decode_member("target", target, policy)
@@ -176,6 +178,12 @@ def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePol
         a, b, fit_notes = _fitted(a, b, policy.size_mismatch)
         notes += fit_notes
     return DecodedPair(a, b, notes)
+
+
+def check_length(bytes: int, policy: DecodePolicy) -> None:
+    """Refuses an image by its size alone. Raises DecodeError."""
+    if bytes > policy.max_image_bytes:
+        raise DecodeError("too_many_bytes", f"{bytes} bytes; max_image_bytes is {policy.max_image_bytes}.")
 
 
 def decode_image(data: bytes | None, policy: DecodePolicy) -> DecodedImage:
@@ -197,9 +205,7 @@ def decode_image(data: bytes | None, policy: DecodePolicy) -> DecodedImage:
         raise DecodeError("null_image", "The record holds no image.")
     if not data:
         raise DecodeError("empty_bytes", "The image has no bytes.")
-    if len(data) > policy.max_image_bytes:
-        limit = policy.max_image_bytes
-        raise DecodeError("too_many_bytes", f"{len(data)} bytes; max_image_bytes is {limit}.")
+    check_length(len(data), policy)
     try:
         pixels, notes = to_rgb(
             load_image(data, policy.max_image_pixels), policy.background_color, policy.color == "convert"

@@ -23,7 +23,7 @@ _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 # A marker: inside of data, 0xff is followed by 0 or a restart marker, and before a marker it may be repeated.
 _MARKER = re.compile(rb"\xff([^\0\x01\xff\xd0-\xd8])")
 _RESTARTS = re.compile(rb"\xff+[\xd0-\xd7]")
-# Markers of JFIF and of metadata, except Adobe's, which tells of the colours.
+# Markers of JFIF and of metadata, except Adobe's, which describes the colours.
 _JFIF = 0xE0
 _APPLICATIONS = frozenset(range(0xE1, 0xF0)) - {0xEE}
 # Warnings of libjpeg that are not about pixels.

@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import MAX_TEXT_CHUNK, PngImageFile
 
 from transforms.images.missing_pixels import OnBackground
 
-# The chunks that Pillow gets to see: pixels, frames, and those that tell of their colours and orientation.
+# The chunks that Pillow gets to see: pixels, frames, and those that describe their colours and orientation.
 _KEPT = frozenset(b"IHDR PLTE tRNS IDAT IEND acTL fcTL fdAT eXIf iCCP gAMA cHRM sRGB cICP".split())
 _TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
 _XMP = b"XML:com.adobe.xmp"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from transforms.losses.networks.specs import LPIPS_LAYERS
+from transforms.losses.networks.specs import ALEXNET_LAYERS, LPIPS_LAYERS
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Loss:
         layers: the layers it compares; empty for those that `--vgg_layers` chooses.
         kernel: the same on a CPU, fused; empty if there is none. See `transforms.losses.fused`.
         gradient_kernel: of a loss on features, value and gradient on a CPU, fused; empty if there is none.
+        planar_kernel: of a loss on features, the same on maps whose channels are rows, as ncnn returns them; empty if
+            there is none. See `transforms.losses.fused.planar`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Loss:
     layers: tuple[str, ...] = ()
     kernel: str = ""
     gradient_kernel: str = ""
+    planar_kernel: str = ""
 
 
 def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Loss]:
@@ -59,6 +62,7 @@ def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Lo
             source="Johnson, Alahi and Fei-Fei 2016",
             min_side=16,
             network=network,
+            planar_kernel="transforms.losses.fused.planar:feature_mse",
         ),
         Loss(
             name=f"style{suffix}",
@@ -69,6 +73,7 @@ def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Lo
             source="Gatys, Ecker and Bethge 2016; Johnson, Alahi and Fei-Fei 2016",
             min_side=16,
             network=network,
+            planar_kernel="transforms.losses.fused.planar:style",
         ),
     )
 
@@ -101,6 +106,15 @@ _LOSSES = (
         source="peak signal-to-noise ratio of images in [0, 1]",
         differentiable=False,
         kernel="transforms.losses.fused.residual:psnr",
+    ),
+    Loss(
+        name="psnr_y",
+        function="transforms.losses.pixels:psnr_y",
+        formula="10 log10(255² / mse of Y), Y = 65.481 R + 128.553 G + 24.966 B + 16; +inf for an identical pair",
+        range="[1.3, inf]",
+        direction="higher",
+        source="PSNR of BT.601's luma, not rounded, as BasicSR's test_y_channel",
+        differentiable=False,
     ),
     Loss(
         name="charbonnier",
@@ -199,6 +213,15 @@ _LOSSES = (
         kernel="transforms.losses.fused.structure:ssim",
     ),
     Loss(
+        name="ssim_y",
+        function="transforms.losses.structure:ssim_y",
+        formula="ssim of Y = 65.481 R + 128.553 G + 24.966 B + 16 instead of R, G and B, over 255",
+        range="[-1, 1]",
+        direction="higher",
+        source="SSIM of BT.601's luma, not rounded, as BasicSR's test_y_channel",
+        min_side=11,
+    ),
+    Loss(
         name="ms_ssim",
         function="transforms.losses.structure:ms_ssim",
         formula="product of five octaves' SSIM terms to the powers .0448 .2856 .3001 .2363 .1333",
@@ -206,6 +229,24 @@ _LOSSES = (
         direction="higher",
         source="Wang, Simoncelli and Bovik 2003 (MS-SSIM), as tf.image.ssim_multiscale",
         min_side=161,
+    ),
+    Loss(
+        name="ciede2000",
+        function="transforms.losses.color:ciede2000",
+        formula="mean CIEDE2000 of the pixels, of sRGB in CIELAB under D65, kL = kC = kH = 1",
+        range="[0, 120]",
+        direction="lower",
+        source="Sharma, Wu and Dalal 2005",
+        differentiable=False,
+    ),
+    Loss(
+        name="ciede2000_p95",
+        function="transforms.losses.color:ciede2000_p95",
+        formula="95th percentile of the pixels' CIEDE2000, interpolated",
+        range="[0, 120]",
+        direction="lower",
+        source="Sharma, Wu and Dalal 2005",
+        differentiable=False,
     ),
     Loss(
         name="lpips_vgg",
@@ -217,6 +258,20 @@ _LOSSES = (
         min_side=16,
         network="vgg16_lpips",
         layers=LPIPS_LAYERS,
+        kernel="transforms.losses.fused.lpips:lpips",
+        gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
+        planar_kernel="transforms.losses.fused.planar:lpips",
+    ),
+    Loss(
+        name="lpips_alex",
+        function="transforms.losses.perceptual:lpips",
+        formula="sum over 5 layers of weighted squared differences of unit-length AlexNet features",
+        range="[0, inf)",
+        direction="lower",
+        source="Zhang et al. 2018 (LPIPS 0.1, AlexNet), the LPIPS that most papers report",
+        min_side=31,
+        network="alexnet_lpips",
+        layers=tuple(ALEXNET_LAYERS),
         kernel="transforms.losses.fused.lpips:lpips",
         gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
     ),

@@ -128,4 +128,5 @@ def _filter(images: tf.Tensor, kernel: np.ndarray, padding: str) -> tf.Tensor:
     Images must not be smaller than the kernel: TensorFlow would return unset memory, without an error.
     """
     per_channel = np.repeat(kernel[:, :, np.newaxis, np.newaxis], images.shape[-1], axis=2)
+    per_channel = tf.cast(per_channel, images.dtype)
     return tf.nn.depthwise_conv2d(images, per_channel, strides=[1, 1, 1, 1], padding=padding)

@@ -1,7 +1,8 @@
 """Compute a plan's columns for batches of pairs, with the fastest form of every loss that this machine has."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 from pkgutil import resolve_name
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
+from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.pair import Features, as_images
@@ -17,6 +19,10 @@ from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
 from transforms.worker.threads import thread_count
 
 Values = dict[str, tf.Tensor]
+# ncnn takes 2 kB of memory per pixel of the images that it computes at once. Larger ones it computes one by one.
+_PIXELS_AT_ONCE = 2**20
+# One image's features as ncnn returns them, [C, h·w] by network and layer.
+_Planar = Mapping[str, Mapping[str, np.ndarray]]
 
 
 class Evaluator:
@@ -29,7 +35,13 @@ class Evaluator:
         networks: of this plan, if they are loaded already.
 
     Raises:
+        BackendError: the plan's backend is missing here.
         WeightsError: a weights file is missing or damaged, or its hash differs from the plan's.
+
+    Attributes:
+        device: computes what TensorFlow computes.
+        precision: of the networks' features.
+        backend: what computes the networks' features: `ncnn` or `tensorflow`.
     """
 
     def __init__(self, plan: Plan, networks: Networks | None = None):
@@ -37,6 +49,7 @@ class Evaluator:
         self._networks = networks or Networks(plan)
         self.device = self._networks.device
         self.precision = self._networks.precision
+        self.backend = "ncnn" if self._networks.on_ncnn else "tensorflow"
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
         self._graph = cache(self._build_graph)
 
@@ -61,6 +74,8 @@ class Evaluator:
         if not losses:
             return {}
         try:
+            # The kernels want the pixels of an image in one piece.
+            generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
             with self.device.scope():
                 return self._evaluate(losses, generated, target)
         except (tf.errors.OpError, MemoryError) as error:
@@ -74,17 +89,46 @@ class Evaluator:
         of_levels = generated.dtype.kind == "u"
         on_levels = tuple(name for name in fusible if of_levels and not LOSSES[name].network)
         # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
-        on_features = tuple(name for name in fusible if LOSSES[name].network and self.precision != "float16")
+        on_ncnn = tuple(name for name in losses if LOSSES[name].network in self._networks.on_ncnn)
+        on_features = tuple(
+            name for name in fusible if LOSSES[name].network and name not in on_ncnn and self.precision != "float16"
+        )
         kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
         fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
-        in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features))
+        ncnn_values = self._values_on_ncnn(on_ncnn, generated, target)
+        in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features, *on_ncnn))
         columns: dict[str, np.ndarray] = {}
         if in_graph or on_features:
             columns = self._run_graph(in_graph, on_features, with_gradient, generated, target)
         columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
+        columns |= dict(zip(on_ncnn, np.array(list(ncnn_values), np.float32).T, strict=True))
         if self.plan.objective and whole_objective and not with_gradient:
             columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
         return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
+
+    def _values_on_ncnn(
+        self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray
+    ) -> Iterator[Sequence[float]]:
+        """The values of the losses, a sequence for each pair; a pair's bits depend on the pair alone."""
+        layers = {name: self.plan.layers(name, losses) for name in self._networks.on_ncnn}
+        features = partial(_features_on_ncnn, self._networks.on_ncnn, layers)
+        values = partial(self._compare_on_ncnn, losses)
+        if not losses:
+            return iter([()] * len(generated))
+        if len(generated) < thread_count() and generated[0, ..., 0].size <= _PIXELS_AT_ONCE:
+            # A thread for each image.
+            return map(values, *(self._executor.map(features, images) for images in (generated, target)))
+        return self._executor.map(lambda *pair: values(*map(features, pair)), generated, target)
+
+    def _compare_on_ncnn(self, losses: tuple[str, ...], generated: _Planar, target: _Planar) -> list[float]:
+        values = []
+        for name in losses:
+            loss = LOSSES[name]
+            ours, theirs = (
+                {k: by[loss.network][k] for k in self.plan.compared_layers(name)} for by in (generated, target)
+            )
+            values.append(resolve_name(loss.planar_kernel)(ours, theirs, self._networks.weights[loss.network]))
+        return values
 
     def _run_graph(
         self,
@@ -129,7 +173,8 @@ class Evaluator:
         return graph
 
     def _values_and_norms(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
-        function = ObjectiveFunction(self.plan, self._networks, fused=False, beside=losses)
+        whole = replace(self.plan, crop_border=0)  # the border is cut already
+        function = ObjectiveFunction(whole, self._networks, fused=False, beside=losses)
         _, gradient, values = function.value_and_gradient(generated, function.references(target))
         assert self.plan.objective, "an objective is what has a gradient"
         values["objective"] = self.plan.objective.evaluate(values)
@@ -138,6 +183,12 @@ class Evaluator:
             tf.reduce_max(tf.abs(gradient), axis=(1, 2, 3)),
         )
         return values | dict(zip(PIXEL_GRADIENT_COLUMNS, norms, strict=True))
+
+
+def _features_on_ncnn(
+    networks: Mapping[str, NcnnNetwork], layers: Mapping[str, tuple[str, ...]], image: np.ndarray
+) -> _Planar:
+    return {name: network.features(image, layers[name]) for name, network in networks.items() if layers[name]}
 
 
 def _apply_kernels(kernels: Sequence[Callable[..., Any]], generated: np.ndarray, target: np.ndarray) -> list[float]:

@@ -90,8 +90,8 @@ def check_differentiable(objective: Objective) -> None:
         loss = LOSSES[name]
         if not loss.differentiable:
             same_kind = [n for n, other in LOSSES.items() if other.differentiable and _module(other) == _module(loss)]
-            others = " or ".join(same_kind)
-            raise ValueError(f"objective '{objective}': {name} has no usable gradient; take {others} instead")
+            instead = f"; take {' or '.join(same_kind)} instead" if same_kind else ""
+            raise ValueError(f"objective '{objective}': {name} has no usable gradient{instead}")
 
 
 def _module(loss: Loss) -> str:

@@ -69,6 +69,7 @@ class ObjectiveFunction:
         Args:
             target: float32 [B, H, W, 3] in [0, 1], RGB.
         """
+        target = self.plan.inside(target)
         features = self._networks.features(target, self._losses)
         flat = {f"{network}/{layer}": maps[layer] for network, maps in features.items() for layer in maps}
         return {_TARGET: target, **flat}
@@ -80,6 +81,7 @@ class ObjectiveFunction:
             generated: float32 [B, H, W, 3] in [0, 1], RGB.
             references: of the targets.
         """
+        generated = self.plan.inside(generated)
         features = self._networks.features(generated, self._weights)
         total, _ = self._unfused(generated, features, references)
         for name in self._fused:
@@ -101,8 +103,9 @@ class ObjectiveFunction:
         """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(generated)
-            features = self._networks.features(generated, self._losses)
-            total, values = self._unfused(generated, features, references)
+            inside = self.plan.inside(generated)
+            features = self._networks.features(inside, self._losses)
+            total, values = self._unfused(inside, features, references)
         # No layer mixes pairs, so row i of the sum's gradient is the gradient of pair i's objective.
         outputs, slopes = [total], [tf.ones_like(total)]
         for name in self._fused:
@@ -113,12 +116,12 @@ class ObjectiveFunction:
             values[name] = term / self._weights[name]
         gradient = tape.gradient(outputs, generated, output_gradients=slopes)
         if self._compares:
-            identical = tf.reduce_all(generated == references[_TARGET], axis=(1, 2, 3), keepdims=True)
+            identical = tf.reduce_all(inside == references[_TARGET], axis=(1, 2, 3), keepdims=True)
             # Exactly 0, even if the two images went through the network in batches of two sizes and rounded apart.
             gradient = tf.where(identical, 0.0, gradient)
         for name in self._losses:
             if name not in values:
-                values[name] = self._value(name, generated, features, references)
+                values[name] = self._value(name, inside, features, references)
         return total, gradient, values
 
     def _unfused(

@@ -11,6 +11,9 @@ import tensorflow as tf
 from transforms.losses.pair import Pair
 
 CHARBONNIER_EPSILON = 1e-3
+# Of R, G and B, for a luma of 16 / 255 to 235 / 255.
+LUMA_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+LUMA_OFFSET = 16 / 255
 
 
 def mean_per_pair(values: tf.Tensor) -> tf.Tensor:
@@ -34,6 +37,20 @@ def psnr(pair: Pair) -> tf.Tensor:
     An identical pair scores +inf, and its gradient is not finite. Minimize `mse` instead: it ranks pairs alike.
     """
     return -10.0 / math.log(10.0) * tf.math.log(mse(pair))
+
+
+def psnr_y(pair: Pair) -> tf.Tensor:
+    """PSNR in decibels of the luma of BT.601, peak 255 although luma ends at 235; in [1.3, inf], higher is better.
+
+    Super-resolution reports this one: BasicSR's `calculate_psnr` with `test_y_channel`, without rounding the luma.
+    An identical pair scores +inf.
+    """
+    return -10.0 / math.log(10.0) * tf.math.log(mean_per_pair(tf.square(luma(pair.generated - pair.target))))
+
+
+def luma(images: tf.Tensor) -> tf.Tensor:
+    """BT.601's luma Y of [B, H, W, 3] in [0, 1], without its offset of 16 / 255: [B, H, W, 1]."""
+    return tf.reduce_sum(images * LUMA_WEIGHTS, axis=-1, keepdims=True)
 
 
 def charbonnier(pair: Pair) -> tf.Tensor:

@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
 
 from transforms.columns import Column
-from transforms.losses.catalog import LOSSES, get_losses
+from transforms.losses.catalog import LOSSES, Loss, get_losses
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective
@@ -13,6 +15,10 @@ from transforms.settings import setting
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
+
+
+class BackendError(Exception):
+    """The backend that a plan names cannot compute here: it is not installed, or refuses a network."""
 
 
 class EvaluationError(Exception):
@@ -29,7 +35,10 @@ class Plan:
         pixel_gradient: whether to differentiate the objective to the generated pixels.
         precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
         vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
+        crop_border: pixels cut from each side of both images before any loss.
         weights: by name of the network, its weights file; see `with_weights`.
+        backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
+            `with_backend`. TensorFlow computes everything else.
     """
 
     losses: tuple[str, ...]
@@ -49,7 +58,15 @@ class Plan:
         # A preset may choose others.
         flag_default="",
     )
+    crop_border: int = setting(
+        "cut this many pixels from each side of both images before any loss; 4 for x4 super-resolution", 0
+    )
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
+    backend: str = "tensorflow"
+
+    def __post_init__(self) -> None:
+        if self.crop_border < 0:
+            raise ValueError(f"crop_border must be 0 or more, not {self.crop_border}")
 
     def with_weights(self, paths: Mapping[str, str] = {}) -> "Plan":
         """This plan with a weights file for every network it needs.
@@ -63,6 +80,16 @@ class Plan:
         weights = {name: NETWORKS[name].weights(paths.get(name, "")) for name in self.networks}
         return dataclasses.replace(self, weights=weights)
 
+    def with_backend(self, descends: bool = False) -> "Plan":
+        """This plan with ncnn where it helps, if this machine has it. To be asked once for a run, on its launcher.
+
+        Args:
+            descends: whether the run optimizes: gradients are TensorFlow's.
+        """
+        in_float32 = self.precision in ("float32", "auto") and not (descends or self.pixel_gradient)
+        on_ncnn = in_float32 and self.networks_on_ncnn and find_spec("ncnn")
+        return dataclasses.replace(self, backend="ncnn" if on_ncnn else "tensorflow")
+
     @property
     def objective_losses(self) -> tuple[str, ...]:
         """The losses in the objective."""
@@ -74,7 +101,8 @@ class Plan:
         objective = ("objective",) if self.objective else ()
         gradient = PIXEL_GRADIENT_COLUMNS if self.pixel_gradient else ()
         losses = (
-            Column(loss.name, loss.name, "before", loss.direction, loss.formula) for loss in get_losses(self.losses)
+            Column(loss.name, loss.name, "before", loss.direction, self._formula(loss))
+            for loss in get_losses(self.losses)
         )
         return (*losses, *(Column(name, "", "before", "lower") for name in (*objective, *gradient)))
 
@@ -87,10 +115,19 @@ class Plan:
             Column("objective_of_saved", "", "after", "lower"),
             Column("steps", "", "", "none"),
             *(
-                Column(f"{loss.name}_optimized", loss.name, "after", loss.direction, loss.formula)
+                Column(f"{loss.name}_optimized", loss.name, "after", loss.direction, self._formula(loss))
                 for loss in get_losses(self.losses)
             ),
         )
+
+    def _formula(self, loss: Loss) -> str:
+        """The loss' formula, and what is done to both images before."""
+        return f"{loss.formula}; without {self.crop_border} pixels at each border" if self.crop_border else loss.formula
+
+    def inside(self, images: Any) -> Any:
+        """The images [B, H, W, 3], an array or a tensor, without the border that the plan cuts."""
+        border = self.crop_border
+        return images[:, border:-border, border:-border] if border else images
 
     def computed(self, height: int, width: int) -> tuple[str, ...]:
         """The losses that are defined for images of this size, those of the objective included."""
@@ -100,7 +137,8 @@ class Plan:
     def smallest_side(self, loss: str) -> int:
         """Height and width in pixels below which the loss is not defined."""
         network = NETWORKS.get(LOSSES[loss].network)
-        return network.smallest_side(self.compared_layers(loss)) if network else LOSSES[loss].min_side
+        side = network.smallest_side(self.compared_layers(loss)) if network else LOSSES[loss].min_side
+        return side + 2 * self.crop_border
 
     def compared_layers(self, loss: str) -> tuple[str, ...]:
         """The layers whose features the loss compares; empty for a loss on pixels."""
@@ -116,3 +154,10 @@ class Plan:
         """The networks that any loss of the plan needs."""
         needed = {LOSSES[name].network for name in (*self.losses, *self.objective_losses)}
         return tuple(name for name in NETWORKS if name in needed)
+
+    @property
+    def networks_on_ncnn(self) -> tuple[str, ...]:
+        """The networks that ncnn can compute: it knows them, and all losses of the plan on them know its layout."""
+        losses = {LOSSES[name] for name in (*self.losses, *self.objective_losses)}
+        unknown = {loss.network for loss in losses if not loss.planar_kernel}
+        return tuple(name for name in self.networks if NETWORKS[name].ncnn and name not in unknown)

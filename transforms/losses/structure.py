@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from transforms.losses.edges import CENTRAL_DIFFERENCE, filter_across, filter_down
 from transforms.losses.pair import Pair
-from transforms.losses.pixels import mean_per_pair
+from transforms.losses.pixels import LUMA_OFFSET, luma, mean_per_pair
 
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
@@ -17,7 +17,7 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MS_SSIM_FLOOR = 1e-10
 
 # MATLAB's rgb2gray, to the digits that decide its rounding.
-LUMA_WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
+RGB2GRAY_WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 GMSD_T = 170.0
 PREWITT_SMOOTH = np.full(3, 1 / 3, np.float32)
 
@@ -26,7 +26,7 @@ def _gaussian(size: int, sigma: float) -> np.ndarray:
     """Taps [size] of a centred Gaussian of sum 1."""
     offsets = np.arange(size) - (size - 1) / 2
     taps = np.exp(-0.5 * np.square(offsets / sigma))
-    return (taps / taps.sum()).astype(np.float32)
+    return taps / taps.sum()
 
 
 SSIM_WINDOW = _gaussian(size=11, sigma=1.5)
@@ -42,6 +42,18 @@ def ssim(pair: Pair) -> tf.Tensor:
     """
     luminance, contrast_structure = _ssim_maps(*_sum_and_difference(pair))
     return mean_per_pair(luminance * contrast_structure)
+
+
+def ssim_y(pair: Pair) -> tf.Tensor:
+    """SSIM of the luma of BT.601, in [-1, 1]; sides of 11 pixels or more.
+
+    Super-resolution reports this one: BasicSR's `calculate_ssim` with `test_y_channel`, without rounding the luma.
+    Window and constants are those of `ssim`; an identical pair scores exactly 1.
+    """
+    # In float64, which costs no more than three channels do in float32: there the variance of flat luma would cancel.
+    generated, target = (luma(tf.cast(images, tf.float64)) + LUMA_OFFSET for images in (pair.generated, pair.target))
+    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(Pair(generated, target)))
+    return tf.cast(mean_per_pair(luminance * contrast_structure), tf.float32)
 
 
 def ms_ssim(pair: Pair) -> tf.Tensor:
@@ -134,7 +146,7 @@ def _rounded_luma(images: tf.Tensor) -> tf.Tensor:
     """
     # 255 * (k / 255) is k again in float32: 8-bit images arrive at MATLAB's own integers.
     levels = tf.cast(255.0 * images, tf.float64)
-    luma = tf.tensordot(levels, tf.constant(LUMA_WEIGHTS, tf.float64), axes=1)
+    luma = tf.tensordot(levels, tf.constant(RGB2GRAY_WEIGHTS, tf.float64), axes=1)
     return tf.cast(tf.floor(luma + 0.5), tf.float32)
 
 

@@ -28,11 +28,13 @@ def is_text(dtype: pa.DataType) -> bool:
 
 
 def is_image(dtype: pa.DataType) -> bool:
-    """Tell whether a field can hold encoded images: bytes, or Hugging Face's struct{bytes, path}."""
+    """Tell whether a field can hold encoded images or their paths: bytes, text, or Hugging Face's struct of both."""
+    if pa.types.is_dictionary(dtype):
+        return is_image(dtype.value_type)
     if not pa.types.is_struct(dtype):
-        return is_bytes(dtype)
-    index = dtype.get_field_index("bytes")
-    return index >= 0 and is_bytes(dtype.field(index).type)
+        return is_bytes(dtype) or is_text(dtype)
+    parts = {part.name: part.type for part in dtype}
+    return is_bytes(parts.get("bytes", pa.null())) or is_text(parts.get("path", pa.null()))
 
 
 def kept_type(dtype: pa.DataType) -> pa.DataType | None:
@@ -200,8 +202,8 @@ def _is_kept(dtype: pa.DataType) -> bool:
 
 _USABLE = {"generated_field": is_image, "target_field": is_image, "id_field": is_id, "keep_fields": _is_kept}
 _EXPECTED = {
-    "generated_field": "binary or struct<bytes: binary, ...>",
-    "target_field": "binary or struct<bytes: binary, ...>",
+    "generated_field": "binary, struct<bytes: binary, ...> or a path",
+    "target_field": "binary, struct<bytes: binary, ...> or a path",
     "id_field": "a string, a number, a date or binary",
     "keep_fields": "a string, bool, number, date or timestamp",
 }

@@ -7,15 +7,19 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading import parquet, tfrecord
+from transforms.reading import folders, image_paths, manifest, parquet, tfrecord
+from transforms.reading.lines import LineRange
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
 # The input format that is detected from the name or the content of each file.
 AUTO = "auto"
+
+# The listing of two folders' pairs, which the launcher makes; nobody asks for it.
+LISTING = "listing"
 
 _MAX_SLUG = 80
 _EXTENSION = re.compile(r"\.\w+(-\d+-of-\d+)?(\.gz)?$")
@@ -26,6 +30,7 @@ _CHUNK_RANGE = re.compile(r"-(\d{9,})-(\d{9,})\.\w+$")
 class Format:
     """The functions that read one kind of file.
 
+    They are functions of a module, for it is the child processes of a sandbox that find and run them, all but `claims`.
     They get the file opened for binary reading, seekable. On a damaged file they raise one of
     `storage.errors.READ_ERRORS`; `list` may also raise a ValueError. The error's message becomes that of a failure.
 
@@ -36,9 +41,10 @@ class Format:
             the run starts; None if the file holds no good record.
         list: `(file, fields, chunk_pairs, chunk_bytes)`: cuts the file, in order and without gaps, into parts of at
             most `chunk_pairs` records and about `chunk_bytes` bytes. It yields series of parts; one worker reads a
-            series from the file opened once. `Part.place` is a frozen dataclass of the format's own.
+            series from the file opened once. `Part.place` is of the class `place`.
         read: `(file, series, fields, keep)`: reads consecutive chunks and yields an `EncodedChunk` for each, in order.
             Records that cannot be read become failures, so that pairs + failures == `chunk.pairs`.
+        place: a frozen dataclass of numbers and strings that says where a part lies in the file.
         reasons: the `reason` codes that only failures of this format have, with their meanings.
     """
 
@@ -46,15 +52,37 @@ class Format:
     schema: Callable[[BinaryIO, Fields], pa.Schema | None]
     list: Callable[[BinaryIO, Fields, int, int], Iterator[Sequence[Part]]]
     read: Callable[[BinaryIO, Sequence[Chunk], Fields, Sequence[pa.Field]], Iterator[EncodedChunk]]
+    place: type[Any]
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 FORMATS = {
-    "parquet": Format(parquet.claims, parquet.read_schema, parquet.list_rows, parquet.read_rows),
+    "parquet": Format(
+        *(parquet.claims, parquet.read_schema, parquet.list_rows, parquet.read_rows),
+        *(parquet.RowRange, image_paths.REASONS),
+    ),
     "tfrecord": Format(
-        tfrecord.claims, tfrecord.read_schema, tfrecord.list_records, tfrecord.read_records, tfrecord.REASONS
+        *(tfrecord.claims, tfrecord.read_schema, tfrecord.list_records, tfrecord.read_records),
+        *(tfrecord.ByteRange, tfrecord.REASONS),
+    ),
+    "csv": Format(
+        *(manifest.claims_csv, manifest.read_csv_schema, manifest.list_csv, manifest.read_csv),
+        *(LineRange, manifest.REASONS),
+    ),
+    "jsonl": Format(
+        *(manifest.claims_jsonl, manifest.read_jsonl_schema, manifest.list_jsonl, manifest.read_jsonl),
+        *(LineRange, manifest.REASONS),
+    ),
+    LISTING: Format(
+        *(folders.claims, folders.read_schema, folders.list_pairs, folders.read_listed),
+        *(LineRange, folders.REASONS),
     ),
 }
+
+
+def format_names() -> tuple[str, ...]:
+    """The formats that a user may name."""
+    return tuple(name for name in FORMATS if name != LISTING)
 
 
 def chunk_name(path: str, format: str, start: int, stop: int) -> str:
@@ -63,7 +91,7 @@ def chunk_name(path: str, format: str, start: int, stop: int) -> str:
     A hash of the path keeps files of the same base name apart. `format` is empty if it could not be told.
     """
     stem = path.rpartition("/")[2]
-    if format and FORMATS[format].claims(stem, b""):
+    if format == LISTING or (format and FORMATS[format].claims(stem, b"")):
         stem = _EXTENSION.sub(r"\1", stem)
     # Readers of a directory of Parquet files skip names that begin with a dot or an underscore.
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:_MAX_SLUG].lstrip("._-") or "file"

@@ -1,5 +1,6 @@
 """Input files: find them by patterns, open them, and notice if they change. Local, `gs://` or another of Beam's."""
 
+import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ _NOT_DATA_DIRECTORY = re.compile(r"\..*|_temporary|_delta_log|_spark_metadata", 
 _EXTRAS = {"s3": ("boto3", "aws"), "azfs": ("azure", "azure"), "hdfs": ("hdfs", "hadoop")}
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class InputFile:
     """A file to score.
 
@@ -140,6 +141,44 @@ def _look_up(path: str) -> InputFile:
         return InputFile(path, stat.st_size, stat.st_mtime, os.path.basename(path))
     found = FileSystems.get_filesystem(path).metadata(path)
     return InputFile(path, found.size_in_bytes, found.last_updated_in_seconds, path.rpartition("/")[2])
+
+
+def is_directory(path: str) -> bool:
+    """True for a local directory, and for a prefix of objects at `gs://` that is no object. Raises `READ_ERRORS`."""
+    return not FileSystems.exists(path) if "://" in path else os.path.isdir(path)
+
+
+def files_below(prefix: str, depth: int | None) -> Iterator[InputFile]:
+    """The files whose paths begin with `prefix`, in no order, without looking at what is in them.
+
+    Args:
+        prefix: local or `gs://`.
+        depth: most directories to go down from that of the prefix; None: all, but into no linked directory.
+
+    Raises:
+        READ_ERRORS: they cannot be listed.
+    """
+    if "://" in prefix:
+        (result,) = FileSystems.match([f"{glob.escape(prefix)}**"])
+        for found in result.metadata_list:
+            # An object store may hold an empty object that stands for a directory.
+            if not found.path.endswith("/"):
+                yield InputFile(found.path, found.size_in_bytes, found.last_updated_in_seconds)
+        return
+    folder = f"{prefix.rpartition('/')[0]}/" if "/" in prefix else ""
+    if os.path.isdir(folder or "."):
+        yield from (file for file in _scan(folder, depth) if file.path.startswith(prefix))
+
+
+def _scan(folder: str, depth: int | None) -> Iterator[InputFile]:
+    with os.scandir(folder or ".") as entries:
+        for entry in entries:
+            path = folder + entry.name
+            if entry.is_file():
+                found = entry.stat()
+                yield InputFile(path, found.st_size, found.st_mtime)
+            elif depth != 0 and entry.is_dir(follow_symlinks=depth is not None):
+                yield from _scan(f"{path}/", None if depth is None else depth - 1)
 
 
 def _match(pattern: str) -> list[InputFile]:

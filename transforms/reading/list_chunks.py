@@ -6,10 +6,12 @@ from typing import Any
 import pyarrow as pa
 
 from transforms.reading.fields import check_schema
-from transforms.reading.format import AUTO, FORMATS, chunk_name
+from transforms.reading.format import AUTO, FORMATS, chunk_name, format_names
 from transforms.reading.input_files import InputFile, open_input
+from transforms.reading.sandboxed import list_parts, read_schema
 from transforms.schema import Chunk, ChunkSeries, Fields
 from transforms.storage.errors import READ_ERRORS, describe, not_done_reason
+from transforms.worker.sandbox import Sandbox, SandboxError
 
 CHUNK_PAIRS = 256
 CHUNK_BYTES = 256 << 20
@@ -36,10 +38,12 @@ def detect_format(path: str, input_format: str = AUTO) -> str:
         head = file.read(_HEAD_BYTES)
     if found := _claimed(path, head):
         return found
-    raise ValueError(f"{path} has neither the name nor the content of a {' or '.join(FORMATS)} file")
+    raise ValueError(f"{path} has neither the name nor the content of a {' or '.join(format_names())} file")
 
 
-def check_fields(path: str, format: str, fields: Fields, strict: bool = True) -> tuple[pa.Field, ...] | None:
+def check_fields(
+    path: str, format: str, fields: Fields, sandbox: Sandbox = Sandbox(), strict: bool = True
+) -> tuple[pa.Field, ...] | None:
     """Check on the launcher that a file holds the fields asked for; all the kept ones if it is `strict`.
 
     Returns:
@@ -51,8 +55,8 @@ def check_fields(path: str, format: str, fields: Fields, strict: bool = True) ->
     """
     try:
         with open_input(path) as file:
-            schema = FORMATS[format].schema(file, fields)
-    except READ_ERRORS:
+            schema = read_schema(FORMATS[format], sandbox, file, fields)
+    except (*READ_ERRORS, SandboxError):
         return None
     if schema is None:
         return None
@@ -68,6 +72,7 @@ def list_chunks(
     fields: Fields,
     chunk_pairs: int = CHUNK_PAIRS,
     chunk_bytes: int = CHUNK_BYTES,
+    sandbox: Sandbox = Sandbox(),
 ) -> Iterator[ChunkSeries]:
     """Cut a file into chunks of at most `chunk_pairs` records and about `chunk_bytes` bytes.
 
@@ -88,10 +93,12 @@ def list_chunks(
     try:
         format = detect_format(file.path, input_format)
         with open_input(file.path, file.version) as opened:
-            for parts in FORMATS[format].list(opened, fields, chunk_pairs, chunk_bytes):
+            for parts in list_parts(FORMATS[format], sandbox, opened, fields, chunk_pairs, chunk_bytes):
                 yield tuple(chunk(part.pairs, part.place) for part in parts)
         if not listed:
             yield (chunk(0),)
+    except SandboxError as error:
+        yield (chunk(0, error=str(error), reason=error.reason),)
     except (*READ_ERRORS, ValueError) as error:
         yield (chunk(0, error=describe(error), reason=not_done_reason(error)),)
 

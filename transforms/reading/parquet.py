@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import BinaryIO
 
@@ -10,12 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transforms.reading.fields import check_schema, fit_kept, id_field, note_lost, texts
+from transforms.reading.fields import check_schema, fit_kept, id_field, is_text, note_lost, texts
+from transforms.reading.image_paths import PathPair, named_chunk
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
 
 # Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
 READ_BUFFER_BYTES = 1 << 20
 MAX_SERIES_PER_ROW_GROUP = 16
+_OPTIONS = {"buffer_size": READ_BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
+_COUNTED_ROWS = 1 << 16
+# Images whose bytes are repeated more often than this, on average, stay a dictionary.
+_MOST_REPEATED = 2
 
 _MAGIC = b"PAR1"
 _NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
@@ -58,6 +63,7 @@ def list_rows(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int
         group = parquet.metadata.row_group(index)
         if group.num_rows == 0:
             continue
+        _check_rows(parquet, file, index, leaves)
         most = min(chunk_pairs, max(1, chunk_bytes * group.num_rows // _needed_bytes(group, leaves)))
         # Ranges of equal size, rather than full ones and a short one at the end.
         rows = ceil(group.num_rows / ceil(group.num_rows / most))
@@ -85,13 +91,42 @@ def read_rows(
         raise OSError("the file has changed since it was listed")
     # Chunks start at a multiple of their size, so that a batch of that size is one chunk. Threads would read the
     # columns by turns, and an object store would fetch its large blocks again and again.
-    batches = parquet.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
+    reader = _with_dictionaries(parquet, file, group, _image_leaves(schema, fields))
+    batches = reader.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
     for chunk, rows in zip(series, _cut(batches, ranges), strict=True):
-        yield EncodedChunk(chunk, _encode(rows, chunk, id_field(schema, fields), fields, keep))
+        encoded = _encode(rows, chunk, id_field(schema, fields), fields, keep)
+        paths = [_paths(rows[name]) for name in (fields.generated, fields.target)]
+        named = any(path is not None for column in paths for path in column)
+        yield _with_paths(encoded, paths, chunk, keep) if named else EncodedChunk(chunk, encoded)
+
+
+def _check_rows(parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Sequence[str]) -> None:
+    """Check the number of rows that a footer claims, if the bytes of the row group make it hard to believe.
+
+    Raises:
+        OSError: the row group has another number of rows.
+    """
+    group = parquet.metadata.row_group(index)
+    # An image takes bytes, unless the same one, or none, is repeated. Such rows are few or quickly counted.
+    if not 0 < group.num_rows <= _needed_bytes(group, leaves):
+        claimed = max(0, group.num_rows)
+        image = leaves[:1]
+        reader = _with_dictionaries(parquet, file, index, image)
+        batches = reader.iter_batches(_COUNTED_ROWS, row_groups=[index], columns=image, use_threads=False)
+        found = sum(batch.num_rows for batch in batches)
+        if found != claimed or group.num_rows < 0:
+            raise OSError(f"the footer claims {group.num_rows} rows in row group {index}, which has {found}")
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:
-    return pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+    return pq.ParquetFile(file, **_OPTIONS)
+
+
+def _with_dictionaries(parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Iterable[str]) -> pq.ParquetFile:
+    """The file, reading each leaf that a row group stores as a dictionary so that a repeated value is there once."""
+    columns = map(parquet.metadata.row_group(index).column, range(parquet.metadata.num_columns))
+    stored = [c.path_in_schema for c in columns if c.has_dictionary_page and c.path_in_schema in leaves]
+    return pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=stored, **_OPTIONS)
 
 
 def _names(schema: pa.Schema, fields: Fields) -> list[str]:
@@ -102,9 +137,19 @@ def _names(schema: pa.Schema, fields: Fields) -> list[str]:
 
 
 def _leaves(schema: pa.Schema, fields: Fields) -> list[str]:
-    """The columns to read. A struct contributes only its `bytes`: a `path` is never followed."""
-    structs = {field.name for field in schema if pa.types.is_struct(field.type)}
-    return [f"{name}.bytes" if name in structs else name for name in _names(schema, fields)]
+    """The columns to read. A struct contributes only its `bytes` and its `path`."""
+    parts = {
+        field.name: [f"{field.name}.{part.name}" for part in field.type if part.name in ("bytes", "path")]
+        for field in schema
+        if pa.types.is_struct(field.type)
+    }
+    return [leaf for name in _names(schema, fields) for leaf in parts.get(name, [name])]
+
+
+def _image_leaves(schema: pa.Schema, fields: Fields) -> set[str]:
+    """Those of them that hold images and nothing else."""
+    images = {fields.generated, fields.target} - {id_field(schema, fields), *fields.keep}
+    return {leaf for leaf in _leaves(schema, fields) if leaf.removesuffix(".bytes") in images or leaf in images}
 
 
 def _needed_bytes(group: pq.RowGroupMetaData, leaves: Sequence[str]) -> int:
@@ -148,11 +193,61 @@ def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, k
         _images(rows[fields.target]),
         *kept,
     ]
-    return note_lost(pa.table(columns, schema=encoded_schema(keep)), lost)
+    schema = encoded_schema(keep)
+    for image in ("generated", "target"):
+        index = schema.get_field_index(image)
+        schema = schema.set(index, schema.field(index).with_type(columns[index].type))
+    return note_lost(pa.table(columns, schema=schema), lost)
 
 
-def _images(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The bytes of an image column as `binary`; null where the image or its struct's bytes are null."""
+def _images(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """The bytes of an image column; null where there are none, but a path at most.
+
+    As `binary`; values that are often repeated, which would multiply a few bytes of a file, as a dictionary of them.
+    """
     if pa.types.is_struct(column.type):
-        column = pc.struct_field(column, "bytes")
-    return column.cast(pa.binary())
+        names = [part.name for part in column.type]
+        column = pc.struct_field(column, "bytes") if "bytes" in names else pa.chunked_array([pa.nulls(len(column))])
+    if _is_path(column.type):
+        return pa.nulls(len(column), pa.binary())
+    if not pa.types.is_dictionary(column.type):
+        return column.cast(pa.binary())
+    array = column.unify_dictionaries().combine_chunks()
+    lengths, used = pc.binary_length(array.dictionary), pc.unique(array.indices.drop_null())
+    stored, repeated = (pc.sum(lengths.take(indices)).as_py() or 0 for indices in (used, array.indices))
+    if repeated <= _MOST_REPEATED * stored:
+        return array.cast(pa.binary())
+    return pa.DictionaryArray.from_arrays(pc.index_in(array.indices, used), array.dictionary.take(used))
+
+
+def _is_path(dtype: pa.DataType) -> bool:
+    return is_text(dtype.value_type if pa.types.is_dictionary(dtype) else dtype)
+
+
+def _paths(column: pa.ChunkedArray) -> list[str | None]:
+    """The paths of the images whose bytes are not in the column."""
+    if pa.types.is_struct(column.type):
+        if "path" not in [part.name for part in column.type]:
+            return []
+        images, column = _images(column), pc.struct_field(column, "path")
+        column = pc.if_else(images.is_null(), column, None)
+    return texts(column) if _is_path(column.type) else []
+
+
+def _with_paths(
+    encoded: pa.Table, paths: Sequence[Sequence[str | None]], chunk: Chunk, keep: Sequence[pa.Field]
+) -> EncodedChunk:
+    """The chunk with the paths of the images that are not in `encoded`."""
+    columns = [column or [None] * len(encoded) for column in paths]
+    pairs = []
+    for row, *paths_of_row in zip(encoded.to_pylist(), *columns, strict=True):
+        generated, target = (
+            row[side] if path is None else path
+            for side, path in zip(("generated", "target"), paths_of_row, strict=True)
+        )
+        kept = tuple(row[field.name] for field in keep)
+        pairs.append(PathPair(row["id"], row["source"], generated, target, kept))
+    named = named_chunk(chunk, pairs, keep)
+    if "notes" not in encoded.schema.names:
+        return named
+    return replace(named, pairs=named.pairs.append_column("notes", encoded["notes"]))

@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from transforms.reading.format import FORMATS
+from transforms.reading.format import FORMATS, LISTING
+from transforms.reading.image_paths import fetch_images
 from transforms.reading.input_files import check_version, open_input
+from transforms.reading.sandboxed import read_chunks
 from transforms.schema import NOT_DONE, Chunk, ChunkSeries, EncodedChunk, Fields, as_utf8, encoded_schema, pair_failure
 from transforms.storage.errors import READ_ERRORS, describe, not_done_reason
+from transforms.worker.sandbox import Sandbox, SandboxError
 
 # The reasons for which a record or a file cannot be read, before there are images to decode. A null image is not among
 # them: it travels as a null, and decoding reports it.
@@ -21,7 +24,9 @@ READ_REASONS = {
 }
 
 
-def read_series(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = ()) -> Iterator[EncodedChunk]:
+def read_series(
+    series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = (), sandbox: Sandbox = Sandbox()
+) -> Iterator[EncodedChunk]:
     """Read a series of chunks, one after the other: one result per chunk, in order.
 
     `len(pairs) + len(failures) == chunk.pairs` holds for every chunk that can be read. One that cannot be read has an
@@ -31,7 +36,10 @@ def read_series(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = 
         series: as `list_chunks` made it; some chunks may have been removed.
         fields: the fields to read.
         keep: the kept fields with the types of the result, as `check_fields` gave them.
+        sandbox: parses the file.
     """
+    path = series[0].path if series else ""
+    root = None if series and series[0].format == LISTING else fields.image_root or path.rpartition("/")[0]
     done = 0
     while done < len(series):
         if series[done].error or not series[done].pairs:
@@ -39,19 +47,23 @@ def read_series(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = 
             done += 1
             continue
         try:
-            for encoded in _read_on(series[done:], fields, keep):
+            for encoded in _read_on(series[done:], fields, keep, sandbox):
+                fetched = fetch_images(encoded, root, keep)
                 done += 1
-                yield encoded
+                yield fetched
+        except SandboxError as error:
+            yield _unreadable(series[done], "read", str(error), keep, error.reason)
+            done += 1
         except READ_ERRORS as error:
             yield _unreadable(series[done], "read", describe(error), keep, not_done_reason(error))
             done += 1
 
 
-def _read_on(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field]) -> Iterator[EncodedChunk]:
-    """Read to the end of the series. Raises one of `READ_ERRORS` at the first chunk that cannot be read."""
+def _read_on(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field], sandbox: Sandbox) -> Iterator[EncodedChunk]:
+    """Read to the end of the series. Raises SandboxError or one of `READ_ERRORS` at the first chunk that fails."""
     path, version = series[0].path, series[0].version
     with open_input(path, version) as file:
-        for encoded in FORMATS[series[0].format].read(file, series, fields, keep):
+        for encoded in read_chunks(FORMATS[series[0].format], sandbox, file, series, fields, keep):
             # The file may have been written to while it was read.
             check_version(path, version)
             yield encoded

@@ -1,7 +1,4 @@
-"""TFRecord files of tf.train.Example: their records cut into ranges of bytes, the fields and the pairs in these.
-
-TensorFlow is imported when the first record is parsed: the import takes seconds and may never be needed.
-"""
+"""TFRecord files of tf.train.Example: their records cut into ranges of bytes, the fields and the pairs in these."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,10 +9,10 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from transforms.reading.example_proto import example_class
 from transforms.reading.fields import note_lost, texts
 from transforms.reading.tfrecord_container import Source, Span, find_spans, is_gzip, is_tfrecord, open_source, read_data
 from transforms.schema import Chunk, EncodedChunk, Failure, Fields, Part, encoded_schema, pair_failure
-from transforms.worker.tensorflow_import import import_tensorflow
 
 PEEKED_RECORDS = 32
 # Kept fields that those lack are looked for in more records.
@@ -24,6 +21,7 @@ _MOST_PEEKED_RECORDS, _MOST_PEEKED_BYTES = 4096, 64 << 20
 REASONS = {
     "damaged_header": "TFRecord: no record begins where one must; all up to the next good one counts as one",
     "damaged_data": "TFRecord: the checksum of the record's data is wrong",
+    "long_record": "TFRecord: more bytes than are read of a record; its header told, and it was skipped",
     "truncated_record": "TFRecord: the file ends inside the record",
     "damaged_stream": "gzipped TFRecord: it breaks off; all after the last whole record counts as one",
     "not_an_example": "the record is not a tf.train.Example",
@@ -154,16 +152,13 @@ def _parse(source: Source, span: Span) -> Any:
     """The Example of a span. Raises RecordError when the span is damaged or holds something else."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    import_tensorflow()
-    from tensorflow.core.example.example_pb2 import Example
-
     if span.reason:
         raise RecordError(span.reason, span.message)
     data, intact = read_data(source, span)
     if not intact:
         raise RecordError("damaged_data", f"the checksum of its {len(data)} bytes is wrong", data)
     try:
-        return Example.FromString(data)
+        return example_class().FromString(data)
     except DecodeError as error:
         raise RecordError("not_an_example", f"not a tf.train.Example: {error}", data) from error
 

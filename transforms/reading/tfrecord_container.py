@@ -25,7 +25,13 @@ FRAME_BYTES = HEADER_BYTES + _CRC.size
 MAX_DATA_BYTES = 2**31 - 1
 GZIP_MAGIC = b"\x1f\x8b\x08"
 
+# Longer records are skipped by their headers: two images of the default's most bytes take half of it.
+MAX_RECORD_BYTES = 256 << 20
+
 _WINDOW_BYTES = 4 << 20
+# How many bytes of data are checked per window in search of a good record: beyond it, hostile headers would take time
+# that grows with the square of their number.
+_CHECKED_BYTES = 64 << 20
 # How much is unpacked at a time, and so how much before a broken spot can be lost with it.
 _BLOCK_BYTES = 64 << 10
 
@@ -37,7 +43,7 @@ class Span:
     Attributes:
         start: offset of its first byte.
         stop: offset after its last byte.
-        reason: empty for a record, else `damaged_header`, `truncated_record` or `damaged_stream`.
+        reason: empty for a record, else `long_record`, `damaged_header`, `truncated_record` or `damaged_stream`.
         message: what is wrong with the stretch.
     """
 
@@ -68,6 +74,10 @@ class Source(Protocol):
         """Promise never again to ask for bytes before `offset`."""
         ...
 
+    def skip(self, end: int) -> int:
+        """Release what lies before `end` without keeping it on the way; return `end`, or where the bytes end."""
+        ...
+
 
 class PlainSource:
     """A seekable uncompressed file."""
@@ -91,6 +101,9 @@ class PlainSource:
 
     def release(self, offset: int) -> None:
         """Do nothing: no bytes are kept."""
+
+    def skip(self, end: int) -> int:
+        return min(end, self._size)
 
 
 class GzipSource:
@@ -120,6 +133,10 @@ class GzipSource:
             self._start += dropped
             if self._start < offset and not self.reaches(self._start + 1):
                 return
+
+    def skip(self, end: int) -> int:
+        self.release(end)
+        return self._start
 
     def _unpack(self) -> None:
         block = b""
@@ -175,11 +192,14 @@ def find_spans(source: Source, offset: int = 0) -> Iterator[Span]:
     while source.reaches(offset + 1):
         source.release(offset)
         length = data_length(source.at(offset, HEADER_BYTES))
-        if length is not None and source.reaches(offset + FRAME_BYTES + length):
-            span = Span(offset, offset + FRAME_BYTES + length)
+        end = offset + FRAME_BYTES + (length or 0)
+        if length is not None and length > MAX_RECORD_BYTES:
+            span = _long_span(source, offset, end)
+        elif length is not None and source.reaches(end):
+            span = Span(offset, end)
         else:
             span = _damaged_span(source, offset, length)
-            broken = span.reason == "damaged_stream"
+        broken = span.reason == "damaged_stream"
         yield span
         offset = span.stop
     if source.error and not broken:
@@ -200,6 +220,16 @@ def frame(data: bytes) -> bytes:
     return length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(masked_crc(data))
 
 
+def _long_span(source: Source, offset: int, end: int) -> Span:
+    stop = source.skip(end)
+    if stop == end:
+        return Span(offset, end, "long_record", f"{end - offset} bytes; at most {MAX_RECORD_BYTES} are read")
+    where = f"{stop - offset} bytes from offset {offset} on"
+    if source.error:
+        return Span(offset, stop, "damaged_stream", f"{source.error} ({where})")
+    return Span(offset, stop, "truncated_record", f"the file ends inside a record ({where})")
+
+
 def _damaged_span(source: Source, offset: int, length: int | None) -> Span:
     stop, found = _resynchronise(source, offset + 1)
     where = f"{stop - offset} bytes from offset {offset} on"
@@ -216,9 +246,11 @@ def _resynchronise(source: Source, offset: int) -> tuple[int, bool]:
     while True:
         source.release(offset)
         window = source.at(offset, _WINDOW_BYTES)
+        checked = 0
         for candidate in _find_headers(window):
-            if _is_whole_record(source, offset + candidate):
+            if checked < _CHECKED_BYTES and _is_whole_record(source, offset + candidate):
                 return offset + candidate, True
+            checked += data_length(window[candidate : candidate + HEADER_BYTES]) or 0
         if not source.reaches(offset + len(window) + 1):
             return offset + len(window), False
         offset += len(window) - HEADER_BYTES + 1
@@ -226,7 +258,7 @@ def _resynchronise(source: Source, offset: int) -> tuple[int, bool]:
 
 def _is_whole_record(source: Source, offset: int) -> bool:
     length = data_length(source.at(offset, HEADER_BYTES))
-    if length is None or not source.reaches(offset + FRAME_BYTES + length):
+    if length is None or length > MAX_RECORD_BYTES or not source.reaches(offset + FRAME_BYTES + length):
         return False
     return read_data(source, Span(offset, offset + FRAME_BYTES + length))[1]
 

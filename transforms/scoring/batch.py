@@ -34,6 +34,10 @@ class Batching:
     pixels: int = 16 * 256 * 256
     pending_bytes: int = 256 * 2**20
 
+    def pairs_of(self, height: int, width: int) -> int:
+        """Most pairs of this size in a batch."""
+        return min(self.pairs, max(1, self.pixels // (height * width)))
+
 
 # Memory that a pass through VGG16 and back takes per pixel of a pair, features of the target included.
 _BYTES_PER_PIXEL = 4096
@@ -68,8 +72,7 @@ def batch_by_shape(pairs: Iterable[P], batching: Batching) -> Iterator[list[P]]:
         group = groups.setdefault(key, [])
         group.append(pair)
         pending += _bytes([pair])
-        height, width = image.shape[:2]
-        if len(group) >= min(batching.pairs, max(1, batching.pixels // (height * width))):
+        if len(group) >= batching.pairs_of(*image.shape[:2]):
             pending -= _bytes(group)
             yield groups.pop(key)
         elif pending > batching.pending_bytes:

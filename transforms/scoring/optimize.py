@@ -12,11 +12,13 @@ import pyarrow as pa
 from PIL import Image
 
 from transforms.descent.settings import Descent
-from transforms.images.decode import DecodePolicy, decode_pair
+from transforms.images.decode import DecodedPair, DecodePolicy
+from transforms.images.sandboxed import decode_pairs
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import OPTIMIZED_SCHEMA, EncodedChunk, ScoredChunk, optimization_fields
 from transforms.scoring.batch import Batching
 from transforms.scoring.score import Evaluate, score_chunk
+from transforms.worker.sandbox import Sandbox
 from transforms.worker.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def optimize_chunk(
     policy: DecodePolicy = DecodePolicy(),
     batching: Batching = Batching(),
     on_done: Callable[[int], object] | None = None,
+    sandbox: Sandbox = Sandbox(),
 ) -> ScoredChunk:
     """Score the pairs of a chunk, optimize their generated images, and score the optimized ones.
 
@@ -66,6 +69,7 @@ def optimize_chunk(
         policy: which images to admit, and how to convert them.
         batching: size of the batches.
         on_done: called with the number of pairs whenever some are optimized or have failed.
+        sandbox: decodes the images.
 
     Returns:
         as `score_chunk`, with the fields of `optimization_fields` in the metrics and the table of `OPTIMIZED_SCHEMA`.
@@ -73,7 +77,7 @@ def optimize_chunk(
     """
     done = on_done or (lambda _: None)
     plan = optimizer.evaluator.plan
-    before = score_chunk(encoded, optimizer.evaluator, policy, batching)
+    before = score_chunk(encoded, optimizer.evaluator, policy, batching, sandbox=sandbox)
     done(encoded.chunk.pairs - len(before.metrics))
     # The scored records, in the order of the metrics.
     position = {source: index for index, source in enumerate(encoded.pairs["source"].to_pylist())}
@@ -81,7 +85,7 @@ def optimize_chunk(
     results: dict[int, Optimized] = {}
     failed: set[int] = set()
     for rows, slots in _groups(before.metrics, plan, batching):
-        starts = partial(_starts, records, policy=policy)
+        starts = partial(_starts, records, policy=policy, sandbox=sandbox)
         for row, result in optimize_rows(starts, rows, slots, optimizer.objective, descent):
             if result is None:
                 failed.add(row)
@@ -90,7 +94,7 @@ def optimize_chunk(
             done(1)
     done(len(before.metrics) - len(results) - len(failed))
     images = {row: _png(result.image) for row, result in results.items()}
-    after = _score_again(encoded, records, images, optimizer.evaluator, policy, batching)
+    after = _score_again(encoded, records, images, optimizer.evaluator, policy, batching, sandbox)
     metrics = _with_outcome(before.metrics, results, failed, after, plan, descent)
     kept = _take(records.select(["id", "source"]), sorted(images))
     optimized = kept.append_column(
@@ -106,7 +110,7 @@ def _groups(metrics: pa.Table, plan: Plan, batching: Batching) -> Iterator[tuple
         sizes.setdefault(size, []).append(row)
     for (height, width), rows in sizes.items():
         if set(plan.objective_losses) <= set(plan.computed(height, width)):
-            yield rows, min(batching.pairs, max(1, batching.pixels // (height * width)))
+            yield rows, batching.pairs_of(height, width)
 
 
 def optimize_rows(
@@ -134,6 +138,9 @@ def optimize_rows(
                 row = cast(int, result.key)
                 del left[row]
                 yield row, result
+            # Decoded once, these took too much time or memory when they were decoded again.
+            yield from ((row, None) for row in left)
+            return
         except EvaluationError:
             if slots == 1:
                 (failed,) = islice(left, 1)
@@ -142,12 +149,14 @@ def optimize_rows(
             slots = max(1, slots // 2)
 
 
-def _starts(records: pa.Table, rows: Sequence[int], policy: DecodePolicy) -> "Iterator[Start]":
+def _starts(records: pa.Table, rows: Sequence[int], policy: DecodePolicy, sandbox: Sandbox) -> "Iterator[Start]":
     from transforms.descent.slots import Start
 
     for row in rows:
-        pair = decode_pair(records["generated"][row].as_py(), records["target"][row].as_py(), policy)
-        yield Start(row, pair.generated, pair.target)
+        encoded = (records["generated"][row].as_py(), records["target"][row].as_py())
+        (pair,) = decode_pairs([encoded], policy, sandbox)
+        if isinstance(pair, DecodedPair):
+            yield Start(row, pair.generated, pair.target)
 
 
 def _score_again(
@@ -157,16 +166,17 @@ def _score_again(
     evaluator: Evaluate,
     policy: DecodePolicy,
     batching: Batching,
+    sandbox: Sandbox,
 ) -> dict[str, dict[str, object]]:
     """Score the optimized images, decoded from the bytes that are saved; the rows of metrics by source."""
     rows = sorted(images)
     saved = _take(records, rows)
     index = saved.schema.get_field_index("generated")
-    saved = saved.set_column(index, saved.schema.field(index), pa.array(map(images.get, rows), pa.binary()))
+    saved = saved.set_column(index, "generated", pa.array(map(images.get, rows), pa.binary()))
     # The limit is for the input: a saved image is noise in its lowest bits, and may be larger than that.
     admitted = max([policy.max_image_bytes, *map(len, images.values())])
     policy = replace(policy, max_image_bytes=admitted)
-    scored = score_chunk(replace(encoded, pairs=saved, failures=()), evaluator, policy, batching)
+    scored = score_chunk(replace(encoded, pairs=saved, failures=()), evaluator, policy, batching, sandbox=sandbox)
     return {row["source"]: row for row in scored.metrics.to_pylist()}
 
 

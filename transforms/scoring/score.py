@@ -2,16 +2,18 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
+from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
+from transforms.images.sandboxed import EncodedPair, decode_pairs
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import (
+    BACKEND_KEY,
     PRECISION_KEY,
     EncodedChunk,
     Failure,
@@ -21,6 +23,7 @@ from transforms.schema import (
     pair_failure,
 )
 from transforms.scoring.batch import Batching, P, batch_by_shape
+from transforms.worker.sandbox import Sandbox
 from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
 
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 # How many batches of decoded pairs may wait for the network: two keep it busy, and more would only take memory.
 _BATCHES_AHEAD = 2
 
+# Pairs that a child decodes at a time: fewer would leave it waiting for the next ones.
+_TASK_PAIRS = 4
+
 # The reasons for which a decoded pair can fail.
 SCORE_REASONS = {"evaluation_failed": "the losses of this pair alone could not be computed; the message says why"}
 
@@ -40,6 +46,7 @@ class Evaluate(Protocol):
 
     plan: Plan
     precision: str
+    backend: str
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]: ...
 
@@ -69,6 +76,7 @@ def score_chunk(
     policy: DecodePolicy = DecodePolicy(),
     batching: Batching = Batching(),
     on_done: Callable[[int], object] | None = None,
+    sandbox: Sandbox = Sandbox(),
 ) -> ScoredChunk:
     """Score the pairs of a chunk.
 
@@ -78,6 +86,7 @@ def score_chunk(
         policy: which images to admit, and how to convert them.
         batching: size of the batches.
         on_done: called with the number of pairs whenever some are scored or have failed.
+        sandbox: decodes the images.
 
     Returns:
         metrics in file order, and a failure for each pair without metrics.
@@ -105,17 +114,16 @@ def score_chunk(
 
     # Counting the failures would not do: a single one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
-    with ThreadPoolExecutor(thread_count(), "decode") as executor:
-        decoded = _decode_ahead(pairs, policy, executor, batching)
-        for group in batch_by_shape(good_pairs(decoded), batching):
-            for part, columns in evaluate_group(evaluator, group):
-                if isinstance(columns, EvaluationError):
-                    fail(part[0].position, "score", "evaluation_failed", str(columns))
-                else:
-                    result.put(part, columns)
-                    done(len(part))
+    decoded = _decode_ahead(pairs, policy, sandbox, batching)
+    for group in batch_by_shape(good_pairs(decoded), batching):
+        for part, columns in evaluate_group(evaluator, group):
+            if isinstance(columns, EvaluationError):
+                fail(part[0].position, "score", "evaluation_failed", str(columns))
+            else:
+                result.put(part, columns)
+                done(len(part))
     failures = (*encoded.failures, *(failed[position] for position in sorted(failed)))
-    return ScoredChunk(encoded.chunk, result.table(pairs, evaluator.precision), failures)
+    return ScoredChunk(encoded.chunk, result.table(pairs, evaluator), failures)
 
 
 @dataclass(frozen=True)
@@ -126,28 +134,43 @@ class _ChunkPair(DecodedPair):
 
 
 def _decode_ahead(
-    pairs: pa.Table, policy: DecodePolicy, executor: Executor, batching: Batching
+    pairs: pa.Table, policy: DecodePolicy, sandbox: Sandbox, batching: Batching
 ) -> Iterator[DecodedPair | DecodeError]:
-    pending: deque[Future[DecodedPair | DecodeError]] = deque()
-    ahead = _BATCHES_AHEAD * batching.pairs
-    # Assume pairs to be as large as the policy admits until one is decoded, and then as large as the largest so far.
-    largest = 0
-    for generated, target in zip(pairs["generated"], pairs["target"], strict=True):
-        pending.append(executor.submit(_decode, generated, target, policy))
-        while len(pending) > min(ahead, batching.pending_bytes // (largest or 6 * policy.max_image_pixels)):
-            outcome = pending.popleft().result()
-            if isinstance(outcome, DecodedPair):
-                largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
-            yield outcome
-    while pending:
-        yield pending.popleft().result()
-
-
-def _decode(generated: pa.BinaryScalar, target: pa.BinaryScalar, policy: DecodePolicy) -> DecodedPair | DecodeError:
+    """Decode the pairs in threads, each of which waits for a child; what waits for the network is bounded."""
+    threads = thread_count()
+    pending: deque[Future[list[DecodedPair | DecodeError]]] = deque()
+    submitted = taken = largest = 0
+    executor = ThreadPoolExecutor(threads, "decode")
     try:
-        return decode_pair(generated.as_py(), target.as_py(), policy)
-    except DecodeError as error:
-        return error
+        while taken < len(pairs):
+            # Until one has come out, pairs are taken to be as large as they may be; after that, as large as the
+            # largest so far.
+            fitting = batching.pending_bytes // (largest or 6 * policy.max_image_pixels)
+            most = max(1, min(_BATCHES_AHEAD * batching.pairs, fitting))
+            task = min(_TASK_PAIRS, max(1, most // threads), len(pairs) - submitted)
+            if task and submitted + task - taken <= most:
+                rows = pairs.slice(submitted, task)
+                pending.append(executor.submit(decode_pairs, _encoded(rows), policy, sandbox))
+                submitted += task
+                continue
+            for outcome in pending.popleft().result():
+                if isinstance(outcome, DecodedPair):
+                    largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
+                taken += 1
+                yield outcome
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _encoded(rows: pa.Table) -> list[EncodedPair]:
+    """The bytes of the images, where they lie."""
+    images = (rows[name] for name in ("generated", "target"))
+    return list(zip(*([_view(value) for value in column] for column in images), strict=True))
+
+
+def _view(value: pa.Scalar) -> memoryview | None:
+    data = value.value if isinstance(value, pa.DictionaryScalar) else value
+    return memoryview(data.as_buffer()) if data.is_valid else None
 
 
 def evaluate_group(
@@ -194,9 +217,10 @@ class _Rows:
         for pair in group:
             self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *too_small)
 
-    def table(self, pairs: pa.Table, precision: str) -> pa.Table:
+    def table(self, pairs: pa.Table, evaluator: Evaluate) -> pa.Table:
         keep = [column for column in pairs.schema if column.name not in (*encoded_schema().names, "notes")]
-        schema = metrics_schema(self.plan.columns, keep).with_metadata({PRECISION_KEY: precision})
+        computed_in = {PRECISION_KEY: evaluator.precision, BACKEND_KEY: evaluator.backend}
+        schema = metrics_schema(self.plan.columns, keep).with_metadata(computed_in)
         arrays = {name: pairs[name] for name in ("id", "source", *(column.name for column in keep))}
         arrays |= {"height": pa.array(self.size[:, 0]), "width": pa.array(self.size[:, 1])}
         arrays |= {name: pa.array(self.values[name], mask=~self.defined[name]) for name in self.values}

@@ -72,6 +72,11 @@ class RunFiles:
         return FileSystems.join(self.output, "report.html")
 
     @property
+    def listing_directory(self) -> str:
+        """The directory of the pairs of image files, if the run was given folders."""
+        return FileSystems.join(self.output, "listing")
+
+    @property
     def failures_directory(self) -> str:
         return FileSystems.join(self.output, "failures")
 

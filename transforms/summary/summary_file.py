@@ -9,7 +9,10 @@ from transforms.summary.summary import Summary
 SUMMARY_VERSION = 2
 
 # The parts of a run's identity that decide its numbers. Summaries can be compared or merged only if they agree in them.
-COMPARABLE = ("losses", "objective", "pixel_gradient", "precision", "vgg_layers", "weights", "images", "descent")
+COMPARABLE = (
+    *("losses", "objective", "pixel_gradient", "precision", "backend", "vgg_layers", "weights", "images", "descent"),
+    "crop_border",
+)
 
 
 def summary_file(summary: Summary, identity: Mapping[str, Any]) -> bytes:

@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.summary.extreme_pairs import time_text
+
 # Spreadsheets evaluate a cell that begins with one of these as a formula (OWASP, "CSV Injection").
 _FORMULA = tuple("=+-@\t\r\n")
 
@@ -81,9 +83,5 @@ def _plain(column: pa.Array) -> list[Any]:
 
 def _texts(column: pa.Array) -> pa.Array:
     """Scalars other than strings, as strings."""
-    dtype = column.type
-    if not pa.types.is_timestamp(dtype):
-        return column.cast(pa.string())
-    # Without a zone Arrow writes UTC. With one it would look the zone up, and a worker may not know it.
-    texts = pc.replace_substring(column.cast(pa.timestamp(dtype.unit)).cast(pa.string()), " ", "T", max_replacements=1)
-    return texts if dtype.tz is None else pc.binary_join_element_wise(texts, "Z", "")
+    texts = time_text(column)
+    return pc.replace_substring(texts, " ", "T", max_replacements=1) if pa.types.is_timestamp(column.type) else texts

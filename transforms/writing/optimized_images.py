@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,17 +30,20 @@ def _parquet(images: pa.Table, chunk: str) -> dict[str, bytes]:
     return {f"{chunk}.parquet": sink.getvalue().to_pybytes()}
 
 
-def _tfrecord(images: pa.Table, chunk: str) -> dict[str, bytes]:
+def tfrecord(values: Mapping[str, str | bytes]) -> bytes:
+    """A record of a TFRecord file: a tf.train.Example with each value as a bytes feature."""
     import_tensorflow()
     from tensorflow.core.example.example_pb2 import Example
 
-    records = []
-    for row in images.to_pylist():
-        example = Example()
-        for name, value in row.items():
-            example.features.feature[name].bytes_list.value.append(value.encode() if isinstance(value, str) else value)
-        records.append(frame(example.SerializeToString(deterministic=True)))
-    return {f"{chunk}.tfrecord": b"".join(records)}
+    example = Example()
+    for name, value in values.items():
+        example.features.feature[name].bytes_list.value.append(value.encode() if isinstance(value, str) else value)
+    # Without this, protobuf may order the map differently each time.
+    return frame(example.SerializeToString(deterministic=True))
+
+
+def _tfrecord(images: pa.Table, chunk: str) -> dict[str, bytes]:
+    return {f"{chunk}.tfrecord": b"".join(map(tfrecord, images.to_pylist()))}
 
 
 def _png(images: pa.Table, chunk: str) -> dict[str, bytes]:

@@ -1,7 +1,6 @@
 """The kinds of rules, one class each: the keys that a rules file gives, what is measured, and how to say it.
 
-To add a kind, write a class, add it to `RULE_KINDS`, and run `python -m pipeline.audit.judging.rules`, which writes
-rules.schema.json again.
+To add a kind, write a class, add it to `RULE_KINDS`, and run `make docs`, which writes rules.schema.json again.
 """
 
 import json
@@ -54,9 +53,7 @@ class Scope:
 
 
 # The types of a rule's keys, each with the JSON Schema of its values.
-Level = Annotated[
-    Literal["fail", "warn"], {"enum": ["fail", "warn"], "description": "What a violation means for the run."}
-]
+Level = Annotated[Literal["fail", "warn"], {"enum": ["fail", "warn"], "description": "The outcome of a violation."}]
 Name = Annotated[str, {"type": "string", "description": "A column of the metrics: a loss, or objective."}]
 Number = Annotated[float, {"type": "number"}]
 NonNegative = Annotated[float, {"type": "number", "minimum": 0}]
@@ -65,8 +62,7 @@ LeastPairs = Annotated[
     int, {"type": "integer", "minimum": 1, "description": "With fewer pairs the value is reported, but not judged."}
 ]
 EachSlice = Annotated[
-    bool,
-    {"type": "boolean", "description": "Judge the pairs of each value of --slice_by as well as all of them."},
+    bool, {"type": "boolean", "description": "Judge the pairs of each value of --slice_by as well as all of them."}
 ]
 Distance = Annotated[
     Literal["wasserstein", "psi", "ks"],

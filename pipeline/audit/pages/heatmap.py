@@ -22,7 +22,7 @@ _FLAT = {"mae", "charbonnier", "sobel_l1", "fd_l1", "gdl", "multiscale_fd", "tv"
 
 
 def objective_of_run(identity: Mapping[str, Any]) -> Objective | None:
-    """The run's objective or, if its gradient tells nothing, the first loss whose gradient does.
+    """The run's objective or, if its gradient shows nothing, the first loss whose gradient does.
 
     Args:
         identity: of run.json.
@@ -60,6 +60,7 @@ class HeatMap:
             objective,
             precision="auto",
             vgg_layers=tuple(identity["vgg_layers"]),
+            crop_border=identity["crop_border"],
             weights={
                 name: WeightsFile(str(resolve_name(NETWORKS[name].cached)()), sha256)
                 for name, sha256 in identity["weights"].items()

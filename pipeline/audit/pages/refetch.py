@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, decode_pair
+from transforms.images.decode import DecodedPair, DecodePolicy
+from transforms.images.sandboxed import decode_pairs
+from transforms.reading.format import LISTING
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import EncodedChunk, Fields
 from transforms.storage.errors import READ_ERRORS, describe
+from transforms.worker.sandbox import Sandbox
 
 # Small, because usually only one pair of a chunk is wanted.
 _CHUNK_PAIRS = 16
@@ -58,6 +61,9 @@ class Inputs:
     def state(self, path: str) -> Literal["same", "changed", "gone"]:
         """Compare a file with what the run read. If the file has moved, its time does not matter."""
         place, then = self.moved.get(path, path), self.files.get(path)
+        if self.format == LISTING:
+            # The listing knows how large an image was; reading it compares.
+            return "same" if FileSystems.exists(path) else "gone"
         try:
             # The path may contain a pattern's wildcards, so it is not matched as one.
             found = FileSystems.get_filesystem(place).metadata(place)
@@ -83,20 +89,21 @@ def fetch_pairs(ids: Mapping[str, str], inputs: Inputs) -> Iterator[tuple[str, D
     Yields:
         every source once, with its pair or with one line that says why it cannot be fetched.
     """
-    by_path: dict[str, set[int]] = defaultdict(set)
+    by_path: dict[str, dict[int, str]] = defaultdict(dict)
     for source in ids:
         path, _, number = source.rpartition("#")
-        by_path[path].add(int(number))
-    for path, numbers in by_path.items():
-        missing = {f"{path}#{number}" for number in sorted(numbers)}
+        # The sources of a listing's pairs are their images; the numbers are its lines.
+        by_path[next(iter(inputs.files)) if inputs.format == LISTING else path][int(number)] = source
+    for path, sources in by_path.items():
+        missing = {sources[number]: None for number in sorted(sources)}
         problem = "the file no longer has this record"
-        for encoded in _read(inputs.moved.get(path, path), numbers, inputs):
+        for encoded in _read(inputs.moved.get(path, path), set(sources), inputs):
             if encoded.chunk.error or (encoded.failures and encoded.failures[0].scope == "file"):
                 problem = encoded.chunk.error or encoded.failures[0].message
-            for source, found in _found(encoded, path, ids, inputs.policy):
-                missing.discard(source)
+            for source, found in _found(encoded, sources, ids, inputs.policy):
+                missing.pop(source, None)
                 yield source, found
-        yield from ((source, problem) for source in sorted(missing))
+        yield from ((source, problem) for source in missing)
 
 
 def _read(path: str, numbers: set[int], inputs: Inputs) -> Iterator[EncodedChunk]:
@@ -111,23 +118,22 @@ def _read(path: str, numbers: set[int], inputs: Inputs) -> Iterator[EncodedChunk
 
 
 def _found(
-    encoded: EncodedChunk, path: str, ids: Mapping[str, str], policy: DecodePolicy
+    encoded: EncodedChunk, sources: Mapping[int, str], ids: Mapping[str, str], policy: DecodePolicy
 ) -> Iterator[tuple[str, DecodedPair | str]]:
     """The wanted pairs of a chunk. Their sources name the file by its path in the run."""
     for row in encoded.pairs.to_pylist():
-        if (source := _source_in_run(path, row["source"])) not in ids:
+        if (source := sources.get(_number(row["source"]))) is None:
             continue
         if row["id"] != ids[source]:
             yield source, "another pair is there now"
             continue
-        try:
-            yield source, decode_pair(row["generated"], row["target"], policy)
-        except DecodeError as error:
-            yield source, describe(error)
+        (pair,) = decode_pairs([(row["generated"], row["target"])], policy, Sandbox())
+        yield source, pair if isinstance(pair, DecodedPair) else describe(pair)
     for failure in encoded.failures:
-        if (source := _source_in_run(path, failure.source)) in ids:
+        source = sources.get(_number(failure.source)) if failure.scope == "pair" else None
+        if source is not None:
             yield source, f"{failure.reason}: {failure.message}"
 
 
-def _source_in_run(path: str, source: str) -> str:
-    return f"{path}#{source.rpartition('#')[2]}"
+def _number(source: str) -> int:
+    return int(source.rpartition("#")[2])

@@ -19,8 +19,9 @@ from transforms.scoring.score import SCORE_REASONS
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import OTHER, ScoredPairs, Slices
 from transforms.summary.summary import Summary
+from transforms.worker.sandbox import SANDBOX_REASONS
 
-_MEANINGS = READ_REASONS | REASONS | SCORE_REASONS
+_MEANINGS = READ_REASONS | REASONS | SANDBOX_REASONS | SCORE_REASONS
 DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "none": "no better or worse"}
 _MARKED = ("median", "p5", "p95")
 
@@ -191,7 +192,7 @@ class PairView:
         notes: how its images were converted.
         ranks: its place, from 1, per loss of which it is among the worst.
         pictures: empty if there are none.
-        problem: why there are none; empty if they were left out.
+        problem: why it has none; empty if they were left out.
     """
 
     anchor: str

@@ -46,10 +46,6 @@ class ComparedRun:
     def path(self) -> str:
         return self.summary.path
 
-    def column(self, name: str) -> Column:
-        """The meaning of a column of the metrics."""
-        return self.summary.summary.columns[name].column
-
 
 @dataclass(frozen=True)
 class CommonPairs:
@@ -145,7 +141,7 @@ def difference(before: ComparedRun, after: ComparedRun) -> Difference:
     """Join two runs by id and see how each column has changed."""
     common = join(before.metrics, after.metrics)
     # The first two columns are id and source.
-    columns = [before.column(name) for name in before.metrics.column_names[2:]]
+    columns = [before.summary.summary.columns[name].column for name in before.metrics.column_names[2:]]
     return Difference(before, after, common, tuple(column_difference(common, column) for column in columns))
 
 

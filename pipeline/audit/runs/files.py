@@ -70,9 +70,10 @@ def write_file(path: str, content: bytes) -> None:
 def name_networks(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of a run, or the part of it in a summary, as today's version writes it.
 
-    Earlier ones had two keys for weights, and `--vgg=keras` gave `vgg_mse` and `style` another network.
+    Earlier ones cut no border and had two keys for weights; `--vgg=keras` gave `vgg_mse` and `style` another network.
     """
-    named = {name: value for name, value in identity.items() if name not in (*_WEIGHTS_KEYS, "vgg")}
+    kept = {name: value for name, value in identity.items() if name not in (*_WEIGHTS_KEYS, "vgg")}
+    named = {"crop_border": 0} | kept
     if not identity.keys().isdisjoint(_WEIGHTS_KEYS):
         hashes = {network: identity.get(key) for key, network in _WEIGHTS_KEYS.items()}
         named["weights"] = {network: sha256 for network, sha256 in hashes.items() if sha256}

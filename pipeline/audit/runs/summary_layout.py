@@ -50,10 +50,7 @@ _SUMMARY = _object(
     chunks=_COUNT,
     precision=_list(_TEXT),
     failures=_COUNTS,
-    failure_examples={
-        "type": "object",
-        "additionalProperties": _list(_object(id=_TEXT, source=_TEXT, message=_TEXT)),
-    },
+    failure_examples={"type": "object", "additionalProperties": _list(_object(id=_TEXT, source=_TEXT, message=_TEXT))},
     failed_files={"type": "object", "additionalProperties": _TEXT},
     columns=_list(_object(name=_TEXT, loss=_TEXT, when=_TEXT, direction=_DIRECTION, formula=_TEXT)),
     **_PAIRS,

@@ -86,7 +86,7 @@ def good(tmp_path_factory) -> Path:
 
 
 def judged(good: Path, run: Path) -> dict[str, dict[str, object]]:
-    """What the proposed rules say, by what was measured."""
+    """The limits of the proposed rules, by the measured value."""
     code = main(["gate", str(run), f"--rules={good}/rules.yaml", f"--baseline={good}"])
     verdict = json.loads((run / "verdict.json").read_text())
     assert code == (FAILED if verdict["verdict"] == "fail" else PASSED)

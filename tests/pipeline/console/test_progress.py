@@ -37,7 +37,7 @@ class Looks:
         return counted_in_process()
 
     def wait(self, number: int = 10) -> None:
-        """Until it has looked so many times more."""
+        """Until it has looked that many times more."""
         while self.number.acquire(blocking=False):
             pass
         for _ in range(number):
@@ -51,7 +51,7 @@ def looks(monkeypatch) -> Looks:
     monkeypatch.setattr(counts, "_LEAST_PAUSE_SECONDS", 0.02)
     for name in ("_LIVE_SECONDS", "_PLAIN_SECONDS"):
         monkeypatch.setattr(module, name, 0.02)
-    # What makes rich take a pipe for a terminal, or a terminal for none.
+    # Variables that make rich take a pipe for a terminal, or a terminal for a pipe.
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -83,7 +83,7 @@ def standard_error_to(descriptor: int):
 
 
 def on_a_terminal(body) -> str:
-    """What a terminal gets while the body runs."""
+    """The output of a terminal while the body runs."""
     ours, theirs = pty.openpty()
     chunks: list[bytes] = []
 
@@ -194,8 +194,8 @@ class TestOtherProcesses:
 
     @staticmethod
     def lines(directory, capfd, *steps) -> list[str]:
-        """What is printed: an entry for each state after a step."""
-        # A part of a line may be all that is there yet.
+        """The printed lines: an entry for each state after a step."""
+        # Perhaps only a part of a line has arrived yet.
         printed = ""
 
         def wait_for_another_line() -> None:

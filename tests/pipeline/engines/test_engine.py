@@ -92,7 +92,7 @@ def test_a_misspelt_flag(flag, meant):
 
 
 def submitted() -> SimpleNamespace:
-    """What is asked of Dataflow's result; a real one needs an account."""
+    """Stands in for Dataflow's result; a real one needs an account."""
     return SimpleNamespace(job_id=lambda: "2026-id")
 
 

@@ -1,4 +1,4 @@
-"""What the launcher checks before a run starts, and what makes two runs the same one."""
+"""The checks of the launcher before a run starts, and the settings that make two runs the same one."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.launch import prepare as module
 from pipeline.launch.prepare import Prepared, prepare
 from pipeline.launch.run_directory import claim
-from transforms.losses.networks import vgg16_weights
+from transforms.losses.networks.lpips_weights import LpipsWeights
 
 ROWS = [{"id": "a", "generated": b"x", "target": b"y", "label": 1, "camera": "c"}]
 DAMAGED = b"PAR1 this is no Parquet file PAR1"
@@ -132,9 +132,9 @@ class TestFields:
         assert prepared(tmp_path / "*", "--keep_fields=label").keep == (pa.field("label", pa.int64()),)
 
     def test_no_file_of_a_known_format(self, tmp_path):
-        for name in ("a.csv", "b.zip"):
+        for name in ("a.txt", "b.zip"):
             (tmp_path / name).write_bytes(b"neither")
-        with pytest.raises(UsageError, match=r"a\.csv has neither the name nor the content of a parquet or tfrecord"):
+        with pytest.raises(UsageError, match=r"a\.txt has neither the name nor the content of a parquet or tfrecord"):
             prepared(tmp_path / "*")
 
 
@@ -163,10 +163,10 @@ class TestWeights:
             prepared(input, f"--weights={tmp_path}/w", losses="lpips_vgg")
 
     def test_cache_that_cannot_be_written_to(self, input, monkeypatch):
-        def full():
+        def full(weights):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(vgg16_weights, "fetch_lpips", full)
+        monkeypatch.setattr(LpipsWeights, "fetch", full)
         with pytest.raises(UsageError, match="No space left on device"):
             prepared(input, losses="lpips_vgg")
 
@@ -187,6 +187,7 @@ CHANGED = {
     "pixel_gradient": ["--objective=mae", "--pixel_gradient"],
     "precision": ["--precision=bfloat16"],
     "vgg_layers": ["--vgg_layers=pool1"],
+    "crop_border": ["--crop_border=1"],
     "chunk_pairs": ["--chunk_pairs=7"],
     "batch_size": ["--batch_size=7"],
     "input_format": ["--input_format=parquet"],
@@ -219,8 +220,18 @@ class TestIdentity:
         assert before.identity[changed] != after.identity[changed]
 
     def test_every_setting_is_in_the_table(self, input):
-        of_files = {"version", "weights", "input"}
-        assert prepared(input).record.identity.keys() == CHANGED.keys() | of_files
+        found = {"version", "weights", "input", "backend"}
+        assert prepared(input).record.identity.keys() == CHANGED.keys() | found
+
+    def test_the_backend_is_what_this_machine_has(self, input, tmp_path, monkeypatch):
+        (tmp_path / "k.h5").write_bytes(b"weights")
+        arguments = (input, f"--keras_weights={tmp_path}/k.h5")
+        usual = prepared(*arguments, losses="style_keras").record
+        gradient = prepared(*arguments, "--objective=style_keras", "--optimize", losses="style_keras").record
+        monkeypatch.setattr("transforms.losses.plan.find_spec", lambda name: None)
+        without = prepared(*arguments, losses="style_keras").record
+        assert [r.identity["backend"] for r in (usual, gradient, without)] == ["ncnn", "tensorflow", "tensorflow"]
+        assert usual.fingerprint != without.fingerprint
 
     @pytest.mark.parametrize(
         "arguments",
@@ -267,7 +278,7 @@ class TestIdentity:
         assert len(fingerprints) == 2
 
     def test_survives_json(self, input):
-        """Else a difference would be told where there is none."""
+        """Otherwise a difference would be reported where none exists."""
         record = prepared(input, "--keep_fields=label", "--objective=mae").record
         assert json.loads(json.dumps(record.identity)) == record.identity
 

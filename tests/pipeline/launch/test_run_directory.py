@@ -39,7 +39,7 @@ def make(output: Path, *names: str) -> None:
 
 
 def run_in(output: Path, *names: str, record=RECORD) -> None:
-    """What a run has left behind: its record, and these files."""
+    """The traces of an earlier run: its record, and these files."""
     claim(str(output), record, overwrite=False)
     make(output, *names)
 
@@ -150,7 +150,7 @@ class TestOverwrite:
         assert files_in(output) == ["run.json"]
 
     def test_cut_short(self, output, monkeypatch):
-        """What is left is still known as a run, and no longer as a finished one."""
+        """The rest is still recognized as a run, but no longer as a finished one."""
         from pipeline.launch import run_directory
 
         def fail(_):

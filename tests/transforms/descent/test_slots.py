@@ -270,7 +270,7 @@ class TestCompany:
         descent = {"max_steps": 30, "target_ratio": 0.05, "rtol": 0.0, "method": "adam"}
         results = optimize(map(pair, KINDS), objective, slots=3, **descent)
         needed = sum(result.steps + 1 for result in results.values())
-        # What was rounded is evaluated again: the best image, and the last one where that is another.
+        # Rounded images are evaluated again: the best one, and the last one if it is another.
         assert needed + len(results) <= sum(evaluated) <= needed + 2 * len(results)
         assert max(evaluated) == 3
 

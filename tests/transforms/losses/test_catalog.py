@@ -1,3 +1,5 @@
+"""The catalogue of losses: its rows, its hints and its text, free of heavy imports."""
+
 import subprocess
 import sys
 from pkgutil import resolve_name
@@ -11,6 +13,7 @@ NAMES = [
     "mae",
     "mse",
     "psnr",
+    "psnr_y",
     "charbonnier",
     "sobel_l1",
     "sobel_l2",
@@ -21,20 +24,30 @@ NAMES = [
     "tv",
     "gmsd",
     "ssim",
+    "ssim_y",
     "ms_ssim",
+    "ciede2000",
+    "ciede2000_p95",
     "lpips_vgg",
+    "lpips_alex",
     "vgg_mse",
     "style",
     "vgg_mse_keras",
     "style_keras",
 ]
-NETWORK = ["lpips_vgg", "vgg_mse", "style", "vgg_mse_keras", "style_keras"]
+NETWORK = ["lpips_vgg", "lpips_alex", "vgg_mse", "style", "vgg_mse_keras", "style_keras"]
 
 
 def test_the_losses_are_complete_and_in_order():
     assert list(LOSSES) == NAMES
     assert [name for name, loss in LOSSES.items() if loss.network] == NETWORK
-    assert [name for name, loss in LOSSES.items() if not loss.differentiable] == ["psnr", "gmsd"]
+    assert [name for name, loss in LOSSES.items() if not loss.differentiable] == [
+        "psnr",
+        "psnr_y",
+        "gmsd",
+        "ciede2000",
+        "ciede2000_p95",
+    ]
 
 
 @pytest.mark.parametrize("module", ["transforms.losses.plan", "transforms.losses.objective", "pipeline.flags"])

@@ -1,4 +1,4 @@
-"""What a worker makes of its device: precision, batch, memory, and the networks of each of several devices."""
+"""How a worker uses its device: precision, batch, memory, and the networks of each of several devices."""
 
 import subprocess
 import sys

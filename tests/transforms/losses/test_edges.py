@@ -1,3 +1,5 @@
+"""The losses on edges: what each of them sees and does not see."""
+
 import numpy as np
 import pytest
 import tensorflow as tf

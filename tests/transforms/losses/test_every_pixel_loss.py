@@ -1,4 +1,4 @@
-"""What every loss on pixels owes its callers, whatever it computes: one row per loss of the catalogue."""
+"""The properties that every loss on pixels must have: one row per loss of the catalogue."""
 
 import functools
 from pkgutil import resolve_name
@@ -18,7 +18,7 @@ DIFFERENTIABLE = [name for name in ON_PIXELS if LOSSES[name].differentiable]
 FROM_SOME_SIZE_ON = [n for n in ON_PIXELS if LOSSES[n].min_side > 1 and not n.startswith("sobel")]
 
 SIZES = ((1, 1), (2, 3), (3, 3), (9, 9), (11, 11), (16, 16), (17, 23), (32, 20), (161, 161), (165, 178))
-OF_IDENTICAL = {"psnr": np.inf, "ssim": 1.0, "ms_ssim": 1.0}
+OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssim": 1.0, "ssim_y": 1.0, "ms_ssim": 1.0}
 
 
 def sizes_of(name):

@@ -1,3 +1,5 @@
+"""The objective: its grammar, its text, and the sums that are refused."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -92,7 +94,7 @@ def test_a_differentiable_objective_passes():
     check_differentiable(parse_objective("lpips_vgg + 0.1*fd_l1 + 1 - ssim"))
 
 
-@pytest.mark.parametrize(("name", "other"), [("psnr", "mse"), ("gmsd", "ssim")])
+@pytest.mark.parametrize(("name", "other"), [("psnr", "mse"), ("gmsd", "ssim"), ("ciede2000", "")])
 def test_a_loss_without_a_gradient_is_named_with_others_in_its_place(name, other):
     with pytest.raises(ValueError, match=rf"'mae - 2[*]{name}': {name} has no usable gradient.*{other}"):
         check_differentiable(parse_objective(f"mae - 2*{name}"))

@@ -1,5 +1,7 @@
 """The objective as a function of the generated images."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -45,6 +47,21 @@ def plain_gradient(networks, objective, generated, target):
         values = {name: networks.value(name, generated, target, *features) for name in objective.losses}
         total = objective.evaluate(values)
     return total, tape.gradient(total, generated)
+
+
+def test_a_cut_border_has_no_part_in_the_value_and_no_gradient(lpips_weights):
+    generated, target = map(as_images, pictures(37, 33))
+    plan = plan_of("lpips_vgg + fd_l2", lpips_weights)
+    whole, inside = ObjectiveFunction(dataclasses.replace(plan, crop_border=5)), ObjectiveFunction(plan)
+    assert whole.smallest_side == 26
+    references = whole.references(target)
+    value, gradient, _ = whole.value_and_gradient(generated, references)
+    middle = (slice(None), slice(5, -5), slice(5, -5))
+    expected, expected_gradient, _ = inside.value_and_gradient(generated[middle], inside.references(target[middle]))
+    np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(whole.value(generated, references), inside.value(generated[middle], references))
+    np.testing.assert_array_equal(gradient[middle], expected_gradient)
+    assert np.abs(gradient).sum() == pytest.approx(np.abs(expected_gradient).sum(), rel=1e-6)
 
 
 @pytest.mark.parametrize(("precision", "rtol"), [("float32", 1e-4), ("bfloat16", 3e-2)])

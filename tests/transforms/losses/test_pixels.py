@@ -1,3 +1,5 @@
+"""The losses that compare pixel by pixel."""
+
 import numpy as np
 import pytest
 import tensorflow as tf

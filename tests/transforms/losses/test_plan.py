@@ -1,3 +1,5 @@
+"""Plans: the columns, losses, layers and networks that follow from a choice of losses."""
+
 import dataclasses
 
 import pytest
@@ -63,6 +65,7 @@ def test_columns(plan, columns):
 
 
 ALL = tuple(LOSSES)
+ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95"}
 ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
 
 
@@ -72,11 +75,12 @@ ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
         ((161, 161), set()),
         ((160, 4000), {"ms_ssim"}),
         ((4000, 160), {"ms_ssim"}),
-        ((16, 16), {"ms_ssim"}),
+        ((31, 31), {"ms_ssim"}),
+        ((16, 30), {"ms_ssim", "lpips_alex"}),
         ((15, 40), {"ms_ssim", *ON_NETWORKS}),
-        ((10, 10), {"ms_ssim", *ON_NETWORKS, "ssim"}),
-        ((8, 9), {"ms_ssim", *ON_NETWORKS, "ssim", "multiscale_fd"}),
-        ((1, 1), set(ALL) - {"mae", "mse", "psnr", "charbonnier"}),
+        ((10, 10), {"ms_ssim", *ON_NETWORKS, "ssim", "ssim_y"}),
+        ((8, 9), {"ms_ssim", *ON_NETWORKS, "ssim", "ssim_y", "multiscale_fd"}),
+        ((1, 1), set(ALL) - ONE_PIXEL),
     ],
 )
 def test_computes_what_is_defined_at_a_size(size, absent):
@@ -89,6 +93,17 @@ def test_computes_what_is_defined_at_a_size(size, absent):
 def test_chosen_layers_decide_the_smallest_side_of_the_losses_on_them(layers, side):
     plan = Plan(("vgg_mse", "lpips_vgg", "style"), vgg_layers=layers)
     assert [plan.smallest_side(name) for name in plan.losses] == [side, 16, side]
+
+
+def test_a_cut_border_raises_the_smallest_side_and_is_in_every_formula():
+    plan = Plan(("mae", "ssim"), crop_border=4)
+    assert [plan.smallest_side(name) for name in plan.losses] == [9, 19]
+    assert plan.computed(18, 40) == ("mae",)
+    assert [column.formula for column in plan.columns] == [
+        f"{LOSSES[name].formula}; without 4 pixels at each border" for name in plan.losses
+    ]
+    with pytest.raises(ValueError, match="crop_border must be 0 or more, not -1"):
+        Plan(("mae",), crop_border=-1)
 
 
 def test_the_objectives_losses_are_computed_once_and_come_last():
@@ -118,3 +133,33 @@ def test_layers_and_networks_needed(losses, of_lpips, of_keras):
     assert plan.networks == tuple(name for name in layers if layers[name])
     in_objective = dataclasses.replace(plan, losses=(), objective=parse_objective(" + ".join(losses)))
     assert in_objective.networks == plan.networks
+
+
+@pytest.mark.parametrize(
+    ("changed", "descends", "backend"),
+    [
+        ({}, False, "ncnn"),
+        ({"precision": "auto"}, False, "ncnn"),
+        ({"losses": ("style_keras", "mae")}, False, "ncnn"),
+        ({"losses": (), "objective": parse_objective("vgg_mse")}, False, "ncnn"),
+        ({"losses": ("mae", "ssim")}, False, "tensorflow"),
+        ({"precision": "bfloat16"}, False, "tensorflow"),
+        ({"precision": "float16"}, False, "tensorflow"),
+        ({"pixel_gradient": True, "objective": parse_objective("mae")}, False, "tensorflow"),
+        ({}, True, "tensorflow"),
+    ],
+)
+def test_ncnn_scores_in_float32(changed, descends, backend):
+    plan = dataclasses.replace(Plan(("lpips_vgg",)), **changed)
+    assert plan.with_backend(descends).backend == backend
+
+
+def test_tensorflow_scores_where_ncnn_is_missing(monkeypatch):
+    monkeypatch.setattr("transforms.losses.plan.find_spec", lambda name: None)
+    assert Plan(("lpips_vgg",)).with_backend().backend == "tensorflow"
+
+
+def test_a_network_whose_losses_do_not_know_ncnns_layout_stays_on_tensorflow(monkeypatch):
+    monkeypatch.setitem(LOSSES, "style", dataclasses.replace(LOSSES["style"], planar_kernel=""))
+    assert Plan(("lpips_vgg", "vgg_mse_keras", "style")).networks_on_ncnn == ("vgg16_keras",)
+    assert Plan(("lpips_vgg",)).networks_on_ncnn == ("vgg16_lpips",)

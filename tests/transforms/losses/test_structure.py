@@ -1,3 +1,5 @@
+"""SSIM, MS-SSIM and GMSD: against TensorFlow, and at their limits."""
+
 import numpy as np
 import pytest
 import tensorflow as tf

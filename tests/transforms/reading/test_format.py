@@ -12,8 +12,9 @@ import pytest
 from support import shards
 from support.pictures import encode, noise, smooth
 
+from pipeline import config
 from pipeline.run import OK, USAGE, main
-from transforms.reading.format import FORMATS, Format
+from transforms.reading.format import AUTO, FORMATS, Format
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import list_chunks
 from transforms.schema import EncodedChunk, Fields, Part, encoded_schema, pair_failure
@@ -60,7 +61,7 @@ def read_lines(file, series, fields, keep):
         yield EncodedChunk(chunk, pa.Table.from_pylist(rows, schema=encoded_schema(keep)), tuple(failures))
 
 
-JSONL = Format(claims, read_schema, list_lines, read_lines, {"not_base64": "an image is not base64"})
+JSONL = Format(claims, read_schema, list_lines, read_lines, FirstByte, {"not_base64": "an image is not base64"})
 
 
 def pairs(count):
@@ -75,10 +76,20 @@ def write_jsonl(path: Path, rows) -> Path:
     return path
 
 
+@pytest.mark.heavy
 class TestNewFormat:
     @pytest.fixture(autouse=True)
     def row(self, monkeypatch):
+        make_parser = config.parser
+
+        def parser():
+            flags = make_parser()
+            # The choices are made when pipeline.config is imported, which another test may have done.
+            next(flag for flag in flags._actions if flag.dest == "input_format").choices = (AUTO, *FORMATS)
+            return flags
+
         monkeypatch.setitem(FORMATS, "jsonl", JSONL)
+        monkeypatch.setattr("pipeline.config.parser", parser)
 
     @pytest.mark.parametrize(
         ("name", "flags"),

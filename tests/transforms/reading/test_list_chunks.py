@@ -36,7 +36,10 @@ def make(path, rows=ROWS):
         ("x-00000-of-00010", shards.frame(b"x"), "tfrecord"),
         ("x.bin", b"PAR1 and so on", "parquet"),
         ("x", b"", None),
-        ("x.csv", b"id,generated,target\n", None),
+        ("x.csv", b"", "csv"),
+        ("x.TSV", b"", "csv"),
+        ("x.jsonl", b"", "jsonl"),
+        ("x.txt", b"id,generated,target\n", None),
         ("x.gz", b"\x1f\x8b\x08 broken", None),
     ],
 )
@@ -143,7 +146,11 @@ class TestListChunks:
         [
             ("a.parquet", b"", "0 bytes"),
             ("a.parquet", b"PAR1 no footer PAR1", "Arrow"),
-            ("a.csv", b"id,generated", "has neither the name nor the content of a parquet or tfrecord file"),
+            (
+                "a.txt",
+                b"id,generated",
+                "has neither the name nor the content of a parquet or tfrecord or csv or jsonl file",
+            ),
             ("a.parquet", None, "FileNotFoundError"),
             ("a.tfrecord", None, "FileNotFoundError"),
             ("noname", None, "FileNotFoundError"),

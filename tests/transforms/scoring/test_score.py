@@ -14,6 +14,7 @@ from transforms.images.decode import DecodePolicy
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import (
+    BACKEND_KEY,
     PRECISION_KEY,
     Chunk,
     EncodedChunk,
@@ -104,9 +105,9 @@ class TestGoodPairs:
         first, second = (score_chunk(chunk_of(mixed()), evaluator).metrics for _ in range(2))
         assert first.equals(second, check_metadata=True)
 
-    def test_precision_is_kept_with_the_table(self, evaluator):
+    def test_precision_and_backend_are_kept_with_the_table(self, evaluator):
         metadata = score_chunk(chunk_of(mixed(1)), evaluator).metrics.schema.metadata
-        assert metadata == {PRECISION_KEY: b"float32"}
+        assert metadata == {PRECISION_KEY: b"float32", BACKEND_KEY: b"tensorflow"}
 
     @pytest.mark.parametrize(
         ("dtype", "values"),
@@ -243,6 +244,7 @@ class Fussy:
     batches: list[int] = field(default_factory=list)
     plan: Plan = MEAN
     precision: str = "float32"
+    backend: str = "tensorflow"
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         if len(generated) > self.most:
@@ -355,14 +357,14 @@ def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahe
     from transforms.scoring import score
 
     decoded, evaluated, most = 0, 0, 0
-    lock, real = threading.Lock(), score.decode_pair
+    lock, real = threading.Lock(), score.decode_pairs
 
-    def counting(*args):
+    def counting(pairs, *args):
         nonlocal decoded, most
         with lock:
-            decoded += 1
+            decoded += len(pairs)
             most = max(most, decoded - evaluated)
-        return real(*args)
+        return real(pairs, *args)
 
     class Slow(Fussy):
         def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
@@ -372,7 +374,7 @@ def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahe
                 evaluated += len(generated)
             return columns
 
-    monkeypatch.setattr(score, "decode_pair", counting)
+    monkeypatch.setattr(score, "decode_pairs", counting)
     scored = score_chunk(plain(list(range(60))), Slow(), batching=batching)
     assert len(scored.metrics) == 60
     # Those ahead, the one that is waited for, and the batch that fills.

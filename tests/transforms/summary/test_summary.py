@@ -44,6 +44,7 @@ def monkeypatch_bounds():
 
 
 class TestMerging:
+    @pytest.mark.heavy
     @given(
         rows=st.lists(st.tuples(FLOAT32, st.sampled_from([None, "", "a", "b", "c", "d"]), SIDE, NOTES), max_size=60),
         seed=st.integers(0, 2**32),

@@ -252,7 +252,7 @@ class TestCheckListing:
 
 class TestErrors:
     def test_metrics_come_last(self, tmp_path, monkeypatch):
-        """What is there of a killed worker never looks done."""
+        """The files that a killed worker leaves never look done."""
         renamed = []
         real = FileSystems.rename
         monkeypatch.setattr(FileSystems, "rename", lambda *paths: renamed.append(paths[1]) or real(*paths))

@@ -3,12 +3,12 @@
 import numba
 import numpy as np
 
-from transforms.losses.structure import GMSD_T, LUMA_WEIGHTS, SSIM_C1, SSIM_C2, SSIM_WINDOW
+from transforms.losses.structure import GMSD_T, RGB2GRAY_WEIGHTS, SSIM_C1, SSIM_C2, SSIM_WINDOW
 
 _CHANNELS = 3
 _ONE, _TWO = np.float32(1), np.float32(2)
 _LUMINANCE_GUARD, _CONTRAST_GUARD = np.float32(2 * SSIM_C1), np.float32(2 * SSIM_C2)
-_RED, _GREEN, _BLUE = LUMA_WEIGHTS
+_RED, _GREEN, _BLUE = RGB2GRAY_WEIGHTS
 _T = np.float32(GMSD_T)
 _QUARTER, _THIRD = np.float32(1 / 4), np.float32(1 / 3)
 
@@ -20,7 +20,7 @@ def ssim(generated: np.ndarray, target: np.ndarray) -> float:
     """As `structure.ssim`."""
     height = len(generated)
     scale = np.float32(1 / np.iinfo(generated.dtype).max)
-    return _ssim(generated.reshape(height, -1), target.reshape(height, -1), SSIM_WINDOW, scale)
+    return _ssim(generated.reshape(height, -1), target.reshape(height, -1), SSIM_WINDOW.astype(np.float32), scale)
 
 
 def gmsd(generated: np.ndarray, target: np.ndarray) -> float:

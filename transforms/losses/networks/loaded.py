@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import Device, find_devices
+from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.pair import Features, Pair
 from transforms.losses.plan import Plan
@@ -29,9 +30,11 @@ class Networks:
         plan: as given.
         device: holds the networks.
         precision: of the networks' features: `float32`, `bfloat16` or `float16`.
+        on_ncnn: by name, the networks that ncnn computes; TensorFlow computes the others.
         weights: by network, what its weights file holds for the losses on it; see `specs.Network.load`.
 
     Raises:
+        BackendError: the plan's backend is missing here.
         WeightsError: a weights file is missing or damaged, or its hash differs from the plan's.
     """
 
@@ -40,11 +43,17 @@ class Networks:
         self.device = device or find_devices()[0]
         self.precision = self.device.precision(plan.precision, gradients=descends or plan.pixel_gradient)
         self.weights: dict[str, Mapping[str, np.ndarray]] = {}
+        self.on_ncnn: dict[str, NcnnNetwork] = {}
         self._networks: dict[str, Any] = {}
+        gradients = descends or plan.pixel_gradient
+        with_ncnn = plan.backend == "ncnn" and self.precision == "float32" and not (self.device.on_gpu or gradients)
         with self.device.scope():
             for name in plan.networks:
                 network = NETWORKS[name]
                 tensors, self.weights[name] = resolve_name(network.load)(network.read(plan.weights[name]))
+                if with_ncnn and name in plan.networks_on_ncnn:
+                    self.on_ncnn[name] = NcnnNetwork(resolve_name(network.ncnn)(tensors), network.preprocessing)
+                    continue
                 architecture = resolve_name(network.architecture)
                 self._networks[name] = architecture(tensors, network.preprocessing, tf.as_dtype(self.precision))
 

@@ -36,6 +36,7 @@ class Network:
         flag: name of the flag that takes the path of another copy of the file.
         help: of that flag.
         sha256: of the weights file. Empty: the file's content when the run starts is what counts.
+        ncnn: `(tensors of the architecture) -> backends.ncnn.NcnnModel`; empty: TensorFlow computes it everywhere.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Network:
     flag: str
     help: str
     sha256: str = ""
+    ncnn: str = ""
 
     def smallest_side(self, layers: Collection[str]) -> int:
         """Height and width in pixels below which the deepest of the layers has no pixel left."""
@@ -99,8 +101,15 @@ VGG16_LAYERS = {
 # LPIPS compares these five, shallowest first.
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
+# AlexNet's, by the name of what a layer gives: see `alexnet`. LPIPS compares them all.
+ALEXNET_LAYERS = {"relu1": 7, "relu2": 15, "relu3": 31, "relu4": 31, "relu5": 31}
+
 # The ScalingLayer of LPIPS: x -> 2x - 1, minus the shift, over the scale (ImageNet's mean and deviation on [-1, 1]).
 _LPIPS_SHIFT, _LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+_LPIPS_PREPROCESSING = Preprocessing(
+    scale=tuple(2 / scale for scale in _LPIPS_SCALE),  # type: ignore[arg-type]
+    offset=tuple((-1 - shift) / scale for shift, scale in zip(_LPIPS_SHIFT, _LPIPS_SCALE, strict=True)),  # type: ignore[arg-type]
+)
 
 NETWORKS = {
     network.name: network
@@ -109,17 +118,27 @@ NETWORKS = {
             name="vgg16_lpips",
             layers=VGG16_LAYERS,
             architecture="transforms.losses.networks.vgg16:Vgg16",
-            preprocessing=Preprocessing(
-                scale=tuple(2 / scale for scale in _LPIPS_SCALE),  # type: ignore[arg-type]
-                offset=tuple((-1 - shift) / scale for shift, scale in zip(_LPIPS_SHIFT, _LPIPS_SCALE, strict=True)),  # type: ignore[arg-type]
-            ),
-            load="transforms.losses.networks.vgg16_weights:load_lpips",
-            fetch="transforms.losses.networks.vgg16_weights:fetch_lpips",
-            cached="transforms.losses.networks.vgg16_weights:cached_lpips",
+            preprocessing=_LPIPS_PREPROCESSING,
+            load="transforms.losses.networks.lpips_weights:VGG16.load",
+            fetch="transforms.losses.networks.lpips_weights:VGG16.fetch",
+            cached="transforms.losses.networks.lpips_weights:VGG16.cached",
             flag="weights",
-            help="LPIPS weights, local or gs://; default: fetched once, cached",
+            help="LPIPS weights on VGG16, local or gs://; default: fetched once, cached",
             # The safetensors file that `pairloss weights` makes depends on the tensors alone.
             sha256="36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143",
+            ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
+        ),
+        Network(
+            name="alexnet_lpips",
+            layers=ALEXNET_LAYERS,
+            architecture="transforms.losses.networks.alexnet:AlexNet",
+            preprocessing=_LPIPS_PREPROCESSING,
+            load="transforms.losses.networks.lpips_weights:ALEXNET.load",
+            fetch="transforms.losses.networks.lpips_weights:ALEXNET.fetch",
+            cached="transforms.losses.networks.lpips_weights:ALEXNET.cached",
+            flag="alexnet_weights",
+            help="the same for lpips_alex",
+            sha256="c249201940720845ad554a67eccf28fedd15859b44a3ce0234059ef8c7043363",
         ),
         Network(
             name="vgg16_keras",
@@ -127,11 +146,12 @@ NETWORKS = {
             architecture="transforms.losses.networks.vgg16:Vgg16",
             # "caffe" mode: 0 to 255 minus the mean. The loader turns the kernels from BGR to RGB.
             preprocessing=Preprocessing(scale=(255.0, 255.0, 255.0), offset=(-123.68, -116.779, -103.939)),
-            load="transforms.losses.networks.vgg16_weights:load_keras",
-            fetch="transforms.losses.networks.vgg16_weights:fetch_keras",
-            cached="transforms.losses.networks.vgg16_weights:cached_keras",
+            load="transforms.losses.networks.keras_weights:load",
+            fetch="transforms.losses.networks.keras_weights:fetch",
+            cached="transforms.losses.networks.keras_weights:cached",
             flag="keras_weights",
             help="Keras' VGG16 .h5 file without the top, for vgg_mse_keras and style_keras",
+            ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
         ),
     )
 }

@@ -3,10 +3,15 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
+import numpy as np
+
+# A network's weights by name, float32.
+Tensors = dict[str, np.ndarray]
 
 
 class WeightsError(Exception):
@@ -81,6 +86,18 @@ def check_hash(name: str, content: bytes, expected: str) -> None:
     """
     if (actual := sha256_hex(content)) != expected:
         raise WeightsError(f"{name} has SHA-256 {actual}, expected {expected}; it was not used")
+
+
+def check_shapes(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that every named tensor is there, in its shape.
+
+    Raises:
+        WeightsError: one is missing or has another shape.
+    """
+    for name, shape in shapes.items():
+        found = tensors[name].shape if name in tensors else "no such tensor"
+        if found != shape:
+            raise WeightsError(f"weights: {name} should have shape {shape}, found {found}")
 
 
 def sha256_hex(content: bytes) -> str:

@@ -34,7 +34,18 @@ def test_read_back(days):
     for path, day in zip(days, DAYS, strict=True):
         assert read_run(str(path)).summary == day
         assert read_summary(f"{path}/summary.json").summary == read_summary(str(path)).summary == day
-    assert read_run(str(days[0])).computed == {name: IDENTITY[name] for name in ("losses", "weights", "images")}
+    computed = {name: IDENTITY[name] for name in ("losses", "weights", "images")}
+    # Versions that could not cut the border did not say so.
+    assert read_run(str(days[0])).computed == computed | {"crop_border": 0}
+
+
+def test_runs_with_and_without_a_border_cannot_be_compared(tmp_path):
+    whole, cut = (
+        write_run(tmp_path / str(border), summarized({"mae": [0.1]}), crop_border=border) for border in (0, 4)
+    )
+    check_comparable(read_run(str(whole)), read_run(str(write_run(tmp_path / "earlier", summarized({"mae": [0.1]})))))
+    with pytest.raises(UsageError, match="their crop_border differ, 0 and 4"):
+        check_comparable(read_run(str(whole)), read_run(str(cut)))
 
 
 class TestVersion1:
@@ -183,6 +194,14 @@ def test_other_numbers_are_not_compared(name, value):
         check_comparable(one, other)
     with pytest.raises(UsageError, match="cannot be compared"):
         merge_summaries([one, other], "sum")
+
+
+def test_backends_are_not_mixed_but_summaries_from_before_them_compare():
+    on_tensorflow, on_ncnn = (run_of(DAYS[0], name, backend=name) for name in ("tensorflow", "ncnn"))
+    with pytest.raises(UsageError, match="cannot be compared: their backend differ, tensorflow and ncnn"):
+        check_comparable(on_tensorflow, on_ncnn)
+    check_comparable(run_of(DAYS[0], "earlier"), on_ncnn)
+    check_comparable(on_ncnn, run_of(DAYS[0], "earlier"))
 
 
 class TestEarlierVgg:

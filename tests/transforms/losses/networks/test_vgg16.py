@@ -1,12 +1,16 @@
+"""VGG16: every layer against a float64 reference, with the preprocessing of LPIPS and of Keras."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from support import reference
 from support.pictures import noise, smooth
 
+from transforms.losses.networks.lpips_weights import VGG16
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.networks.vgg16 import Vgg16
-from transforms.losses.networks.vgg16_weights import load_lpips
+
+pytestmark = pytest.mark.heavy
 
 LPIPS_PREPROCESSING = NETWORKS["vgg16_lpips"].preprocessing
 SIZES = [(16, 16), (17, 23), (33, 20)]
@@ -18,7 +22,7 @@ INPUTS = {
 
 @pytest.fixture(scope="module")
 def tensors(lpips_weights):
-    return load_lpips(lpips_weights.read())[0]
+    return VGG16.load(lpips_weights.read())[0]
 
 
 def as_images(*pictures):

@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
+from transforms.losses.networks.lpips_weights import VGG16
 from transforms.losses.networks.specs import NETWORKS
-from transforms.losses.networks.vgg16_weights import cached_lpips
 from transforms.losses.networks.weights_file import WeightsError, WeightsFile, cache_directory, sha256_hex
 
 LPIPS = NETWORKS["vgg16_lpips"]
@@ -61,8 +61,8 @@ class TestOnAnotherMachine:
         return WeightsFile("/home/launcher/.cache/pairloss/lpips.safetensors", LPIPS.sha256)
 
     def test_its_own_cache_serves(self, weights, lpips_weights):
-        cached_lpips().parent.mkdir(parents=True)
-        cached_lpips().symlink_to(lpips_weights.path)
+        VGG16.cached().parent.mkdir(parents=True)
+        VGG16.cached().symlink_to(lpips_weights.path)
         assert LPIPS.read(weights) == lpips_weights.read()
         with pytest.raises(WeightsError, match=f"cannot read the weights at {weights.path}"):
             weights.read()
@@ -72,23 +72,23 @@ class TestOnAnotherMachine:
     )
     def test_no_weights_anywhere(self, weights, content, told):
         if content:
-            cached_lpips().parent.mkdir(parents=True)
-            cached_lpips().write_bytes(content)
+            VGG16.cached().parent.mkdir(parents=True)
+            VGG16.cached().write_bytes(content)
         with pytest.raises(WeightsError, match=told) as caught:
             LPIPS.read(weights)
         message = str(caught.value)
-        for part in (weights.path, str(cached_lpips()), "pairloss weights", "--weights=gs://"):
+        for part in (weights.path, str(VGG16.cached()), "pairloss weights", "--weights=gs://"):
             assert message.count(part) == 1
         assert "\n" not in message
 
     def test_the_same_place_is_named_once(self, cache):
         with pytest.raises(WeightsError, match="pairloss weights") as caught:
-            LPIPS.read(WeightsFile(str(cached_lpips()), LPIPS.sha256))
-        assert str(caught.value).count(str(cached_lpips())) == 1
+            LPIPS.read(WeightsFile(str(VGG16.cached()), LPIPS.sha256))
+        assert str(caught.value).count(str(VGG16.cached())) == 1
 
     def test_another_content_at_the_path_is_an_error(self, weights, lpips_weights, tmp_path):
-        cached_lpips().parent.mkdir(parents=True)
-        cached_lpips().symlink_to(lpips_weights.path)
+        VGG16.cached().parent.mkdir(parents=True)
+        VGG16.cached().symlink_to(lpips_weights.path)
         (tmp_path / "damaged").write_bytes(b"damaged")
         with pytest.raises(WeightsError, match="damaged has SHA-256"):
             LPIPS.read(WeightsFile(str(tmp_path / "damaged"), LPIPS.sha256))
@@ -96,7 +96,7 @@ class TestOnAnotherMachine:
     def test_other_weights_are_not_looked_for_there(self, cache):
         with pytest.raises(WeightsError, match="--keras_weights=gs://") as caught:
             NETWORKS["vgg16_keras"].read(WeightsFile("/home/launcher/keras.h5", "0" * 64))
-        assert str(cached_lpips()) not in str(caught.value)
+        assert str(VGG16.cached()) not in str(caught.value)
         assert "pairloss weights" not in str(caught.value)
 
 

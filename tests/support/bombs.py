@@ -1,0 +1,55 @@
+"""Pictures that ruin who decodes them: one that really does, and stand-ins for bugs of C libraries."""
+
+import os
+import sys
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+SEGFAULT, SPIN = (b"\x89PNG\r\n\x1a\n" + name for name in (b"SEGFAULT", b"SPIN"))
+
+# Python runs it as it starts: in every process of a run, decoding one of the stand-ins does what its name says.
+_SITE = """
+import importlib.machinery, os, sys
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "transforms.images.decode":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            load_image = module.load_image
+
+            def deadly(data, *others):
+                if data.endswith(b"SEGFAULT"):
+                    os.kill(os.getpid(), 11)
+                while data.endswith(b"SPIN"):
+                    pass
+                return load_image(data, *others)
+
+            module.load_image = deadly
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def environment_with_bugs(directory: Path) -> dict[str, str]:
+    """The environment of processes in which the stand-ins are deadly; the directory is for its files."""
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(_SITE, encoding="utf-8")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(directory), *filter(None, sys.path)])}
+
+
+def huge_png(side: int = 12000) -> bytes:
+    """A PNG of one colour: a few hundred kB, of which side x side pixels are made."""
+    buffer = BytesIO()
+    Image.new("L", (side, side)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

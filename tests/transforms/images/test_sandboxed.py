@@ -1,0 +1,75 @@
+"""Pairs decoded in a sandbox: the same pixels and the same errors, and pictures that would take the process down."""
+
+import numpy as np
+import pytest
+from support.bombs import huge_png
+from support.pictures import encode, noise, smooth
+
+from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
+from transforms.images.sandboxed import decode_pairs
+from transforms.worker.sandbox import Sandbox
+
+POLICY = DecodePolicy(size_mismatch="crop")
+GOOD = encode(smooth(20, 30))
+
+
+def pairs() -> list[tuple[bytes | None, bytes | None]]:
+    return [
+        (GOOD, encode(noise(1, 20, 30))),
+        (GOOD, encode(noise(1, 16, 40), "JPEG")),
+        (encode(np.full((20, 30), 77, np.uint8)), GOOD),
+        (encode(np.full((20, 30), 7777, np.uint16)), GOOD),
+        (None, GOOD),
+        (GOOD, b""),
+        (b"no picture", GOOD),
+        (GOOD, GOOD[:100]),
+    ]
+
+
+def test_it_decodes_as_the_worker_itself_would() -> None:
+    inside, outside = (decode_pairs(pairs(), POLICY, Sandbox(enabled=enabled)) for enabled in (True, False))
+    for one, other in zip(inside, outside, strict=True):
+        if isinstance(other, DecodeError):
+            assert isinstance(one, DecodeError)
+            assert (one.reason, one.message, one.image) == (other.reason, other.message, other.image)
+        else:
+            assert isinstance(one, DecodedPair)
+            assert one.notes == other.notes
+            for a, b in ((one.generated, other.generated), (one.target, other.target)):
+                assert a.dtype == b.dtype
+                assert np.array_equal(a, b)
+    assert sum(isinstance(outcome, DecodedPair) for outcome in inside) == 4
+
+
+def test_a_picture_that_takes_long() -> None:
+    policy, bomb = DecodePolicy(max_image_pixels=2**30), huge_png()
+    found = decode_pairs([(GOOD, GOOD), (GOOD, bomb), (GOOD, GOOD)], policy, Sandbox(seconds=0.2))
+    assert [getattr(outcome, "reason", "decoded") for outcome in found] == ["decoded", "timed_out", "decoded"]
+
+
+def test_a_picture_that_takes_gigabytes() -> None:
+    policy, bomb = DecodePolicy(max_image_pixels=2**30), huge_png()
+    found = decode_pairs([(bomb, GOOD), (GOOD, GOOD)], policy, Sandbox(memory=200 << 20))
+    assert [getattr(outcome, "reason", "decoded") for outcome in found] == ["out_of_memory", "decoded"]
+
+
+def test_large_pictures_need_no_shared_memory() -> None:
+    """Containers have 64 MiB of it; what comes of these is more than twice 144 MB."""
+    large = encode(np.zeros((6000, 8000, 3), np.uint8))
+    (pair,) = decode_pairs([(large, large)], DecodePolicy(max_image_pixels=48_000_000), Sandbox())
+    assert isinstance(pair, DecodedPair)
+    assert pair.target.shape == (6000, 8000, 3)
+
+
+@pytest.mark.parametrize("member", ["generated", "target"])
+def test_too_many_bytes_are_not_even_copied(member: str) -> None:
+    policy = DecodePolicy(max_image_bytes=1000)
+    long = b"x" * 1001
+    pair = (long, b"y") if member == "generated" else (b"y", long)
+    (error,) = decode_pairs([pair], policy, Sandbox())
+    assert isinstance(error, DecodeError)
+    assert (error.reason, error.image, error.message) == (
+        "too_many_bytes",
+        member,
+        "1001 bytes; max_image_bytes is 1000.",
+    )

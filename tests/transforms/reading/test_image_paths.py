@@ -1,0 +1,64 @@
+"""Paths of images in records: where they may lead."""
+
+import os
+
+import pytest
+from support import shards
+
+from transforms.reading.image_paths import PathError, PathPair, fetch_images, named_chunk, resolve
+from transforms.schema import Chunk
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "expected"),
+    [
+        ("a.png", "/data", "/data/a.png"),
+        ("d/../a.png", "/data", "/data/a.png"),
+        ("/data/a.png", "/data", "/data/a.png"),
+        ("a.png", "", "a.png"),
+        ("d/a.png", "sets", "sets/d/a.png"),
+        ("a.png", "gs://b/sets", "gs://b/sets/a.png"),
+        ("gs://b/sets/a.png", "gs://b/sets", "gs://b/sets/a.png"),
+        ("a.png", "../sets", "../sets/a.png"),
+        ("../a.png", "/data", "outside_root"),
+        ("../a.png", "../sets", "outside_root"),
+        ("d/../../a.png", "", "outside_root"),
+        ("/etc/passwd", "/data", "outside_root"),
+        ("/database/a.png", "/data", "outside_root"),
+        ("/etc/passwd", "", "outside_root"),
+        ("gs://other/a.png", "gs://b", "outside_root"),
+        ("gs://b/a.png", "/data", "outside_root"),
+        ("../../c/a.png", "gs://b/sets", "outside_root"),
+        ("/a.png", "gs://b", "outside_root"),
+        ("file:///etc/passwd", "/data", "outside_root"),
+        ("https://example.com/a.png", "/data", "not_a_file"),
+        ("", "/data", "not_a_file"),
+        ("a\0.png", "/data", "not_a_file"),
+    ],
+)
+def test_resolve(path, root, expected):
+    if "_" not in expected:
+        assert resolve(path, root) == expected
+        return
+    with pytest.raises(PathError) as caught:
+        resolve(path, root)
+    assert caught.value.reason == expected
+
+
+def test_each_bad_file_costs_its_pairs_only(tmp_path):
+    good = shards.write(tmp_path / "good.png", b"good").path
+    os.mkfifo(tmp_path / "pipe.png")
+    others = {"missing": f"{tmp_path}/no.png", "directory": str(tmp_path), "pipe": f"{tmp_path}/pipe.png"}
+    pairs = [PathPair("good", "s#0", good, good, sizes=(4, 4)), PathPair("bytes", "s#1", b"in the record", good)]
+    pairs += [PathPair("none", "s#2", None, good), PathPair("changed", "s#3", good, good, sizes=(4, 5))]
+    pairs += [PathPair(name, f"s#{number}", good, path) for number, (name, path) in enumerate(others.items(), 4)]
+    encoded = fetch_images(named_chunk(Chunk("c", "s", "csv", 0, len(pairs)), pairs, ()), None, ())
+    assert encoded.pairs.select(["id", "generated", "target"]).to_pylist() == [
+        {"id": "good", "generated": b"good", "target": b"good"},
+        {"id": "bytes", "generated": b"in the record", "target": b"good"},
+        {"id": "none", "generated": None, "target": b"good"},
+    ]
+    assert {failure.id: failure.reason for failure in encoded.failures} == {
+        "changed": "changed_image",
+        **dict.fromkeys(others, "unreadable_image"),
+    }

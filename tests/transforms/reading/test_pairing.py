@@ -1,0 +1,102 @@
+"""Two sets of files, paired by key."""
+
+import pytest
+from support import shards
+
+from transforms.reading.pairing import pair_files
+
+
+def tree(root, *names):
+    for name in names:
+        shards.write(root / name, name.encode())
+
+
+def paired(root, generated, target):
+    """Id, generated, target and reason of each pair; the paths below `root`."""
+    sides = [[f"{root}/{text}" for text in side.split()] for side in (generated, target)]
+    return [
+        (pair.id, *(file and file.path.removeprefix(f"{root}/") for file in (pair.generated, pair.target)), pair.reason)
+        for pair in pair_files(*sides)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "generated", "target", "expected"),
+    [
+        ("o/b.png o/a.png g/a.png g/b.png", "o/*.png", "g/*.png", ["a o/a.png g/a.png", "b o/b.png g/b.png"]),
+        ("o/a.jpg g/a.png", "o/*.jpg", "g/*.png", ["a o/a.jpg g/a.png"]),
+        ("o/s/a.png g/s/a.png", "o/**/*.png", "g/**/*.png", ["s/a o/s/a.png g/s/a.png"]),
+        ("o/s/a.png g/s/a.png g/note.txt", "o/**/*.png", "g", ["s/a o/s/a.png g/s/a.png"]),
+        ("o/a.jpg g/a.png", "o/", "g/", ["a o/a.jpg g/a.png"]),
+        ("o/1x4.png g/1.png", "o/{id}x4.png", "g/{id}.png", ["1 o/1x4.png g/1.png"]),
+        (
+            "o/s/m.png o/s/n.png g/s.png",
+            "o/{s}/{m}.png",
+            "g/{s}.png",
+            ["s/m o/s/m.png g/s.png", "s/n o/s/n.png g/s.png"],
+        ),
+        ("o/1.png p/2.png g/1.png g/2.png", "o/*.png p/*.png", "g/*.png", ["1 o/1.png g/1.png", "2 p/2.png g/2.png"]),
+        ("o.png g.png", "o.png", "g.png", ["pair o.png g.png"]),
+        ("o/a.png o/b.png g.png", "o/{m}.png", "g.png", ["a o/a.png g.png", "b o/b.png g.png"]),
+        ("o/a.png o/A.png g/a.png g/A.png", "o/*.png", "g/*.png", ["A o/A.png g/A.png", "a o/a.png g/a.png"]),
+    ],
+)
+def test_pairs(tmp_path, files, generated, target, expected):
+    tree(tmp_path, *files.split())
+    assert paired(tmp_path, generated, target) == [(*line.split(), "") for line in expected]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ("o/b.png", ("b", "o/b.png", None, "no_target")),
+        ("g/b.png", ("b", None, "g/b.png", "no_generated")),
+        ("g/b.png h/b.png o/b.png", ("b", "o/b.png", None, "double_key")),
+    ],
+)
+def test_a_file_without_its_partner(tmp_path, files, expected):
+    tree(tmp_path, "o/a.png", "g/a.png", "h/a2.png", "o/a2.png", *files.split())
+    assert expected in paired(tmp_path, "o/*.png", "g/*.png h/*.png")
+
+
+def test_each_of_several_generated_images_of_one_key_fails(tmp_path):
+    tree(tmp_path, "o/a.png", "o/a.jpg", "o/b.png", "g/a.png", "g/b.png")
+    assert paired(tmp_path, "o", "g") == [
+        ("a", "o/a.jpg", "g/a.png", "double_key"),
+        ("a", "o/a.png", "g/a.png", "double_key"),
+        ("b", "o/b.png", "g/b.png", ""),
+    ]
+
+
+def test_nothing_can_be_paired(tmp_path):
+    tree(tmp_path, *(f"o/{n}x4.png" for n in range(901, 905)), *(f"g/{n}.png" for n in range(901, 905)))
+    with pytest.raises(ValueError, match="none of the 4") as caught:
+        paired(tmp_path, "o/*.png", "g/*.png")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"none of the 4 generated images has one of the 4 targets. Generated: {tmp_path}/o/901x4.png" in message
+    assert f"Targets: {tmp_path}/g/901.png, {tmp_path}/g/902.png, {tmp_path}/g/903.png." in message
+    assert f"Try --generated='{tmp_path}/o/{{id}}x4.png' --target='{tmp_path}/g/{{id}}.png'" in message
+
+
+@pytest.mark.parametrize(
+    ("generated", "target", "message"),
+    [
+        ("no/*.png", "g/*.png", "--generated='.*no/\\*.png' matches no file"),
+        ("o/*.png", "g/*.jpg", "--target='.*g/\\*.jpg' matches no file"),
+        ("o/*.png", "missing", "--target='.*missing' matches no file"),
+        ("o/{a}_{b}.png", "g/{a}_{b}.png", "ambiguous"),
+    ],
+)
+def test_bad_templates(tmp_path, generated, target, message):
+    tree(tmp_path, "o/a_b_c.png", "g/a_b_c.png")
+    with pytest.raises(ValueError, match=message):
+        paired(tmp_path, generated, target)
+
+
+def test_linked_directories(tmp_path):
+    tree(tmp_path, "o/a.png", "real/s/a.png", "g/a.png")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    assert paired(tmp_path, "linked/*/*.png", "real/*/*.png") == [("s/a", "linked/s/a.png", "real/s/a.png", "")]
+    assert len(paired(tmp_path, "**/a.png", "**/a.png")) == 3

@@ -1,0 +1,106 @@
+"""Losses of colour difference as people see it: CIEDE2000.
+
+Every loss takes a batch of pairs and returns float32 [B], one number per pair. Images are taken as sRGB; the arithmetic
+is float64, because the differences of similar colours are small next to the colours' own coordinates.
+"""
+
+import math
+
+import tensorflow as tf
+
+from transforms.losses.pair import Pair
+
+# Of linear sRGB to XYZ, and the white of D65 seen by the observer of 2 degrees.
+XYZ_OF_RGB = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+WHITE = (0.95047, 1.0, 1.08883)
+# The formula jumps at opposite hues. Rounding must not put them beyond 180 degrees.
+HALF_TURN = 180 + 1e-9
+
+
+def ciede2000(pair: Pair) -> tf.Tensor:
+    """Mean CIEDE2000 colour difference of the pixels, at least 0; about 1 is just noticeable.
+
+    Reference: Sharma, Wu and Dalal 2005, "The CIEDE2000 color-difference formula".
+    """
+    return tf.cast(tf.reduce_mean(_differences(pair), axis=[1, 2]), tf.float32)
+
+
+def ciede2000_p95(pair: Pair) -> tf.Tensor:
+    """The CIEDE2000 colour difference that 95 % of the pixels do not exceed, interpolated between pixels."""
+    differences = _differences(pair)
+    ordered = tf.sort(tf.reshape(differences, [tf.shape(differences)[0], -1]), axis=1)
+    place = 0.95 * tf.cast(tf.shape(ordered)[1] - 1, tf.float64)
+    below = tf.floor(place)
+    low, high = (tf.gather(ordered, tf.cast(index, tf.int32), axis=1) for index in (below, tf.math.ceil(place)))
+    return tf.cast(low + (high - low) * (place - below), tf.float32)
+
+
+def _differences(pair: Pair) -> tf.Tensor:
+    """CIEDE2000 of every pixel, float64 [B, H, W]."""
+    return delta_e_2000(_lab(pair.generated), _lab(pair.target))
+
+
+def _lab(images: tf.Tensor) -> tf.Tensor:
+    """sRGB [B, H, W, 3] in [0, 1] to CIELAB, float64."""
+    srgb = tf.cast(images, tf.float64)
+    linear = tf.where(srgb > 0.04045, tf.pow((srgb + 0.055) / 1.055, 2.4), srgb / 12.92)
+    x, y, z = (
+        _lab_curve(tf.reduce_sum(linear * row, axis=-1) / white) for row, white in zip(XYZ_OF_RGB, WHITE, strict=True)
+    )
+    return tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def _lab_curve(ratio: tf.Tensor) -> tf.Tensor:
+    return tf.where(ratio > 0.008856, tf.pow(ratio, 1 / 3), 7.787 * ratio + 16 / 116)
+
+
+def delta_e_2000(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """CIEDE2000 [...] of colours in CIELAB [..., 3], float64, with kL = kC = kH = 1."""
+    (l1, a1, b1), (l2, a2, b2) = (tf.unstack(lab, axis=-1) for lab in (one, other))
+    chroma7 = tf.pow((tf.sqrt(a1**2 + b1**2) + tf.sqrt(a2**2 + b2**2)) / 2, 7)
+    stretch = 1 + 0.5 * (1 - tf.sqrt(chroma7 / (chroma7 + 25.0**7)))
+    a1, a2 = stretch * a1, stretch * a2
+    c1, c2 = tf.sqrt(a1**2 + b1**2), tf.sqrt(a2**2 + b2**2)
+    h1, h2 = _hue(a1, b1), _hue(a2, b2)
+
+    gray = c1 * c2 == 0
+    turn = h2 - h1
+    turn -= 360 * tf.cast(turn > HALF_TURN, tf.float64) - 360 * tf.cast(turn < -HALF_TURN, tf.float64)
+    turn = tf.where(gray, tf.zeros_like(turn), turn)
+    hue = 2 * tf.sqrt(c1 * c2) * _sin(turn / 2)
+    lightness, chroma = l2 - l1, c2 - c1
+
+    mean_l, mean_c, total_h = (l1 + l2) / 2, (c1 + c2) / 2, h1 + h2
+    around = tf.where(total_h < 360, total_h + 360, total_h - 360) / 2
+    mean_h = tf.where(gray, total_h, tf.where(tf.abs(h1 - h2) > HALF_TURN, around, total_h / 2))
+    t = (
+        1
+        - 0.17 * _cos(mean_h - 30)
+        + 0.24 * _cos(2 * mean_h)
+        + 0.32 * _cos(3 * mean_h + 6)
+        - 0.20 * _cos(4 * mean_h - 63)
+    )
+    mean_c7 = tf.pow(mean_c, 7)
+    rotation = -2 * tf.sqrt(mean_c7 / (mean_c7 + 25.0**7)) * _sin(60 * tf.exp(-(((mean_h - 275) / 25) ** 2)))
+    lightness /= 1 + 0.015 * (mean_l - 50) ** 2 / tf.sqrt(20 + (mean_l - 50) ** 2)
+    chroma /= 1 + 0.045 * mean_c
+    hue /= 1 + 0.015 * mean_c * t
+    # Rounding may take the sum of an all but identical pair below 0.
+    return tf.sqrt(tf.maximum(lightness**2 + chroma**2 + hue**2 + rotation * chroma * hue, 0))
+
+
+def _hue(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Degrees in [0, 360)."""
+    return tf.math.floormod(tf.atan2(b, a) * (180 / math.pi), 360)
+
+
+def _sin(degrees: tf.Tensor) -> tf.Tensor:
+    return tf.sin(degrees * (math.pi / 180))
+
+
+def _cos(degrees: tf.Tensor) -> tf.Tensor:
+    return tf.cos(degrees * (math.pi / 180))

@@ -1,0 +1,1 @@
+"""The backends that compute a network's features besides TensorFlow."""

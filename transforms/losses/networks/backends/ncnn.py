@@ -1,0 +1,118 @@
+"""Compute a network's features with ncnn on a CPU, in float32, by Winograd's convolutions. Free of TensorFlow.
+
+Winograd's minimal filtering (Lavin and Gray 2016, https://arxiv.org/abs/1509.09308) needs a fraction of the
+multiplications of a 3x3 convolution. One thread computes an image, so that its features depend on the image alone, and
+as many images are computed at once as the caller has threads: that is faster than all threads on one image.
+"""
+
+import tempfile
+from collections.abc import Callable, Collection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transforms.losses.networks.specs import Preprocessing
+from transforms.losses.plan import BackendError, EvaluationError
+
+
+class NcnnModel(NamedTuple):
+    """A network as ncnn reads it.
+
+    Attributes:
+        text: the content of a `.param` file: `data` is the input's name, every layer has the name of its output.
+        weights: the content of a `.bin` file.
+        layers: the layers, shallowest first.
+        shape: `(layer, height, width) -> (C, h, w)`, the shape of a layer's output for an image of this size.
+    """
+
+    text: str
+    weights: bytes
+    layers: tuple[str, ...]
+    shape: Callable[[str, int, int], tuple[int, int, int]]
+
+
+class NcnnNetwork:
+    """A network on constant weights. Calls from several threads are safe and run in parallel.
+
+    Args:
+        model: layers and weights.
+        preprocessing: belongs to the training that the weights come from.
+
+    Raises:
+        BackendError: ncnn is not installed, or refuses the model.
+    """
+
+    def __init__(self, model: NcnnModel, preprocessing: Preprocessing):
+        if not find_spec("ncnn"):
+            raise BackendError(
+                "this run computes its networks with ncnn, and this worker cannot import it: install the package ncnn "
+                "on every worker, as on the machine that launches the run"
+            )
+        import ncnn
+
+        self._scale, self._offset = (np.array(v, np.float32) for v in (preprocessing.scale, preprocessing.offset))
+        self._layers, self._shape = model.layers, model.shape
+        self._mat, self._allocator = ncnn.Mat, ncnn.UnlockedPoolAllocator
+        self._net = ncnn.Net()
+        options = self._net.opt
+        options.num_threads = 1
+        options.use_vulkan_compute = False
+        # Intermediate results are freed as soon as the next layer has read them.
+        options.lightmode = True
+        # Most of these are on by default.
+        for option in dir(options):
+            if option.startswith(("use_fp16_", "use_bf16_", "use_int8_")):
+                setattr(options, option, False)
+        with tempfile.TemporaryDirectory() as directory:
+            weights = Path(directory) / "weights.bin"
+            weights.write_bytes(model.weights)
+            _check(self._net.load_param_mem(model.text), "the layers", BackendError)
+            _check(self._net.load_model(str(weights)), "the weights", BackendError)
+
+    def features(self, image: np.ndarray, layers: Collection[str]) -> dict[str, np.ndarray]:
+        """Features of the layers. Nothing behind the deepest of them is computed.
+
+        Args:
+            image: [H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
+            layers: names of the network's layers, in any order.
+
+        Returns:
+            per layer float32 [C, h·w].
+
+        Raises:
+            EvaluationError: memory ran out, or ncnn returned something else than the layer's output.
+        """
+        height, width, _ = image.shape
+        # A Mat does not keep the array it is made of alive, and ncnn may work in place: it gets a copy of its own.
+        prepared = self._prepare(image)
+        data = self._mat(prepared).clone()
+        extractor = self._net.create_extractor()
+        # By default the network keeps the largest image's workspace for ever, 1.5 kB per pixel.
+        workspace = self._allocator()
+        extractor.set_workspace_allocator(workspace)
+        _check(extractor.input("data", data), "the input")
+        del data
+        features = {}
+        # ncnn has freed a shallower layer once it has computed a deeper one.
+        for layer in sorted(layers, key=self._layers.index):
+            code, output = extractor.extract(layer)
+            _check(code, layer)
+            maps, shape = np.asarray(output), self._shape(layer, height, width)
+            if (maps.shape, maps.dtype) != (shape, np.float32):
+                raise EvaluationError(f"ncnn: {layer} is {maps.dtype}{list(maps.shape)}, expected float32{list(shape)}")
+            # A copy only if ncnn has padded the channels to its alignment.
+            features[layer] = np.ascontiguousarray(maps).reshape(shape[0], -1)
+        workspace.clear()
+        return features
+
+    def _prepare(self, image: np.ndarray) -> np.ndarray:
+        full_range = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
+        prepared = image.astype(np.float32) / full_range * self._scale + self._offset
+        return np.ascontiguousarray(prepared.transpose(2, 0, 1))
+
+
+def _check(code: Any, what: str, error: type[Exception] = EvaluationError) -> None:
+    if code:
+        raise error(f"ncnn failed with code {code} at {what}; -100 means that memory ran out")

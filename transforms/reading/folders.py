@@ -1,0 +1,98 @@
+"""Folders of images: the listing of their pairs, which the launcher writes into the run's directory, and its chunks.
+
+The workers read the listing, never the folders, so that files that come later change nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import pyarrow as pa
+
+from transforms.reading.image_paths import PathPair, named_chunk
+from transforms.reading.lines import cut, read_lines
+from transforms.schema import Chunk, EncodedChunk, Fields, Part, as_utf8, encoded_schema, pair_failure
+
+if TYPE_CHECKING:
+    from transforms.reading.pairing import FilePair
+
+REASONS = {
+    "no_target": "a generated image whose key no target has",
+    "no_generated": "a target whose key no generated image has",
+    "double_key": "several generated images, or several targets, have the same key",
+}
+
+
+def make_listing(pairs: Sequence["FilePair"], keep: Sequence[str]) -> tuple[str, bytes]:
+    """The name and the content of a listing: a line of JSON for each pair or file without a partner.
+
+    The name holds a hash of the content: of the names, sizes and times of all files.
+
+    Args:
+        pairs: sorted by id.
+        keep: the template's fields to keep.
+    """
+    content = b"".join(_line(pair, keep) for pair in pairs)
+    return f"pairs-{hashlib.sha256(content).hexdigest()[:16]}.jsonl", content
+
+
+def claims(path: str, head: bytes) -> bool:
+    """Only the launcher names a listing: another's could name any file of this machine."""
+    return False
+
+
+def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema:
+    """The columns of a listing: the kept ones are text."""
+    return pa.schema([*encoded_schema(), *((name, pa.string()) for name in fields.keep)])
+
+
+def list_pairs(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
+    """Cut a listing into ranges of at most `chunk_pairs` lines that name about `chunk_bytes` bytes of images."""
+    yield from cut(_spans(file), chunk_pairs, chunk_bytes)
+
+
+def read_listed(
+    file: BinaryIO, series: Sequence[Chunk], fields: Fields, keep: Sequence[pa.Field]
+) -> Iterator[EncodedChunk]:
+    """Read the pairs of chunks. The source of a pair is the path of its generated image, and its line's number.
+
+    Raises:
+        OSError: the listing has changed.
+    """
+    for chunk in series:
+        pairs, failures = [], []
+        for number, line in enumerate(chunk.place.read(file).splitlines(), chunk.start):
+            record = json.loads(line)
+            source = f"{as_utf8(record['generated'] or record['target'])}#{number}"
+            if "reason" in record:
+                failures.append(pair_failure(record["id"], source, "pair", record["reason"], record["message"]))
+                continue
+            kept = tuple(record["kept"][field.name] for field in keep)
+            sizes = tuple(record["bytes"])
+            pairs.append(PathPair(record["id"], source, record["generated"], record["target"], kept, sizes))
+        yield named_chunk(chunk, pairs, keep, failures)
+
+
+def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:
+    files = [file for file in (pair.generated, pair.target) if file]
+    record: dict[str, Any] = {
+        "id": as_utf8(pair.id),
+        "generated": pair.generated and pair.generated.path,
+        "target": pair.target and pair.target.path,
+        "bytes": [file.size for file in files],
+        "modified": [file.modified for file in files],
+    }
+    if pair.reason:
+        record |= {"reason": pair.reason, "message": as_utf8(pair.message)}
+    else:
+        record |= {"kept": {name: as_utf8(pair.fields[name]) for name in keep}}
+    return json.dumps(record).encode() + b"\n"
+
+
+def _spans(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    start = 0
+    for line in read_lines(file):
+        record = json.loads(line)
+        yield start, start + len(line), 0 if "reason" in record else sum(record["bytes"])
+        start += len(line)

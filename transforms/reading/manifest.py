@@ -1,0 +1,218 @@
+"""Manifests: CSV and JSON lines whose records name two image files each."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from transforms.reading.fields import check_schema, id_field, note_lost
+from transforms.reading.image_paths import PathError, PathPair, named_chunk
+from transforms.reading.lines import cut, read_lines
+from transforms.schema import Chunk, EncodedChunk, Fields, Part, pair_failure
+
+PEEKED_RECORDS = 1000
+
+REASONS = {"damaged_line": "manifest: the line is no JSON object, or has not as many cells as the header"}
+
+_CSV_NAME = re.compile(r"\.(csv|tsv)$", re.IGNORECASE)
+_JSONL_NAME = re.compile(r"\.(jsonl|ndjson)$", re.IGNORECASE)
+_BOM = b"\xef\xbb\xbf"
+
+Record = Mapping[str, Any]
+Parse = Callable[[BinaryIO, Chunk], Iterable[Record | str]]
+
+
+def claims_csv(path: str, head: bytes) -> bool:
+    """Recognize a CSV or TSV file by its name."""
+    return _CSV_NAME.search(path) is not None
+
+
+def claims_jsonl(path: str, head: bytes) -> bool:
+    """Recognize a file of JSON lines by its name."""
+    return _JSONL_NAME.search(path) is not None
+
+
+def read_csv_schema(file: BinaryIO, fields: Fields) -> pa.Schema:
+    """The columns of a CSV file: all are text."""
+    return pa.schema([(name, pa.string()) for name in _header(file)])
+
+
+def read_jsonl_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
+    """The keys of the first objects, with the types of their values; None if there is no object."""
+    records = (_object(line) for line in read_lines(file) if not _is_blank(line))
+    peeked = [record for record in islice(records, PEEKED_RECORDS) if not isinstance(record, str)]
+    types: dict[str, pa.DataType] = {}
+    for record in peeked:
+        for name, value in record.items():
+            if value is not None:
+                dtype = pa.scalar(value).type
+                # A whole number may stand among others.
+                types[name] = dtype if types.get(name, pa.int64()) == pa.int64() else types[name]
+    return pa.schema(types.items()) if peeked else None
+
+
+def list_csv(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
+    """Cut a CSV file into ranges of at most `chunk_pairs` rows.
+
+    Raises:
+        ValueError: a field is missing, or it is no CSV.
+    """
+    check_schema(read_csv_schema(file, fields), fields)
+    yield from cut(_rows_of_csv(file), chunk_pairs, chunk_bytes)
+
+
+def list_jsonl(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
+    """Cut a file of JSON lines into ranges of at most `chunk_pairs` lines. Keys are checked as they are read."""
+    yield from cut(_lines_of_jsonl(file), chunk_pairs, chunk_bytes)
+
+
+def read_csv(
+    file: BinaryIO, series: Sequence[Chunk], fields: Fields, keep: Sequence[pa.Field]
+) -> Iterator[EncodedChunk]:
+    """Read the pairs that rows name. Raises OSError if the file has changed since it was listed."""
+    yield from _read(_parse_csv, file, series, fields, keep)
+
+
+def read_jsonl(
+    file: BinaryIO, series: Sequence[Chunk], fields: Fields, keep: Sequence[pa.Field]
+) -> Iterator[EncodedChunk]:
+    """Read the pairs that lines name. Raises OSError if the file has changed since it was listed."""
+    yield from _read(_parse_jsonl, file, series, fields, keep)
+
+
+def _read(
+    parse: Parse, file: BinaryIO, series: Sequence[Chunk], fields: Fields, keep: Sequence[pa.Field]
+) -> Iterator[EncodedChunk]:
+    for chunk in series:
+        pairs: list[PathPair] = []
+        failures = []
+        lost: dict[str, list[int]] = {field.name: [] for field in keep}
+        records = list(parse(file, chunk))
+        if len(records) != chunk.pairs:
+            raise OSError("the file has changed since it was listed")
+        for number, record in enumerate(records, chunk.start):
+            id, source = chunk.pair_id(number), chunk.source(number)
+            try:
+                if isinstance(record, str):
+                    raise PathError("damaged_line", record)
+                id = _id(record, fields) or id
+                generated, target = (_image(record, name) for name in (fields.generated, fields.target))
+                kept = [_kept(record, field) for field in keep]
+                for field, (_, fits) in zip(keep, kept, strict=True):
+                    lost[field.name] += [] if fits else [len(pairs)]
+                pairs.append(PathPair(id, source, generated, target, tuple(value for value, _ in kept)))
+            except PathError as error:
+                failures.append(pair_failure(id, source, "read", error.reason, str(error)))
+        named = named_chunk(chunk, pairs, keep, failures)
+        yield replace(named, pairs=note_lost(named.pairs, lost))
+
+
+def _id(record: Record, fields: Fields) -> str | None:
+    name = id_field(pa.schema([(name, pa.string()) for name in record]), fields)
+    value = record.get(name) if name is not None else None
+    return None if value is None else str(value)
+
+
+def _image(record: Record, name: str) -> str | None:
+    """The path of an image that a record names; None where it names none. Raises PathError."""
+    if name not in record:
+        raise PathError("missing_field", f"no field {name!r}; fields found: {', '.join(sorted(record)) or 'none'}")
+    value = record[name]
+    if isinstance(value, Mapping):
+        value = value.get("path")
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise PathError("wrong_type", f"field {name!r} holds {value!r:.100}, a path is needed")
+    return value
+
+
+def _kept(record: Record, field: pa.Field) -> tuple[Any, bool]:
+    """The value of a kept field, and False if the record lacks it or has one that does not fit the field's type."""
+    value = record.get(field.name)
+    if value is None:
+        return None, field.name in record
+    try:
+        return pa.scalar(value).cast(field.type).as_py(), True
+    except pa.ArrowException:
+        return None, False
+
+
+def _object(line: bytes) -> Record | str:
+    """The JSON object of a line, or what is wrong with it."""
+    try:
+        record = json.loads(line.removeprefix(_BOM))
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    return record if isinstance(record, dict) else f"not a JSON object but {line[:50]!r}"
+
+
+def _is_blank(line: bytes) -> bool:
+    return not line.removeprefix(_BOM).strip()
+
+
+def _lines_of_jsonl(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    start = 0
+    for line in read_lines(file):
+        if not _is_blank(line):
+            yield start, start + len(line), len(line)
+        start += len(line)
+
+
+def _parse_jsonl(file: BinaryIO, chunk: Chunk) -> Iterator[Record | str]:
+    return (_object(line) for line in chunk.place.read(file).split(b"\n") if not _is_blank(line))
+
+
+def _table(lines: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
+    """The rows of lines of CSV. Raises ValueError if they are none."""
+    text = (line.decode("utf-8", "backslashreplace") for line in lines)
+    try:
+        yield from csv.reader(text, delimiter=delimiter)
+    except csv.Error as error:
+        raise ValueError(f"not CSV: {error}") from error
+
+
+def _first_line(file: BinaryIO) -> bytes:
+    return next(read_lines(file), b"").removeprefix(_BOM)
+
+
+def _header(file: BinaryIO) -> list[str]:
+    line = _first_line(file)
+    return [name.strip() for name in next(_table([line], _delimiter(line)), [])]
+
+
+def _delimiter(header: bytes) -> str:
+    """Tabs separate the cells if the header has one."""
+    return "\t" if b"\t" in header else ","
+
+
+def _rows_of_csv(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    """Where each row starts and stops; one with quoted line breaks takes several lines."""
+    position = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal position
+        for line in read_lines(file):
+            position += len(line)
+            yield line
+
+    start = 0
+    for number, row in enumerate(_table(counted(), _delimiter(_first_line(file)))):
+        if number and row:
+            yield start, position, position - start
+        start = position
+
+
+def _parse_csv(file: BinaryIO, chunk: Chunk) -> Iterator[Record | str]:
+    header, delimiter = _header(file), _delimiter(_first_line(file))
+    for row in _table(io.BytesIO(chunk.place.read(file)), delimiter):
+        if row:
+            short = f"{len(row)} cells, but the header has {len(header)}"
+            # An empty cell names nothing.
+            yield {k: v or None for k, v in zip(header, row, strict=True)} if len(row) == len(header) else short

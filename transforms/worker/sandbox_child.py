@@ -1,0 +1,130 @@
+"""The child process of a sandbox: runs tasks on untrusted bytes for its worker, under limits it sets itself.
+
+`python -m transforms.worker.sandbox_child CONNECTION PARENT SECONDS MEMORY`: a process of its own, which never sees the
+`__main__` of its worker, be it a script without a guard, a notebook or Beam. A task is a generator function; its items
+are sent as they come, and each is given its own time.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import io
+import os
+import pkgutil
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+from transforms.worker.messages import receive, send
+
+# What every task needs, imported while the child waits for its first one.
+_LIBRARIES = ("numpy", "PIL.Image", "pyarrow")
+_PR_SET_PDEATHSIG = 1
+
+# A large file may take twice its size more, as it is stored and unpacked: its writer may have put a gigabyte of images
+# into one page. A small one that takes so much is a bomb.
+_MOST_FOR_FILE = 4 << 30
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve the worker at the other end of the connection until it closes it."""
+    connection, parent, seconds, memory = int(arguments[0]), int(arguments[1]), float(arguments[2]), int(arguments[3])
+    _prepare(parent)
+    with socket.socket(fileno=connection) as worker:
+        for library in _LIBRARIES:
+            importlib.import_module(library)
+        memory += _address_space()
+        # The worker has gone, or has lost interest.
+        with contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                _serve(worker, seconds, memory)
+
+
+class _WorkersFile(io.RawIOBase):
+    """A file that the worker has opened, read by asking it for ranges."""
+
+    def __init__(self, worker: socket.socket, size: int):
+        self._worker = worker
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise OSError(f"offset {start + offset} lies before the beginning of the file")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        wanted = max(0, min(len(buffer), self._size - self._position))
+        if not wanted:
+            return 0
+        send(self._worker, {"kind": "read", "offset": self._position, "size": wanted})
+        _, (data,) = receive(self._worker)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
+    """Run one task, and send its items, or the error it ended with."""
+    request, parts = receive(worker)
+    try:
+        _start_clock(seconds)
+        _limit_memory(memory + min(2 * (request["file_size"] or 0), _MOST_FOR_FILE))
+        file = None if request["file_size"] is None else _WorkersFile(worker, request["file_size"])
+        for item, buffers in pkgutil.resolve_name(request["task"])(request["arguments"], parts, file):
+            send(worker, {"kind": "item", "item": item}, buffers)
+            _start_clock(seconds)
+        send(worker, {"kind": "done"})
+    except (EOFError, ConnectionError):
+        raise
+    except MemoryError as error:
+        send(worker, {"kind": "out_of_memory", "message": str(error)})
+    except Exception as error:
+        send(worker, {"kind": "error", "type": type(error).__name__, "message": str(error)})
+
+
+def _start_clock(seconds: float) -> None:
+    """Let the kernel end this process when it has computed so long: CPU time, which does not depend on the load."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _prepare(parent: int) -> None:
+    # A terminal's Ctrl-C is for the worker, which closes the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    # A crash is a row of the failures: a dump of the memory helps nobody.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the worker has ended")
+
+
+def _address_space() -> int:
+    """The bytes of address space that this process takes."""
+    if sys.platform != "linux":
+        return 0
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _limit_memory(bytes: int) -> None:
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (bytes, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
