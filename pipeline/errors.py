@@ -1,9 +1,39 @@
 """The error that ends a command with one message, the exit codes, and the hint at a misspelt word."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
-OK, CRASH, USAGE, NOTHING_SCORED = 0, 1, 2, 3
+OK, CRASH, USAGE, NOTHING_SCORED, INCOMPLETE = 0, 1, 2, 3, 4
+
+
+_WORDS = "secret|token|password|passwd|credential|signature|connection_string|(?:access|api|account|private)_?key"
+_SECRET = rf"[\w-]*(?:{_WORDS})[\w-]*"
+_SECRET_FLAG = re.compile(rf"--{_SECRET}", re.IGNORECASE)
+_MASKED = "***"
+_MASKS = (
+    (re.compile(rf"(--{_SECRET}[= ])\S+", re.IGNORECASE), rf"\1{_MASKED}"),
+    (re.compile(rf"""(["']?{_SECRET}["']?\s*:\s*)("[^"]*"|'[^']*')""", re.IGNORECASE), rf'\1"{_MASKED}"'),
+    (re.compile(r"(\w://)[^/\s@]+@"), rf"\1{_MASKED}@"),
+    (re.compile(r"(\w://[^\s?]*\?)\w+=[^\s'\"]*"), rf"\1{_MASKED}"),
+    (re.compile(r"(\b(?:AccountKey|SharedAccessSignature)=)[^;\s]+", re.IGNORECASE), rf"\1{_MASKED}"),
+)
+
+
+def masked(text: str) -> str:
+    """A text to write or print, without the secrets in flags and URLs."""
+    for pattern, replacement in _MASKS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def masked_flags(flags: Sequence[str]) -> tuple[str, ...]:
+    """Flags to write, with `***` for what is secret."""
+    before = ("", *flags)
+    return tuple(
+        _MASKED if _SECRET_FLAG.fullmatch(earlier) and not flag.startswith("--") else masked(flag)
+        for earlier, flag in zip(before, flags, strict=False)
+    )
 
 
 class UsageError(Exception):

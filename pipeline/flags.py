@@ -160,11 +160,26 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def patterns(text: str) -> tuple[str, ...]:
-    """The file patterns in a comma-separated list, at least one."""
-    found = names(text)
+    """The file patterns in a comma-separated list, at least one.
+
+    Commas in braces, and in a path or the directory of a pattern that exists, separate nothing.
+    """
+    parts = [part.strip() for part in re.split(r",(?![^{}]*\})", text)]
+    found: list[str] = []
+    while parts:
+        ends = [end for end in range(len(parts), 1, -1) if _exists(",".join(parts[:end]))] if "," in text else []
+        end = max(ends, default=1)
+        found += [pattern] if (pattern := ",".join(parts[:end])) else []
+        parts = parts[end:]
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} names no file; give files or patterns such as 'pairs-*.parquet'")
-    return found
+    return tuple(found)
+
+
+def _exists(pattern: str) -> bool:
+    """Whether a pattern with a comma is a path that exists, or begins with a directory with that comma that does."""
+    fixed = re.split(r"[*?\[{]", pattern)[0].rpartition("/")[0]
+    return os.path.exists(pattern) or ("," in fixed and os.path.isdir(fixed))
 
 
 def path(text: str) -> str:

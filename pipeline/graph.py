@@ -23,7 +23,8 @@ def build(
         keep: names and types of the kept fields.
         record: the beginning of run.json.
     """
-    fingerprint = record.fingerprint
+    fingerprint, claim = record.fingerprint, record.claim
+    formats = config.metrics_format, config.optimized_format
     listed = (
         pipeline
         | "Files" >> beam.Create(files, reshuffle=False)
@@ -36,17 +37,16 @@ def build(
         listed
         # The engine spreads references over its workers; no image crosses a shuffle.
         | "SpreadChunks" >> beam.Reshuffle()
-        | "SplitDone" >> steps.SplitDone(config.output, fingerprint)
+        | "SplitDone" >> steps.SplitDone(config.output, fingerprint, claim)
     )
     scored = (
         chunks[steps.TO_DO]
         | "ReadPairs" >> steps.ReadPairs(config.fields, tuple(keep), config.sandbox)
         | _work(config)
-        | "WriteChunk" >> steps.WriteChunk(config.output, fingerprint, config.metrics_format, config.optimized_format)
+        | "WriteChunk" >> steps.WriteChunk(config.output, fingerprint, *formats, claim)
     )
-    done_before = chunks[steps.DONE] | "ReadDone" >> steps.ReadDone(config.output)
     (
-        (scored, done_before)
+        (scored, chunks[steps.DONE])
         | "AllChunks" >> beam.Flatten()
         | "Summarize" >> beam.CombineGlobally(steps.SummarizeChunks(config.columns, config.slice_by))
         # FinishRun deletes the directory that holds the total, so it must run last.

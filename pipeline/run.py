@@ -1,7 +1,8 @@
 """Score a dataset of image pairs: `pairloss run --input=PATTERN --output=DIR`, or `python -m pipeline.run`.
 
 Exit codes: 0 the run finished; 1 it broke off or was interrupted (Ctrl-C, SIGTERM), and the same command resumes it;
-2 the request is wrong; 3 it finished, but not a single pair could be scored, or the gate failed.
+2 the request is wrong; 3 it finished, but not a single pair could be scored, or the gate failed; 4 input changed,
+vanished or could not be reached while the run was at work, so that it is not finished.
 """
 
 import logging
@@ -15,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config, parse
-from pipeline.errors import CRASH, NOTHING_SCORED, OK, USAGE, UsageError
+from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, masked
 
 if TYPE_CHECKING:
     from pipeline.launch.prepare import Prepared
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
             _set_up_logs(config.verbose)
             return launch(config)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(masked(f"error: {error}"), file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("interrupted; the same command starts again, or resumes what it had begun", file=sys.stderr)
@@ -66,7 +67,7 @@ def launch(config: Config) -> int:
     try:
         run_job(options, prepared)
     except JobError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return CRASH
     if is_only_built(options):
         print("the job is built; this launcher does not wait for it", file=sys.stderr)
@@ -78,17 +79,30 @@ def _report(prepared: "Prepared") -> int:
     """Print the run's result, and judge it; return the exit code."""
     from pipeline.audit.gate import gate
     from pipeline.console.tables import make_console, print_run
+    from transforms.schema import NOT_DONE
     from transforms.storage.json_files import read_json
     from transforms.storage.run_files import RunFiles
     from transforms.storage.run_record import RunRecord
 
     config, files = prepared.config, RunFiles(prepared.config.output)
-    status = RunRecord.from_json(read_json(files.config)).status
+    record = RunRecord.from_json(read_json(files.config))
+    status = record.status
     if status == "running":
         print(f"error: the job was cancelled; the same command resumes {config.output}", file=sys.stderr)
         return CRASH
+    for name, reason in (record.scored_again or {}).items():
+        print(f"scored again: {name}, because {reason}", file=sys.stderr)
     if not config.quiet:
         print_run(read_json(files.summary), files, make_console())
+    if status == "incomplete":
+        failed = read_json(files.summary)["failed_files"]
+        lost = [f"{path} ({failed[path]})" for path in failed if failed[path] in NOT_DONE]
+        again = "the same command reads what was unavailable; what changed needs another --output, or --overwrite"
+        print(
+            f"error: {config.output} is not finished, for input was not read: {', '.join(lost)}; {again}",
+            file=sys.stderr,
+        )
+        return INCOMPLETE
     if config.gate:
         return gate(config.output, config.gate, prepared.rules, prepared.baseline)
     return OK if status == "finished" else NOTHING_SCORED

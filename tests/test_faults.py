@@ -1,6 +1,7 @@
 """Runs that are killed, run out of disk or overlap, and are started again."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from support import shards
 from support.child_setup import interruptible
 from support.pictures import encode, smooth
 
-from pipeline.run import OK, main
+from pipeline.errors import CRASH, INCOMPLETE, OK, USAGE
+from pipeline.run import main
 
 pytestmark = pytest.mark.heavy
 
@@ -111,8 +113,8 @@ def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path):
     assert len(pq.read_table(output / "metrics")) == PAIRS
 
 
-def test_two_runs_in_one_directory(parquet, tmp_path, monkeypatch):
-    """A launcher is killed, its job goes on, and a second run of the same command ends first."""
+def test_two_runs_in_one_directory(parquet, tmp_path, monkeypatch, capsys):
+    """A launcher is killed, its job goes on, and a second run of the same command takes it and ends first."""
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "run"
     flags = [f"--input={parquet}", "--losses=mae", f"--chunk_pairs={CHUNK_PAIRS}", "--quiet"]
     assert main([*flags, f"--output={undisturbed}"]) == OK
@@ -127,8 +129,84 @@ def test_two_runs_in_one_directory(parquet, tmp_path, monkeypatch):
         rename(sources, targets)
 
     monkeypatch.setattr(FileSystems, "rename", second_run_after_some_chunks)
-    assert main([*flags, f"--output={output}"]) == OK
+    assert main([*flags, f"--output={output}"]) == CRASH
+    assert "another launcher of the same run has taken" in capsys.readouterr().err
     # The first run failed to rename it, the second run renamed it, and the first tried again.
     assert written.count(written[4]) == 3
     assert results(output) == results(undisturbed)
-    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in undisturbed.iterdir())
+    left = {path.name for path in output.iterdir()} - {"_temporary"}
+    assert left == {path.name for path in undisturbed.iterdir()}
+
+
+class TestInputAndOutputChange:
+    """While a run works; each is done to it after its fifth chunk."""
+
+    @pytest.fixture
+    def run(self, parquet, tmp_path, monkeypatch):
+        path, rename, written = tmp_path / "in" / "pairs.parquet", FileSystems.rename, []
+        path.parent.mkdir()
+        shutil.copy(parquet, path)
+
+        def disturbed(harm):
+            def rename_and_harm(sources, targets):
+                rename(sources, targets)
+                written.extend(target for target in targets if target.endswith(".parquet"))
+                if len(written) == 5 and targets[0].endswith(".parquet"):
+                    harm(path, tmp_path / "run")
+
+            monkeypatch.setattr(FileSystems, "rename", rename_and_harm)
+            code = main(arguments(path, tmp_path / "run", "--losses=mae", "--quiet"))
+            monkeypatch.setattr(FileSystems, "rename", rename)
+            return code, path, tmp_path / "run"
+
+        return disturbed
+
+    def test_a_file_that_vanishes_is_read_by_the_next_try(self, run, parquet, capsys):
+        code, path, output = run(lambda path, output: path.rename(path.with_suffix(".away")))
+        assert code == INCOMPLETE
+        assert f"{path} (unavailable)" in capsys.readouterr().err
+        assert not (output / "_SUCCESS").exists()
+        assert len(modified(output)) == 5
+        path.with_suffix(".away").rename(path)
+        assert main(arguments(path, output, "--losses=mae", "--quiet")) == OK
+        assert len(pq.read_table(output / "metrics")) == PAIRS
+        assert not list((output / "failures").glob("*"))
+
+    def test_a_file_that_is_replaced(self, run, capsys):
+        def replace(path, output):
+            shutil.copy(path, path.with_suffix(".new"))
+            path.with_suffix(".new").replace(path)
+
+        code, path, output = run(replace)
+        assert code == INCOMPLETE
+        assert f"{path} (changed)" in capsys.readouterr().err
+        assert not (output / "_SUCCESS").exists()
+        assert main(arguments(path, output, "--losses=mae", "--quiet")) == USAGE
+        assert "unfinished run with other input" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("harm", "told"),
+        [
+            (lambda path, output: shutil.rmtree(output / "metrics"), "files of 5 chunks vanished"),
+            (lambda path, output: (output / "metrics" / "stray.parquet").touch(), "files of no chunk, such as stray"),
+        ],
+    )
+    def test_files_of_the_run(self, run, capsys, harm, told):
+        code, path, output = run(harm)
+        assert code == CRASH
+        assert told in capsys.readouterr().err
+        assert not (output / "_SUCCESS").exists()
+        (output / "metrics" / "stray.parquet").unlink(missing_ok=True)
+        assert main(arguments(path, output, "--losses=mae", "--quiet")) == OK
+        assert len(pq.read_table(output / "metrics")) == PAIRS
+
+    def test_a_chunk_that_a_power_failure_emptied(self, run, capsys):
+        _, path, output = run(lambda path, output: shutil.rmtree(output / "metrics"))
+        assert main(arguments(path, output, "--losses=mae", "--quiet")) == OK
+        whole = results(output)
+        (output / "_SUCCESS").unlink()
+        first = min((output / "metrics").iterdir())
+        first.write_bytes(b"")
+        assert main(arguments(path, output, "--losses=mae", "--quiet")) == OK
+        assert f"scored again: {first.stem}" in capsys.readouterr().err
+        assert results(output) == whole

@@ -10,10 +10,17 @@ import pyarrow as pa
 from transforms.columns import Column
 from transforms.settings import setting
 
-# Key of the metrics' schema metadata that holds the precision in which the networks computed.
+# Keys of the metrics' schema metadata: the precision in which the networks computed; the run and the chunk of a file.
 PRECISION_KEY = b"pairloss.precision"
-# The same for the backend that computed their features.
+CHUNK_KEY = b"pairloss.chunk"
+# The backend that computed the networks' features.
 BACKEND_KEY = b"pairloss.backend"
+
+# Reasons of failures of files that may be read another time. Their chunks are not done: a resumed run reads them.
+NOT_DONE = {
+    "unavailable": "the file, or this chunk of it, vanished or its store failed; the same command reads it again",
+    "changed": "the file changed since it was listed; another run, into a directory of its own, reads the new one",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Fields:
     Attributes:
         generated: field of the encoded generated image.
         target: field of the encoded target image.
-        id: field of the pair's id. None: a field `id` if there is one, otherwise `<file name>#<record number>`.
+        id: field of the pair's id. None: a field `id` if there is one, otherwise `Chunk.pair_id`.
         keep: scalar fields copied into the metrics.
         image_root: directory of the images that records name by relative paths; empty: that of the input file.
     """
@@ -31,7 +38,7 @@ class Fields:
     generated: str = setting("the encoded generated image", "generated", flag="generated_field", metavar="NAME")
     target: str = setting("the encoded target image", "target", flag="target_field", metavar="NAME")
     id: str | None = setting(
-        "by default id if there is such a field, else <file name>#<record number>",
+        "by default id if there is such a field, else <file below the pattern's fixed part>#<record number>",
         None,
         flag="id_field",
         metavar="NAME",
@@ -68,7 +75,10 @@ class Chunk:
         stop: number after the last record in the file.
         place: where the records lie in the file, as `Part.place`.
         error: why the file could not be listed; such a chunk has no records.
-        reason: of the failure that stands for it, if its file made a child process end; else empty.
+        reason: of the failure that stands for a file that could not be listed; empty: `unreadable_file`.
+        label: what names the file in the ids of pairs that have none of their own.
+        version: `InputFile.version` when the file was listed; empty: it is not compared.
+        damage: why the files of an earlier try could not be used; empty: there were none.
     """
 
     name: str
@@ -79,10 +89,21 @@ class Chunk:
     place: Any = None
     error: str = ""
     reason: str = ""
+    label: str = ""
+    version: str = ""
+    damage: str = ""
 
     @property
     def pairs(self) -> int:
         return self.stop - self.start
+
+    def pair_id(self, number: int) -> str:
+        """The id of a pair that has none of its own, unique within a run."""
+        return f"{as_utf8(self.label or self.path.rpartition('/')[2])}#{number}"
+
+    def source(self, number: int) -> str:
+        """Where a record comes from."""
+        return f"{as_utf8(self.path)}#{number}"
 
 
 # Chunks of one file, in order, that one worker reads one after the other from the file opened once.
@@ -117,6 +138,11 @@ class Failure:
 MAX_MESSAGE = 500
 
 
+def as_utf8(path: str) -> str:
+    """A path as text that can be written: bytes of a file name that are not UTF-8 come out escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def pair_failure(id: str, source: str, stage: str, reason: str, message: str, data: bytes | None = None) -> Failure:
     """Make the failure of one pair, with the hash and size of the offending bytes and the message cut to one line."""
     line = " ".join(message.split())[:MAX_MESSAGE]
@@ -130,7 +156,8 @@ class EncodedChunk:
 
     Attributes:
         chunk: the chunk they belong to.
-        pairs: table of `encoded_schema`, in file order; images that repeat may be dictionaries of `binary`.
+        pairs: table of `encoded_schema`, in file order; images that repeat may be dictionaries of `binary`; a last
+            column `notes` if there is something to note.
         failures: the records that could not be read, or the one file failure.
     """
 
@@ -154,6 +181,11 @@ class ScoredChunk:
     metrics: pa.Table
     failures: tuple[Failure, ...] = ()
     optimized: pa.Table | None = None
+
+    @property
+    def done(self) -> bool:
+        """False if the chunk must be read another time."""
+        return not any(failure.scope == "file" and failure.reason in NOT_DONE for failure in self.failures)
 
 
 def encoded_schema(keep: Sequence[pa.Field] = ()) -> pa.Schema:

@@ -21,7 +21,7 @@ from transforms.reading.format import AUTO, FORMATS
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import CHUNK_BYTES, CHUNK_PAIRS, list_chunks
 from transforms.reading.read_chunks import read_series
-from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, ScoredChunk
+from transforms.schema import ChunkSeries, EncodedChunk, Fields, ScoredChunk
 from transforms.scoring.batch import Batching, batching_for
 from transforms.scoring.model_cache import load_once
 from transforms.scoring.optimize import Optimizer, load_optimizer, optimize_chunk
@@ -33,7 +33,7 @@ from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 from transforms.worker.counters import count
 from transforms.worker.sandbox import Sandbox
-from transforms.writing.chunk_files import read_chunk, split_done, write_chunk
+from transforms.writing.chunk_files import check_listing, find_done, write_chunk
 
 if TYPE_CHECKING:
     from transforms.losses.evaluate import Evaluator
@@ -120,11 +120,12 @@ def _write_listed(pairs: int, files: RunFiles) -> int:
 
 @dataclass(eq=False)
 class SplitDone(_Step):
-    """ChunkSeries -> the chunks still to do, as ChunkSeries tagged `TO_DO`, and each chunk done before, tagged `DONE`.
+    """ChunkSeries -> the chunks to do, as ChunkSeries tagged `TO_DO`, and the ScoredChunk of each other, tagged `DONE`.
 
     Attributes:
         output: the run's directory.
         fingerprint: of the run.
+        claim: of its launcher.
 
     Raises:
         ForeignDirectoryError: on the worker, if the directory belongs to another run.
@@ -132,9 +133,10 @@ class SplitDone(_Step):
 
     output: str
     fingerprint: str
+    claim: str = ""
 
     def expand(self, series: beam.PCollection[ChunkSeries]) -> Any:
-        split = _SplitDone(RunFiles(self.output), self.fingerprint)
+        split = _SplitDone(RunFiles(self.output), self.fingerprint, self.claim)
         return series | "Split" >> beam.ParDo(split).with_outputs(DONE, main=TO_DO)
 
 
@@ -142,13 +144,20 @@ class SplitDone(_Step):
 class _SplitDone(beam.DoFn):
     files: RunFiles
     fingerprint: str
+    claim: str
 
     def setup(self) -> None:
-        self.files.check_owner(self.fingerprint)
+        self.files.check_owner(self.fingerprint, self.claim)
 
     def process(self, series: ChunkSeries) -> Iterator[Any]:
-        to_do, done = split_done(series, self.files)
-        yield from (TaggedOutput(DONE, chunk) for chunk in done)
+        to_do = []
+        for chunk in find_done(series, self.files, self.fingerprint):
+            if isinstance(chunk, ScoredChunk):
+                count("chunks_found_done")
+                count("pairs_done", chunk.chunk.pairs)
+                yield TaggedOutput(DONE, chunk)
+            else:
+                to_do.append(chunk)
         if to_do:
             yield tuple(to_do)
 
@@ -275,46 +284,30 @@ class WriteChunk(_Step):
         fingerprint: of the run.
         metrics_format: a format of `METRICS_FORMATS`; `parquet`: no text beside Parquet.
         optimized_format: a key of `OPTIMIZED_FORMATS`.
+        claim: of the run's launcher.
     """
 
     output: str
     fingerprint: str
     metrics_format: str = "parquet"
     optimized_format: str = "parquet"
+    claim: str = ""
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
         formats = (self.metrics_format, self.optimized_format)
-        return chunks | "Write" >> beam.Map(_write, RunFiles(self.output), self.fingerprint, *formats)
+        return chunks | "Write" >> beam.Map(_write, RunFiles(self.output), self.fingerprint, self.claim, *formats)
 
 
-def _write(chunk: ScoredChunk, files: RunFiles, fingerprint: str, *formats: str) -> ScoredChunk:
+def _write(
+    chunk: ScoredChunk, files: RunFiles, fingerprint: str, claim: str, metrics_format: str, optimized_format: str
+) -> ScoredChunk:
     # For every chunk, because another run may have taken the directory since the last one.
-    files.check_owner(fingerprint)
-    write_chunk(chunk, files, *formats)
+    files.check_owner(fingerprint, claim)
+    write_chunk(chunk, files, metrics_format, optimized_format, fingerprint)
     count("chunks_written")
     count("pairs_scored", len(chunk.metrics))
     count("pairs_failed", sum(failure.scope == "pair" for failure in chunk.failures))
     return replace(chunk, optimized=None)
-
-
-@dataclass(eq=False)
-class ReadDone(_Step):
-    """Chunk -> its ScoredChunk as an earlier try wrote it, by `read_chunk`.
-
-    Attributes:
-        output: the run's directory.
-    """
-
-    output: str
-
-    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Read" >> beam.Map(_read_done, RunFiles(self.output))
-
-
-def _read_done(chunk: Chunk, files: RunFiles) -> ScoredChunk:
-    count("chunks_found_done")
-    count("pairs_done", chunk.pairs)
-    return read_chunk(chunk, files)
 
 
 @dataclass(eq=False)
@@ -363,5 +356,6 @@ class FinishRun(_Step):
 
 
 def _finish(summary: Summary, files: RunFiles, record: RunRecord) -> None:
-    files.check_owner(record.fingerprint)
+    files.check_owner(record.fingerprint, record.claim)
+    check_listing(files, summary.done, summary.with_failures)
     finish_run(summary, files, record)

@@ -34,6 +34,8 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
         + (f", {counts['unread']} not read" if counts["unread"] else ""),
         highlight=False,
     )
+    if summary["duplicate_ids"]:
+        console.print(f"{summary['duplicate_ids']} pairs have the id of another pair", highlight=False)
     if summary["precision"]:
         console.print(f"computed in {' and '.join(summary['precision'])}", highlight=False)
     where = {"metrics": f"{files.metrics_directory}/*.parquet", "summary": files.summary}

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -14,9 +15,10 @@ from pipeline.audit.judging.rules import Rule, read_rules
 from pipeline.audit.runs.summaries import RunSummary, read_summary
 from pipeline.config import Config
 from pipeline.credentials import check_credentials
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, masked_flags
 from pipeline.launch.run_directory import fingerprint
 from transforms.losses.networks.weights_file import WeightsError
+from transforms.reading.fields import unite_kept
 from transforms.reading.folders import make_listing
 from transforms.reading.input_files import InputFile, match_files
 from transforms.reading.list_chunks import check_fields, detect_format
@@ -25,6 +27,8 @@ from transforms.storage.errors import READ_ERRORS
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 
+# How many files are asked for the types of the kept fields.
+_MOST_ASKED = 16
 _LIBRARIES = ("apache-beam", "tensorflow", "numpy", "pillow", "pyarrow")
 
 
@@ -76,8 +80,9 @@ def prepare(config: Config) -> Prepared:
         fingerprint=fingerprint(identity),
         identity=identity,
         versions={name: version(name) for name in _LIBRARIES},
-        beam_flags=config.beam_flags,
+        beam_flags=masked_flags(config.beam_flags),
         started=time.time(),
+        claim=uuid.uuid4().hex,
     )
     return Prepared(config, tuple(files), keep, record, rules, baseline, listing)
 
@@ -98,16 +103,31 @@ def _list_folders(config: Config) -> tuple[list[InputFile], bytes]:
 
 
 def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, ...]:
-    """The kept fields, as the first readable file has them. The run reports unreadable files as failures."""
+    """The kept fields in types for all files, as far as a few readable ones tell. The run reports unreadable files."""
     if config.generated:
         return tuple(pa.field(name, pa.string()) for name in config.fields.keep)
-    for file in files:
+    fields, wanted = config.fields, _MOST_ASKED if config.fields.keep else 1
+    # Also some of the last ones, for types change with time.
+    step = max(1, len(files) // wanted)
+    asked: dict[tuple[str, str], tuple[pa.Field, ...]] = {}
+    strange = []
+    for file in [file for first in range(step) for file in files[first::step]]:
         try:
             format = detect_format(file.path, config.input_format)
-        except (*READ_ERRORS, ValueError):
+        except ValueError as error:
+            strange.append(str(error))
             continue
-        if (keep := check_fields(file.path, format, config.fields, config.sandbox)) is not None:
-            return keep
-    if config.fields.keep:
+        except READ_ERRORS:
+            continue
+        if (kept := check_fields(file.path, format, fields, config.sandbox, strict=False)) is not None:
+            asked[file.path, format] = kept
+        if len(asked) == wanted:
+            break
+    if len(strange) == len(files):
+        raise ValueError(strange[0])
+    if not asked and fields.keep:
         raise ValueError("--keep_fields: no input file can be read, so the types of the fields are not known")
-    return ()
+    held = {field.name for kept in asked.values() for field in kept}
+    if not held.issuperset(fields.keep):
+        check_fields(*next(iter(asked)), fields, config.sandbox)
+    return unite_kept(fields.keep, asked.values())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from transforms.storage.json_files import read_json, to_json
 from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
 from transforms.storage.run_record import RunRecord
 from transforms.writing.chunk_files import chunk_directories
+
+# How often a directory is deleted while workers of another run still write into it.
+_TRIES, _PAUSE_SECONDS = 10, 0.5
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -41,6 +45,9 @@ def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"")
         if earlier is None:
             _refuse_foreign(files)
         elif overwrite:
+            delete_file(files.success)
+            # Before the results, so that the workers of a run that is still at work notice, and end.
+            files.write_whole(files.config, to_json(record.to_json()))
             _delete_results(files)
         else:
             _refuse_others(files, earlier, record)
@@ -48,7 +55,7 @@ def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"")
         if listing:
             files.write_whole(record.identity["input"][0]["path"], listing)
         return sum(1 for _ in list_files(files.metrics_directory))
-    except (*READ_ERRORS, ValueError) as error:
+    except (*READ_ERRORS, ValueError, RecursionError) as error:
         raise UsageError(
             f"cannot use --output={output}: {describe(error)}; give a directory that can be written to"
         ) from error
@@ -95,9 +102,16 @@ def _refuse_others(files: RunFiles, earlier: RunRecord, record: RunRecord) -> No
 
 
 def _delete_results(files: RunFiles) -> None:
-    # Delete _SUCCESS first, and keep run.json, which will be replaced: if this is interrupted, what is left is still
-    # an unfinished run.
-    for path in (files.success, files.summary, files.verdict, files.report):
+    # _SUCCESS is gone and run.json is there: if this is interrupted, what is left is still an unfinished run.
+    for path in (files.summary, files.verdict, files.report):
         delete_file(path)
     for directory in (*chunk_directories(files), files.listing_directory, files.temporary):
-        delete_directory(directory)
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                delete_directory(directory)
+                break
+            except OSError:
+                # A worker that has not noticed yet may have written one more file.
+                if not tries_left:
+                    raise
+                time.sleep(_PAUSE_SECONDS)

@@ -31,7 +31,6 @@ from transforms.steps import (
     FinishRun,
     ListChunks,
     OptimizePairs,
-    ReadDone,
     ReadPairs,
     ScorePairs,
     SplitDone,
@@ -41,7 +40,7 @@ from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 from transforms.summary.summary import Summary
 from transforms.worker import counters
-from transforms.writing.chunk_files import read_chunk
+from transforms.writing.chunk_files import read_chunk, write_chunk
 
 pytestmark = pytest.mark.heavy
 
@@ -106,7 +105,7 @@ class TestListChunks:
 
     @pytest.mark.parametrize(
         ("settings", "message"),
-        [({"input_format": "csv"}, "csv"), ({"chunk_pairs": 0}, "0"), ({"chunk_bytes": -1}, "-1")],
+        [({"input_format": "xml"}, "xml"), ({"chunk_pairs": 0}, "0"), ({"chunk_bytes": -1}, "-1")],
     )
     def test_refuses_bad_settings(self, settings, message):
         with pytest.raises(ValueError, match=message):
@@ -179,9 +178,9 @@ class TestFiles:
         with pipeline() as p:
             split = p | beam.Create(series) | SplitDone(run.output, "f")
             assert_that(split[TO_DO], equal_to([(chunks[3].chunk,)]), "to do")
-            names = split[DONE] | ReadDone(run.output) | beam.Map(lambda one: one.chunk.name)
+            names = split[DONE] | beam.Map(lambda one: one.chunk.name)
             assert_that(names, equal_to([one.chunk.name for one in chunks[:3]]), "done")
-        assert all(same_metrics(read_chunk(one.chunk, run), one) for one in chunks[:3])
+        assert all(same_metrics(read_chunk(one.chunk, run, "f"), one) for one in chunks[:3])
 
     def test_optimized_images_end_with_the_writing(self, tmp_path):
         run = claimed(tmp_path)
@@ -201,9 +200,12 @@ class TestFiles:
 def test_finish(tmp_path):
     run = claimed(tmp_path)
     summary = Summary.of_chunk(scored(0), columns_named("mae"))
+    write_chunk(scored(0), run)
     with pipeline() as p:
         _ = p | beam.Create([summary]) | FinishRun(run.output, RECORD)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["_SUCCESS", "run.json", "summary.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("_SUCCESS", "failures", "metrics", "run.json", "summary.json")
+    ]
 
 
 RECORD = RunRecord(fingerprint="f", identity={"losses": ["mae"]})

@@ -10,6 +10,8 @@ from transforms.losses.catalog import LOSSES, Loss, unknown_loss_message
 
 MAX_CHARACTERS = 1000
 MAX_QUOTED = 80
+# The largest float32.
+_MOST = (2 - 2**-23) * 2.0**127
 GRAMMAR = "an objective is a weighted sum of losses, such as 'lpips_vgg + 0.1*fd_l1' or '1 - ssim'"
 
 
@@ -70,8 +72,8 @@ def parse_objective(text: str) -> Objective:
         raise ValueError(f"objective {quoted} is nested too deeply: {GRAMMAR}") from error
     except ValueError as error:
         raise ValueError(f"objective {quoted}: {error}") from error
-    if not all(map(math.isfinite, weights.values())):
-        raise ValueError(f"objective {quoted}: a weight is not a finite number")
+    if not all(abs(weight) <= _MOST for weight in weights.values()):
+        raise ValueError(f"objective {quoted}: a weight is not finite as a float32, in which losses are computed")
     terms = tuple((weights[name], name) for name in LOSSES if weights.get(name))
     if not terms:
         raise ValueError(f"objective {quoted} weighs no loss: {GRAMMAR}")

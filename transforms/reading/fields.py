@@ -1,12 +1,20 @@
 """The fields of a file that hold images, ids and kept values, and the checks that every format shares."""
 
+import math
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms.schema import Fields, encoded_schema, metrics_schema
 
 RESERVED = frozenset((*encoded_schema().names, *metrics_schema(()).names))
+
+
+# The note `not_kept:FIELD` of a pair.
+NOT_KEPT = "not_kept"
 
 
 def is_bytes(dtype: pa.DataType) -> bool:
@@ -36,6 +44,7 @@ def kept_type(dtype: pa.DataType) -> pa.DataType | None:
     if is_text(dtype):
         return pa.string()
     plain = (
+        pa.types.is_null,
         pa.types.is_boolean,
         pa.types.is_integer,
         pa.types.is_floating,
@@ -46,8 +55,11 @@ def kept_type(dtype: pa.DataType) -> pa.DataType | None:
 
 
 def is_id(dtype: pa.DataType) -> bool:
-    """Tell whether a field can name pairs: any scalar that can be kept, or bytes."""
-    return is_bytes(dtype) or kept_type(dtype) is not None
+    """Tell whether a field can name pairs: any scalar that a database has."""
+    if isinstance(dtype, pa.BaseExtensionType):
+        return is_id(dtype.storage_type)
+    scalar = is_bytes(dtype) or pa.types.is_fixed_size_binary(dtype) or pa.types.is_decimal(dtype)
+    return scalar or pa.types.is_temporal(dtype) or kept_type(dtype) is not None
 
 
 def id_field(schema: pa.Schema, fields: Fields) -> str | None:
@@ -57,11 +69,16 @@ def id_field(schema: pa.Schema, fields: Fields) -> str | None:
     return "id" if schema.names.count("id") == 1 and is_id(schema.field("id").type) else None
 
 
-def check_schema(schema: pa.Schema, fields: Fields) -> tuple[pa.Field, ...]:
+def check_schema(schema: pa.Schema, fields: Fields, strict: bool = False) -> tuple[pa.Field, ...]:
     """Check that a file holds the fields asked for, in usable types.
 
+    Args:
+        schema: of the file.
+        fields: the fields asked for.
+        strict: whether it must hold the kept fields as well. Their lack costs no pair: they become null.
+
     Returns:
-        The kept fields as they are in the metrics, in the order asked for.
+        The kept fields that it holds, as they are in the metrics, in the order asked for.
 
     Raises:
         ValueError: one line with everything that is wrong and the fields found.
@@ -71,7 +88,7 @@ def check_schema(schema: pa.Schema, fields: Fields) -> tuple[pa.Field, ...]:
     problems += [f"--keep_fields={name}: given twice" for name, times in Counter(fields.keep).items() if times > 1]
     wanted = [("generated_field", fields.generated), ("target_field", fields.target)]
     wanted += [("id_field", fields.id)] if fields.id is not None else []
-    wanted += [("keep_fields", name) for name in fields.keep]
+    wanted += [("keep_fields", name) for name in fields.keep if strict]
     for flag, name in wanted:
         if counts[name] == 0:
             problems.append(f"no field {name!r} (--{flag})")
@@ -82,7 +99,101 @@ def check_schema(schema: pa.Schema, fields: Fields) -> tuple[pa.Field, ...]:
     if problems:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "none"
         raise ValueError(f"{'; '.join(problems)}. Fields found: {found}")
-    return tuple(pa.field(name, kept_type(schema.field(name).type)) for name in fields.keep)
+    kept = {name: kept_type(schema.field(name).type) for name in fields.keep if counts[name] == 1}
+    return tuple(pa.field(name, dtype) for name, dtype in kept.items() if dtype is not None)
+
+
+def unite_kept(names: Sequence[str], schemas: Iterable[Sequence[pa.Field]]) -> tuple[pa.Field, ...]:
+    """The kept fields in types that hold the values of every file: wider ones, or text where types have none in common.
+
+    Args:
+        names: of the kept fields.
+        schemas: per file, the kept fields that it holds.
+    """
+    types: dict[str, list[pa.DataType]] = {name: [] for name in names}
+    for schema in schemas:
+        for field in schema:
+            types[field.name].append(field.type)
+    return tuple(pa.field(name, _common_type(found)) for name, found in types.items())
+
+
+def _common_type(types: Iterable[pa.DataType]) -> pa.DataType:
+    distinct = {str(dtype): dtype for dtype in types if not pa.types.is_null(dtype)}.values()
+    schemas = [pa.schema([pa.field("kept", dtype)]) for dtype in distinct]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type if schemas else pa.string()
+    except pa.ArrowException:
+        return pa.string()
+
+
+def fit_kept(column: pa.ChunkedArray, dtype: pa.DataType) -> tuple[pa.ChunkedArray | pa.Array, list[int]]:
+    """The values of a kept field in the type that it has in the metrics.
+
+    Returns:
+        the values, null where one does not fit, and the positions of these.
+    """
+    if pa.types.is_string(dtype) and kept_type(column.type) is not None:
+        return pa.array(texts(column), pa.string()), []
+    try:
+        return column.cast(dtype), []
+    except pa.ArrowException:
+        fitting = [_fitting(value, dtype) for value in column]
+        lost = [index for index, value in enumerate(column) if value.is_valid and fitting[index] is None]
+        return pa.array(fitting, dtype), lost
+
+
+def _fitting(value: pa.Scalar, dtype: pa.DataType) -> pa.Scalar | None:
+    try:
+        return value.cast(dtype)
+    except pa.ArrowException:
+        return None
+
+
+def note_lost(pairs: pa.Table, lost: Mapping[str, Iterable[int]]) -> pa.Table:
+    """Add the column `notes` to encoded pairs if values of kept fields were lost.
+
+    Args:
+        pairs: table of `encoded_schema`.
+        lost: per kept field, the rows whose value does not fit its type.
+    """
+    notes: list[list[str]] = [[] for _ in range(len(pairs))]
+    for name, rows in lost.items():
+        for row in rows:
+            notes[row].append(f"{NOT_KEPT}:{name}")
+    return pairs.append_column("notes", pa.array(notes, pa.list_(pa.string()))) if any(notes) else pairs
+
+
+def texts(column: pa.ChunkedArray) -> list[str | None]:
+    """A scalar column as plain text: numbers without exponents, UUIDs with hyphens, times in ISO 8601.
+
+    Arrow does not check that text is UTF-8; bytes that are not come out escaped, and those of a fixed size in hex.
+    """
+    dtype = column.type
+    if pa.types.is_dictionary(dtype):
+        return texts(column.cast(dtype.value_type))
+    if isinstance(dtype, pa.UuidType):
+        return [None if value is None else str(value) for value in column.to_pylist()]
+    if isinstance(dtype, pa.BaseExtensionType):
+        return texts(pc.cast(column, dtype.storage_type))
+    if pa.types.is_fixed_size_binary(dtype):
+        return [None if value is None else value.hex() for value in column.to_pylist()]
+    if is_bytes(dtype) or is_text(dtype):
+        raw = column.cast(pa.binary()).to_pylist()
+        return [None if value is None else value.decode("utf-8", "backslashreplace") for value in raw]
+    if pa.types.is_timestamp(dtype):
+        # With a zone Arrow would look it up, and a worker may not know it.
+        zone = "Z" if dtype.tz else ""
+        plain = column.cast(pa.timestamp(dtype.unit)).cast(pa.string()).to_pylist()
+        return [None if value is None else value.replace(" ", "T") + zone for value in plain]
+    written = column.cast(pa.string()).to_pylist()
+    if pa.types.is_floating(dtype) or pa.types.is_decimal(dtype):
+        return [_plain(value) if value is not None and math.isfinite(float(value)) else value for value in written]
+    return written
+
+
+def _plain(number: str) -> str:
+    # 12.0 of a column that a missing value made floating is the 12 that it was. A decimal keeps its places.
+    return f"{Decimal(number.removesuffix('.0')):f}"
 
 
 def _is_kept(dtype: pa.DataType) -> bool:
@@ -93,6 +204,6 @@ _USABLE = {"generated_field": is_image, "target_field": is_image, "id_field": is
 _EXPECTED = {
     "generated_field": "binary, struct<bytes: binary, ...> or a path",
     "target_field": "binary, struct<bytes: binary, ...> or a path",
-    "id_field": "a string, an integer or binary",
+    "id_field": "a string, a number, a date or binary",
     "keep_fields": "a string, bool, number, date or timestamp",
 }

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from transforms.reading.image_paths import PathPair, named_chunk
 from transforms.reading.lines import cut, read_lines
-from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema, pair_failure
+from transforms.schema import Chunk, EncodedChunk, Fields, Part, as_utf8, encoded_schema, pair_failure
 
 if TYPE_CHECKING:
     from transforms.reading.pairing import FilePair
@@ -64,7 +64,7 @@ def read_listed(
         pairs, failures = [], []
         for number, line in enumerate(chunk.place.read(file).splitlines(), chunk.start):
             record = json.loads(line)
-            source = f"{_text(record['generated'] or record['target'])}#{number}"
+            source = f"{as_utf8(record['generated'] or record['target'])}#{number}"
             if "reason" in record:
                 failures.append(pair_failure(record["id"], source, "pair", record["reason"], record["message"]))
                 continue
@@ -77,22 +77,17 @@ def read_listed(
 def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:
     files = [file for file in (pair.generated, pair.target) if file]
     record: dict[str, Any] = {
-        "id": _text(pair.id),
+        "id": as_utf8(pair.id),
         "generated": pair.generated and pair.generated.path,
         "target": pair.target and pair.target.path,
         "bytes": [file.size for file in files],
         "modified": [file.modified for file in files],
     }
     if pair.reason:
-        record |= {"reason": pair.reason, "message": _text(pair.message)}
+        record |= {"reason": pair.reason, "message": as_utf8(pair.message)}
     else:
-        record |= {"kept": {name: _text(pair.fields[name]) for name in keep}}
+        record |= {"kept": {name: as_utf8(pair.fields[name]) for name in keep}}
     return json.dumps(record).encode() + b"\n"
-
-
-def _text(name: str) -> str:
-    """A file's name as text; bytes in it that are not UTF-8 come out escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _spans(file: BinaryIO) -> Iterator[tuple[int, int, int]]:

@@ -116,7 +116,7 @@ def fetch_images(encoded: EncodedChunk, root: str | None, keep: Sequence[pa.Fiel
     """
     table = encoded.pairs
     width = len(encoded_schema(keep))
-    if table.num_columns == width:
+    if table.num_columns < width + len(_EXTRA):
         return encoded
     failed = list(encoded.failures)
     paths: list[list[str | PathError | None]] = [
@@ -139,9 +139,10 @@ def fetch_images(encoded: EncodedChunk, root: str | None, keep: Sequence[pa.Fiel
             failed.append(pair_failure(id, source, "read", error.reason, str(error)))
     columns = table.columns[:width]
     columns[2:4] = [pa.array(side, pa.binary()) for side in images]
-    return EncodedChunk(
-        encoded.chunk, pa.table(columns, schema=encoded_schema(keep)).take(pa.array(good, pa.int64())), tuple(failed)
-    )
+    fetched = pa.table(columns, schema=encoded_schema(keep))
+    if "notes" in table.schema.names:
+        fetched = fetched.append_column("notes", table["notes"])
+    return EncodedChunk(encoded.chunk, fetched.take(pa.array(good, pa.int64())), tuple(failed))
 
 
 def _resolved(path: bytes | None, root: str | None) -> str | PathError | None:

@@ -1,15 +1,29 @@
-"""Input files: find them by patterns and open them, local or `gs://`."""
+"""Input files: find them by patterns, open them, and notice if they change. Local, `gs://` or another of Beam's."""
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
+from google.api_core.exceptions import GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
 
-from transforms.storage.errors import READ_ERRORS, describe
+from transforms.storage.errors import READ_ERRORS, ChangedError, UnavailableError, describe
+
+_MAGIC = re.compile(r"[*?\[{]")
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+# What other programs leave beside data: dot files, checksums, and marks such as _SUCCESS and _metadata.
+_NOT_DATA = re.compile(r"\..*|_[^.]*|.*\.crc", re.DOTALL)
+_NOT_DATA_DIRECTORY = re.compile(r"\..*|_temporary|_delta_log|_spark_metadata", re.DOTALL)
+# What Beam needs for the paths of a scheme: the module, and Beam's extra that installs it.
+_EXTRAS = {"s3": ("boto3", "aws"), "azfs": ("azure", "azure"), "hdfs": ("hdfs", "hadoop")}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -17,26 +31,36 @@ class InputFile:
     """A file to score.
 
     Attributes:
-        path: local or `gs://`.
+        path: local or `gs://`, as the user spells it.
         size: bytes.
         modified: seconds since the epoch; 0 where the file system does not say.
+        label: what names the file in ids: its path below the fixed part of the pattern that found it.
     """
 
     path: str
     size: int
     modified: float
+    label: str = ""
+
+    @property
+    def version(self) -> str:
+        """Differs if the file was replaced or written to; empty if its time is not known."""
+        return f"{self.size} bytes of {self.modified!r}" if self.modified else ""
 
 
 def match_files(patterns: Sequence[str]) -> list[InputFile]:
-    """Find the files that the patterns match, sorted by path, each once.
+    """Find the files that the patterns match, sorted by path, each once however often and however it is spelled.
 
-    `*` and `?` stay inside a directory, `**` crosses directories.
+    `*` and `?` stay inside a directory, `**` crosses directories and follows links, `{a,b}` is either. A path that
+    exists is taken as it is, whatever characters it holds. Dot files, `.crc` and marks such as `_SUCCESS` are not data.
 
     Raises:
         ValueError: a pattern matches nothing, is a directory, or cannot be looked up.
     """
     files: dict[str, InputFile] = {}
     for pattern in patterns:
+        if pattern.startswith("file://"):
+            pattern = unquote(pattern.removeprefix("file://"), errors="surrogateescape")
         try:
             found = _match(pattern)
             is_directory = os.path.isdir(pattern) or (not found and _match(f"{pattern.rstrip('/')}/*"))
@@ -48,13 +72,75 @@ def match_files(patterns: Sequence[str]) -> list[InputFile]:
             )
         if not found:
             raise ValueError(f"input {pattern!r} matches no file")
-        files.update((file.path, file) for file in found)
-    return sorted(files.values())
+        for file in found:
+            files.setdefault(file.path if "://" in file.path else os.path.realpath(file.path), file)
+    # Earlier patterns keep their labels, so that another directory renames nobody.
+    labels: dict[str, InputFile] = {}
+    for file in files.values():
+        label = file.path if file.label in labels else file.label
+        labels[label] = replace(file, label=label)
+    return sorted(labels.values())
 
 
-def open_input(path: str) -> BinaryIO:
-    """Open a local or `gs://` file for reading as it is, without unpacking. Raises one of `READ_ERRORS`."""
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+def open_input(path: str, version: str = "") -> BinaryIO:
+    """Open a local or `gs://` file for reading as it is, without unpacking.
+
+    Args:
+        path: of the file.
+        version: `InputFile.version` that it must have; empty: any.
+
+    Raises:
+        UnavailableError: it cannot be opened; reading raises the same.
+        ChangedError: it has another version.
+        READ_ERRORS: (of `storage.errors`) anything else.
+    """
+    check_version(path, version)
+    with _access():
+        return cast(BinaryIO, _Opened(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)))
+
+
+def check_version(path: str, version: str) -> None:
+    """Check that a file still has the version, if one is given. Raises ChangedError or UnavailableError."""
+    with _access():
+        now = version and _look_up(path).version
+    if now != version:
+        raise ChangedError(f"the file has changed since it was listed: {now} now, {version} then")
+
+
+class _Opened:
+    """An opened file that tells errors of its store from damage in it, which only whoever parses it can find."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "_Opened":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, size: int = -1) -> bytes:
+        with _access():
+            return self._file.read(size)
+
+
+@contextmanager
+def _access() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, GoogleAPIError, GoogleAuthError) as error:
+        raise UnavailableError(str(error)) from error
+
+
+def _look_up(path: str) -> InputFile:
+    if "://" not in path:
+        stat = os.stat(path)
+        return InputFile(path, stat.st_size, stat.st_mtime, os.path.basename(path))
+    found = FileSystems.get_filesystem(path).metadata(path)
+    return InputFile(path, found.size_in_bytes, found.last_updated_in_seconds, path.rpartition("/")[2])
 
 
 def is_directory(path: str) -> bool:
@@ -73,14 +159,18 @@ def files_below(prefix: str, depth: int | None) -> Iterator[InputFile]:
         READ_ERRORS: they cannot be listed.
     """
     if "://" in prefix:
-        yield from _match(f"{glob.escape(prefix)}**")
+        (result,) = FileSystems.match([f"{glob.escape(prefix)}**"])
+        for found in result.metadata_list:
+            # An object store may hold an empty object that stands for a directory.
+            if not found.path.endswith("/"):
+                yield InputFile(found.path, found.size_in_bytes, found.last_updated_in_seconds)
         return
     folder = f"{prefix.rpartition('/')[0]}/" if "/" in prefix else ""
     if os.path.isdir(folder or "."):
-        yield from (file for file in _walk(folder, depth) if file.path.startswith(prefix))
+        yield from (file for file in _scan(folder, depth) if file.path.startswith(prefix))
 
 
-def _walk(folder: str, depth: int | None) -> Iterator[InputFile]:
+def _scan(folder: str, depth: int | None) -> Iterator[InputFile]:
     with os.scandir(folder or ".") as entries:
         for entry in entries:
             path = folder + entry.name
@@ -88,14 +178,74 @@ def _walk(folder: str, depth: int | None) -> Iterator[InputFile]:
                 found = entry.stat()
                 yield InputFile(path, found.st_size, found.st_mtime)
             elif depth != 0 and entry.is_dir(follow_symlinks=depth is not None):
-                yield from _walk(f"{path}/", None if depth is None else depth - 1)
+                yield from _scan(f"{path}/", None if depth is None else depth - 1)
 
 
 def _match(pattern: str) -> list[InputFile]:
-    (result,) = FileSystems.match([pattern])
-    # An object store may hold an empty object that stands for a directory.
+    if "://" not in pattern:
+        return [] if os.path.isdir(pattern) else _match_local(pattern)
+    scheme = pattern.partition("://")[0]
+    module, extra = _EXTRAS.get(scheme, ("", ""))
+    if module and not find_spec(module):
+        raise ValueError(f"input {pattern!r}: {scheme}:// needs a library; install apache-beam[{extra}]")
+    system = FileSystems.get_filesystem(pattern)
+    if re.search(r"[\[{]", pattern) and system.exists(pattern):
+        return [_look_up(pattern)]
+    fixed = len(_MAGIC.split(pattern)[0].rpartition("/")[0]) + 1
     return [
-        InputFile(found.path, found.size_in_bytes, found.last_updated_in_seconds)
-        for found in result.metadata_list
-        if not found.path.endswith("/")
+        InputFile(found.path, found.size_in_bytes, found.last_updated_in_seconds, found.path[fixed:])
+        for one in _expand(pattern)
+        for found in FileSystems.match([one])[0].metadata_list
+        # An object store may hold an empty object that stands for a directory.
+        if not found.path.endswith("/") and (one == found.path or _is_data(found.path[fixed:], pattern))
     ]
+
+
+def _match_local(pattern: str) -> list[InputFile]:
+    # A directory that exists is part of the fixed part, whatever characters its name holds.
+    *directories, name = pattern.split("/")
+    fixed = 0
+    while fixed < len(directories):
+        known = "/".join(directories[: fixed + 1])
+        if _MAGIC.search(directories[fixed]) and not os.path.isdir(known):
+            break
+        fixed += 1
+    root = "".join(f"{directory}/" for directory in directories[:fixed])
+    rest = "/".join([*directories[fixed:], name])
+    if os.path.exists(pattern) or not _MAGIC.search(rest):
+        return [_look_up(pattern)] if os.path.exists(pattern) else []
+    wanted = [re.compile(FileSystem.translate_pattern(one)) for one in _expand(rest)]
+    depth = None if "**" in rest else max(one.count("/") for one in _expand(rest))
+    found = (path for path in _walk(root, "", depth, ()) if any(one.match(path) for one in wanted))
+    return [replace(_look_up(root + path), label=path) for path in found if _is_data(path, pattern)]
+
+
+def _walk(root: str, below: str, depth: int | None, above: tuple[str, ...]) -> Iterator[str]:
+    """The files in a directory, and in those below it, as paths from the root. Links are followed, not in circles."""
+    here = root + below
+    real = os.path.realpath(here or ".")
+    if real in above or not os.path.isdir(real):
+        return
+    with os.scandir(here or ".") as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if not entry.is_dir():
+                yield below + entry.name
+            elif depth is None or depth > below.count("/"):
+                yield from _walk(root, f"{below}{entry.name}/", depth, (*above, real))
+
+
+def _is_data(path: str, pattern: str) -> bool:
+    """Whether a file that matches a pattern is data. Names that the pattern itself spells so are."""
+    *directories, name = path.split("/")
+    *_, typed = pattern.split("/")
+    if any(map(_NOT_DATA_DIRECTORY.fullmatch, directories)) and not re.search(r"(^|/)[._]", pattern):
+        return False
+    return not _NOT_DATA.fullmatch(name) or typed[:1] in (".", "_") or typed.endswith(".crc")
+
+
+def _expand(pattern: str) -> list[str]:
+    """The patterns without braces that a pattern with braces stands for."""
+    if not (found := _BRACES.search(pattern)):
+        return [pattern]
+    ends = pattern[: found.start()], pattern[found.end() :]
+    return [one for middle in found[1].split(",") for one in _expand(middle.join(ends))]

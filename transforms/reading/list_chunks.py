@@ -10,7 +10,7 @@ from transforms.reading.format import AUTO, FORMATS, chunk_name, format_names
 from transforms.reading.input_files import InputFile, open_input
 from transforms.reading.sandboxed import list_parts, read_schema
 from transforms.schema import Chunk, ChunkSeries, Fields
-from transforms.storage.errors import READ_ERRORS, describe
+from transforms.storage.errors import READ_ERRORS, describe, not_done_reason
 from transforms.worker.sandbox import Sandbox, SandboxError
 
 CHUNK_PAIRS = 256
@@ -41,11 +41,13 @@ def detect_format(path: str, input_format: str = AUTO) -> str:
     raise ValueError(f"{path} has neither the name nor the content of a {' or '.join(format_names())} file")
 
 
-def check_fields(path: str, format: str, fields: Fields, sandbox: Sandbox = Sandbox()) -> tuple[pa.Field, ...] | None:
-    """Check on the launcher that a file holds the fields asked for.
+def check_fields(
+    path: str, format: str, fields: Fields, sandbox: Sandbox = Sandbox(), strict: bool = True
+) -> tuple[pa.Field, ...] | None:
+    """Check on the launcher that a file holds the fields asked for; all the kept ones if it is `strict`.
 
     Returns:
-        The kept fields as they are in the metrics of every chunk. None if the file is damaged or holds no good record
+        The kept fields that it holds, in the types of the metrics. None if the file is damaged or holds no good record
         to look at: ask the next file.
 
     Raises:
@@ -59,7 +61,7 @@ def check_fields(path: str, format: str, fields: Fields, sandbox: Sandbox = Sand
     if schema is None:
         return None
     try:
-        return check_schema(schema, fields)
+        return check_schema(schema, fields, strict)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -86,11 +88,11 @@ def list_chunks(
         nonlocal listed
         start, listed = listed, listed + pairs
         name = chunk_name(file.path, format, start, listed)
-        return Chunk(name, file.path, format, start, listed, place, error, reason)
+        return Chunk(name, file.path, format, start, listed, place, error, reason, file.label, file.version)
 
     try:
         format = detect_format(file.path, input_format)
-        with open_input(file.path) as opened:
+        with open_input(file.path, file.version) as opened:
             for parts in list_parts(FORMATS[format], sandbox, opened, fields, chunk_pairs, chunk_bytes):
                 yield tuple(chunk(part.pairs, part.place) for part in parts)
         if not listed:
@@ -98,7 +100,7 @@ def list_chunks(
     except SandboxError as error:
         yield (chunk(0, error=str(error), reason=error.reason),)
     except (*READ_ERRORS, ValueError) as error:
-        yield (chunk(0, error=describe(error)),)
+        yield (chunk(0, error=describe(error), reason=not_done_reason(error)),)
 
 
 def _claimed(path: str, head: bytes) -> str:

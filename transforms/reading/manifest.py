@@ -5,12 +5,13 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading.fields import check_schema, id_field
+from transforms.reading.fields import check_schema, id_field, note_lost
 from transforms.reading.image_paths import PathError, PathPair, named_chunk
 from transforms.reading.lines import cut, read_lines
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, pair_failure
@@ -89,31 +90,33 @@ def _read(
     parse: Parse, file: BinaryIO, series: Sequence[Chunk], fields: Fields, keep: Sequence[pa.Field]
 ) -> Iterator[EncodedChunk]:
     for chunk in series:
-        pairs, failures = [], []
+        pairs: list[PathPair] = []
+        failures = []
+        lost: dict[str, list[int]] = {field.name: [] for field in keep}
         records = list(parse(file, chunk))
         if len(records) != chunk.pairs:
             raise OSError("the file has changed since it was listed")
         for number, record in enumerate(records, chunk.start):
-            id, source = f"{chunk.path.rpartition('/')[2]}#{number}", f"{chunk.path}#{number}"
+            id, source = chunk.pair_id(number), chunk.source(number)
             try:
                 if isinstance(record, str):
                     raise PathError("damaged_line", record)
                 id = _id(record, fields) or id
-                pairs.append(_pair(id, source, record, fields, keep))
+                generated, target = (_image(record, name) for name in (fields.generated, fields.target))
+                kept = [_kept(record, field) for field in keep]
+                for field, (_, fits) in zip(keep, kept, strict=True):
+                    lost[field.name] += [] if fits else [len(pairs)]
+                pairs.append(PathPair(id, source, generated, target, tuple(value for value, _ in kept)))
             except PathError as error:
                 failures.append(pair_failure(id, source, "read", error.reason, str(error)))
-        yield named_chunk(chunk, pairs, keep, failures)
+        named = named_chunk(chunk, pairs, keep, failures)
+        yield replace(named, pairs=note_lost(named.pairs, lost))
 
 
 def _id(record: Record, fields: Fields) -> str | None:
     name = id_field(pa.schema([(name, pa.string()) for name in record]), fields)
     value = record.get(name) if name is not None else None
     return None if value is None else str(value)
-
-
-def _pair(id: str, source: str, record: Record, fields: Fields, keep: Sequence[pa.Field]) -> PathPair:
-    generated, target = (_image(record, name) for name in (fields.generated, fields.target))
-    return PathPair(id, source, generated, target, tuple(_kept(record.get(field.name), field) for field in keep))
 
 
 def _image(record: Record, name: str) -> str | None:
@@ -130,11 +133,15 @@ def _image(record: Record, name: str) -> str | None:
     return value
 
 
-def _kept(value: Any, field: pa.Field) -> Any:
+def _kept(record: Record, field: pa.Field) -> tuple[Any, bool]:
+    """The value of a kept field, and False if the record lacks it or has one that does not fit the field's type."""
+    value = record.get(field.name)
+    if value is None:
+        return None, field.name in record
     try:
-        return None if value is None else pa.scalar(value).cast(field.type).as_py()
-    except pa.ArrowException as error:
-        raise PathError("wrong_type", f"field {field.name!r} does not fit {field.type}: {error}") from error
+        return pa.scalar(value).cast(field.type).as_py(), True
+    except pa.ArrowException:
+        return None, False
 
 
 def _object(line: bytes) -> Record | str:

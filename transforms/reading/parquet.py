@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import BinaryIO
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transforms.reading.fields import check_schema, id_field, is_bytes, is_text
+from transforms.reading.fields import check_schema, fit_kept, id_field, is_text, note_lost, texts
 from transforms.reading.image_paths import PathPair, named_chunk
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
 
@@ -79,20 +79,15 @@ def read_rows(
     """Read chunks of one row group, in ascending order, one chunk at a time.
 
     Raises:
-        pa.ArrowException, OSError: a page is damaged, the file has changed since it was listed, or a kept field does
-            not fit the type in `keep`. The chunks yielded before are good; later ones can still be read if they do not
-            lie behind the damage.
+        pa.ArrowException, OSError: a page is damaged, or the file has changed since it was listed. The chunks yielded
+            before are good; later ones can still be read if they do not lie behind the damage.
     """
     parquet = _open(file)
     schema = parquet.schema_arrow
     ranges: list[RowRange] = [chunk.place for chunk in series]
     group = ranges[0].row_group
     leaves = _leaves(schema, fields)
-    if (
-        group >= parquet.num_row_groups
-        or ranges[-1].stop > parquet.metadata.row_group(group).num_rows
-        or not set(_names(schema, fields)) <= set(schema.names)
-    ):
+    if group >= parquet.num_row_groups or ranges[-1].stop > parquet.metadata.row_group(group).num_rows:
         raise OSError("the file has changed since it was listed")
     # Chunks start at a multiple of their size, so that a batch of that size is one chunk. Threads would read the
     # columns by turns, and an object store would fetch its large blocks again and again.
@@ -136,7 +131,8 @@ def _with_dictionaries(parquet: pq.ParquetFile, file: BinaryIO, index: int, leav
 
 def _names(schema: pa.Schema, fields: Fields) -> list[str]:
     """The fields to read, without repetition."""
-    names = (fields.generated, fields.target, id_field(schema, fields), *fields.keep)
+    kept = (field.name for field in check_schema(schema, fields))
+    names = (fields.generated, fields.target, id_field(schema, fields), *kept)
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
@@ -181,21 +177,27 @@ def _cut(batches: Iterator[pa.RecordBatch], ranges: Iterable[RowRange]) -> Itera
 
 
 def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, keep: Sequence[pa.Field]) -> pa.Table:
-    ids = _texts(rows[id_name]) if id_name is not None else [None] * chunk.pairs
+    ids = texts(rows[id_name]) if id_name is not None else [None] * chunk.pairs
     numbers = range(chunk.start, chunk.stop)
-    base = chunk.path.rpartition("/")[2]
+    kept, lost = [], {}
+    for field in keep:
+        if field.name in rows.schema.names:
+            values, lost[field.name] = fit_kept(rows[field.name], field.type)
+        else:
+            values, lost[field.name] = pa.nulls(chunk.pairs, field.type), list(range(chunk.pairs))
+        kept.append(values)
     columns = [
-        [f"{base}#{n}" if text is None else text for n, text in zip(numbers, ids, strict=True)],
-        [f"{chunk.path}#{n}" for n in numbers],
+        [chunk.pair_id(n) if text is None else text for n, text in zip(numbers, ids, strict=True)],
+        list(map(chunk.source, numbers)),
         _images(rows[fields.generated]),
         _images(rows[fields.target]),
-        *(_kept(rows[field.name], field) for field in keep),
+        *kept,
     ]
     schema = encoded_schema(keep)
     for image in ("generated", "target"):
         index = schema.get_field_index(image)
         schema = schema.set(index, schema.field(index).with_type(columns[index].type))
-    return pa.table(columns, schema=schema)
+    return note_lost(pa.table(columns, schema=schema), lost)
 
 
 def _images(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
@@ -229,7 +231,7 @@ def _paths(column: pa.ChunkedArray) -> list[str | None]:
             return []
         images, column = _images(column), pc.struct_field(column, "path")
         column = pc.if_else(images.is_null(), column, None)
-    return _texts(column) if _is_path(column.type) else []
+    return texts(column) if _is_path(column.type) else []
 
 
 def _with_paths(
@@ -238,31 +240,14 @@ def _with_paths(
     """The chunk with the paths of the images that are not in `encoded`."""
     columns = [column or [None] * len(encoded) for column in paths]
     pairs = []
-    for row, *named in zip(encoded.to_pylist(), *columns, strict=True):
+    for row, *paths_of_row in zip(encoded.to_pylist(), *columns, strict=True):
         generated, target = (
-            row[side] if path is None else path for side, path in zip(("generated", "target"), named, strict=True)
+            row[side] if path is None else path
+            for side, path in zip(("generated", "target"), paths_of_row, strict=True)
         )
         kept = tuple(row[field.name] for field in keep)
         pairs.append(PathPair(row["id"], row["source"], generated, target, kept))
-    return named_chunk(chunk, pairs, keep)
-
-
-def _kept(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    try:
-        if pa.types.is_string(field.type):
-            return pa.array(_texts(column), pa.string())
-        return column.cast(field.type)
-    except pa.ArrowException as error:
-        raise pa.ArrowInvalid(
-            f"field {field.name!r} is {column.type} here and does not fit {field.type}: {error}"
-        ) from error
-
-
-def _texts(column: pa.ChunkedArray) -> list[str | None]:
-    """A scalar column as strings. Arrow does not check that text is UTF-8; bytes that are not come out escaped."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (is_bytes(column.type) or is_text(column.type)):
-        return column.cast(pa.string()).to_pylist()
-    raw = column.cast(pa.binary()).to_pylist()
-    return [None if value is None else value.decode("utf-8", "backslashreplace") for value in raw]
+    named = named_chunk(chunk, pairs, keep)
+    if "notes" not in encoded.schema.names:
+        return named
+    return replace(named, pairs=named.pairs.append_column("notes", encoded["notes"]))

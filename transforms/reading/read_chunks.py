@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from transforms.reading.format import FORMATS, LISTING
 from transforms.reading.image_paths import fetch_images
-from transforms.reading.input_files import open_input
+from transforms.reading.input_files import check_version, open_input
 from transforms.reading.sandboxed import read_chunks
-from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, encoded_schema, pair_failure
-from transforms.storage.errors import READ_ERRORS, describe
+from transforms.schema import NOT_DONE, Chunk, ChunkSeries, EncodedChunk, Fields, as_utf8, encoded_schema, pair_failure
+from transforms.storage.errors import READ_ERRORS, describe, not_done_reason
 from transforms.worker.sandbox import Sandbox, SandboxError
 
 # The reasons for which a record or a file cannot be read, before there are images to decode. A null image is not among
@@ -18,6 +18,7 @@ from transforms.worker.sandbox import Sandbox, SandboxError
 READ_REASONS = {
     "unreadable_file": "the file, or this chunk of it, could not be listed or read at all; the message says why",
     **{reason: meaning for format in FORMATS.values() for reason, meaning in format.reasons.items()},
+    **NOT_DONE,
     "missing_field": "the record has no field for the generated or the target image",
     "wrong_type": "a field of the record holds several values, or a value of another type",
 }
@@ -54,26 +55,28 @@ def read_series(
             yield _unreadable(series[done], "read", str(error), keep, error.reason)
             done += 1
         except READ_ERRORS as error:
-            yield _unreadable(series[done], "read", describe(error), keep)
+            yield _unreadable(series[done], "read", describe(error), keep, not_done_reason(error))
             done += 1
 
 
 def _read_on(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field], sandbox: Sandbox) -> Iterator[EncodedChunk]:
     """Read to the end of the series. Raises SandboxError or one of `READ_ERRORS` at the first chunk that fails."""
-    with open_input(series[0].path) as file:
-        yield from read_chunks(FORMATS[series[0].format], sandbox, file, series, fields, keep)
+    path, version = series[0].path, series[0].version
+    with open_input(path, version) as file:
+        for encoded in read_chunks(FORMATS[series[0].format], sandbox, file, series, fields, keep):
+            # The file may have been written to while it was read.
+            check_version(path, version)
+            yield encoded
 
 
 def _without_records(chunk: Chunk, keep: Sequence[pa.Field]) -> EncodedChunk:
     if chunk.error:
-        return _unreadable(chunk, "list", chunk.error, keep, chunk.reason or "unreadable_file")
+        return _unreadable(chunk, "list", chunk.error, keep, chunk.reason)
     return EncodedChunk(chunk, encoded_schema(keep).empty_table())
 
 
-def _unreadable(
-    chunk: Chunk, stage: str, problem: str, keep: Sequence[pa.Field], reason: str = "unreadable_file"
-) -> EncodedChunk:
+def _unreadable(chunk: Chunk, stage: str, problem: str, keep: Sequence[pa.Field], reason: str = "") -> EncodedChunk:
     lost = f"records {chunk.start} to {chunk.stop - 1}" if chunk.pairs else f"records from {chunk.start} on"
-    message = f"{chunk.path}, {lost}: {problem}"
-    failure = pair_failure(chunk.path, chunk.path, stage, reason, message)
+    path = as_utf8(chunk.path)
+    failure = pair_failure(path, path, stage, reason or "unreadable_file", f"{path}, {lost}: {problem}")
     return EncodedChunk(chunk, encoded_schema(keep).empty_table(), (replace(failure, scope="file"),))

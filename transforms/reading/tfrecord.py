@@ -10,10 +10,13 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from transforms.reading.example_proto import example_class
+from transforms.reading.fields import note_lost, texts
 from transforms.reading.tfrecord_container import Source, Span, find_spans, is_gzip, is_tfrecord, open_source, read_data
 from transforms.schema import Chunk, EncodedChunk, Failure, Fields, Part, encoded_schema, pair_failure
 
 PEEKED_RECORDS = 32
+# Kept fields that those lack are looked for in more records.
+_MOST_PEEKED_RECORDS, _MOST_PEEKED_BYTES = 4096, 64 << 20
 
 REASONS = {
     "damaged_header": "TFRecord: no record begins where one must; all up to the next good one counts as one",
@@ -58,7 +61,9 @@ def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
     source = open_source(file)
     found: dict[str, pa.DataType] = {}
     good = 0
-    for span in islice(find_spans(source), PEEKED_RECORDS):
+    for span in islice(find_spans(source), _MOST_PEEKED_RECORDS):
+        if good >= PEEKED_RECORDS and (set(fields.keep) <= found.keys() or span.stop > _MOST_PEEKED_BYTES):
+            break
         try:
             example = _parse(source, span)
         except RecordError:
@@ -118,15 +123,20 @@ def _read_chunk(
 ) -> EncodedChunk:
     rows: list[tuple[Any, ...]] = []
     failures: list[Failure] = []
+    lost: dict[str, list[int]] = {field.name: [] for field in keep}
     stop = place.start
     # The range comes first, so that zip stops without looking beyond the chunk.
     for number, span in zip(range(chunk.start, chunk.stop), find_spans(source, stop), strict=False):
         stop = span.stop
-        pair_id, origin = f"{chunk.path.rpartition('/')[2]}#{number}", f"{chunk.path}#{number}"
+        pair_id, origin = chunk.pair_id(number), chunk.source(number)
         try:
             example = _parse(source, span)
             pair_id = _id(example, fields) or pair_id
-            rows.append((pair_id, origin, *_values(example, fields, keep)))
+            images = [_image(example, name) for name in (fields.generated, fields.target)]
+            kept = [_kept(example, field) for field in keep]
+            for field, (_, fits) in zip(keep, kept, strict=True):
+                lost[field.name] += [] if fits else [len(rows)]
+            rows.append((pair_id, origin, *images, *(value for value, _ in kept)))
         except RecordError as error:
             message = f"{chunk.path}, record at offset {span.start}: {error}"
             failures.append(pair_failure(pair_id, origin, "read", error.reason, message, error.data))
@@ -135,7 +145,7 @@ def _read_chunk(
     schema = encoded_schema(keep)
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
     arrays = [pa.array(list(values), field.type) for values, field in zip(columns, schema, strict=True)]
-    return EncodedChunk(chunk, pa.table(arrays, schema=schema), tuple(failures))
+    return EncodedChunk(chunk, note_lost(pa.table(arrays, schema=schema), lost), tuple(failures))
 
 
 def _parse(source: Source, span: Span) -> Any:
@@ -153,13 +163,10 @@ def _parse(source: Source, span: Span) -> Any:
         raise RecordError("not_an_example", f"not a tf.train.Example: {error}", data) from error
 
 
-def _values(example: Any, fields: Fields, keep: Sequence[pa.Field]) -> list[Any]:
-    images = [_image(example, name) for name in (fields.generated, fields.target)]
-    return images + [_kept(example, field) for field in keep]
-
-
 def _id(example: Any, fields: Fields) -> str | None:
     value = _value(example, fields.id or "id")
+    if isinstance(value, float):
+        return texts(pa.chunked_array([pa.array([value], pa.float32())]))[0]
     return None if value is None else _text(value) if isinstance(value, bytes) else str(value)
 
 
@@ -174,14 +181,15 @@ def _image(example: Any, name: str) -> bytes | None:
     return value
 
 
-def _kept(example: Any, field: pa.Field) -> pa.Scalar | None:
-    value = _value(example, field.name)
-    if value is None:
-        return None
+def _kept(example: Any, field: pa.Field) -> tuple[pa.Scalar | None, bool]:
+    """The value of a kept feature, and False if it has one that does not fit the field's type."""
     try:
-        return pa.scalar(_text(value) if isinstance(value, bytes) else value).cast(field.type)
-    except pa.ArrowException as error:
-        raise RecordError("wrong_type", f"field {field.name!r} does not fit {field.type}: {error}") from error
+        value = _value(example, field.name)
+        if value is None:
+            return None, True
+        return pa.scalar(_text(value) if isinstance(value, bytes) else value).cast(field.type), True
+    except (pa.ArrowException, RecordError):
+        return None, False
 
 
 def _value(example: Any, name: str) -> bytes | int | float | None:

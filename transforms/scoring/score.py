@@ -92,7 +92,7 @@ def score_chunk(
         metrics in file order, and a failure for each pair without metrics.
     """
     pairs = encoded.pairs
-    result = _Rows(len(pairs), evaluator.plan)
+    result = _Rows(pairs, evaluator.plan)
     failed: dict[int, Failure] = {}
 
     def fail(position: int, stage: str, reason: str, message: str, data: bytes | None = None) -> None:
@@ -195,13 +195,15 @@ def evaluate_group(
 class _Rows:
     """The metrics of a chunk, filled in any order."""
 
-    def __init__(self, length: int, plan: Plan):
+    def __init__(self, pairs: pa.Table, plan: Plan):
+        length = len(pairs)
         self.plan = plan
         self.scored = np.zeros(length, bool)
         self.size = np.zeros((length, 2), np.int32)
         self.values = {column.name: np.zeros(length, np.float32) for column in plan.columns}
         self.defined = {column: np.zeros(length, bool) for column in self.values}
-        self.notes: list[tuple[str, ...]] = [()] * length
+        noted = pairs["notes"].to_pylist() if "notes" in pairs.schema.names else [()] * length
+        self.notes: list[tuple[str, ...]] = [tuple(notes) for notes in noted]
 
     def put(self, group: Sequence[_ChunkPair], columns: dict[str, np.ndarray]) -> None:
         positions = [pair.position for pair in group]
@@ -213,10 +215,10 @@ class _Rows:
             self.defined[column][positions] = True
         too_small = tuple(f"too_small:{column}" for column in self.values if column not in columns)
         for pair in group:
-            self.notes[pair.position] = (*pair.notes, *too_small)
+            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *too_small)
 
     def table(self, pairs: pa.Table, evaluator: Evaluate) -> pa.Table:
-        keep = [column for column in pairs.schema if column.name not in encoded_schema().names]
+        keep = [column for column in pairs.schema if column.name not in (*encoded_schema().names, "notes")]
         computed_in = {PRECISION_KEY: evaluator.precision, BACKEND_KEY: evaluator.backend}
         schema = metrics_schema(self.plan.columns, keep).with_metadata(computed_in)
         arrays = {name: pairs[name] for name in ("id", "source", *(column.name for column in keep))}

@@ -13,6 +13,15 @@ READ_ERRORS = (OSError, pa.ArrowException, GoogleAPIError, GoogleAuthError, Data
 # google-auth raises this when a request without credentials needs some.
 NOT_PUBLIC = InvalidOperation
 
+
+class UnavailableError(OSError):
+    """A file could not be opened or read just now; the cause says why. Its content is not at fault."""
+
+
+class ChangedError(OSError):
+    """A file is not the one that was listed."""
+
+
 SIGN_IN = "gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS=KEY.json of a service account"
 
 # The remedy for an error of Google Cloud Storage, by HTTP status.
@@ -26,12 +35,21 @@ _REMEDIES = {
 def describe(error: Exception) -> str:
     """Describe an exception in one line for people, with the remedy for errors of Google's services."""
     cause = _cause(error)
+    if isinstance(cause, ChangedError):
+        return str(cause)
     if isinstance(cause, NOT_PUBLIC):
         return f"it is not public, and there are no Google credentials on this machine; sign in: {SIGN_IN}"
     if isinstance(cause, GoogleAuthError):
         return f"the Google credentials do not work: {one_line(cause)}; renew them: {SIGN_IN}"
     remedy = _REMEDIES.get(cause.code or 0) if isinstance(cause, GoogleAPICallError) else None
     return f"{one_line(cause)}; {remedy}" if remedy else one_line(cause)
+
+
+def not_done_reason(error: Exception) -> str:
+    """The key of `schema.NOT_DONE` for an error of reading; empty if the file is at fault and will be another time."""
+    return (
+        "changed" if isinstance(error, ChangedError) else "unavailable" if isinstance(error, UnavailableError) else ""
+    )
 
 
 def one_line(error: Exception) -> str:
@@ -49,4 +67,6 @@ def _cause(error: Exception) -> Exception:
     details = list((error.exception_details or {}).values()) if isinstance(error, BeamIOError) else []
     if details and isinstance(details[0], Exception):
         return _cause(details[0])
+    if isinstance(error, UnavailableError) and isinstance(error.__cause__, Exception):
+        return _cause(error.__cause__)
     return error

@@ -92,24 +92,26 @@ class RunFiles:
         """The chunk's failures. A chunk without failures has no such file."""
         return FileSystems.join(self.failures_directory, f"{chunk.name}.jsonl")
 
-    def check_owner(self, fingerprint: str) -> None:
-        """Check, on a worker, that the directory belongs to this run.
+    def check_owner(self, fingerprint: str, claim: str = "") -> None:
+        """Check, on a worker, that the directory belongs to this run, as this launcher has claimed it.
 
         On another machine a local path is another directory, and the worker would fill it with results that nobody
-        finds. And a job may outlive its killed launcher while another run takes the directory.
+        finds. And a job may outlive its killed launcher while another one takes the directory.
 
         Raises:
             ForeignDirectoryError: it does not.
         """
         try:
-            owner = RunRecord.from_json(read_json(self.config)).fingerprint
+            owner = RunRecord.from_json(read_json(self.config))
         except (*READ_ERRORS, ValueError) as error:
             raise ForeignDirectoryError(
                 f"this worker, {socket.gethostname()}, cannot read {self.config}, which the launcher wrote: give an "
                 f"--output that all workers share, such as a gs:// directory ({describe(error)})"
             ) from error
-        if owner != fingerprint:
+        if owner.fingerprint != fingerprint:
             raise ForeignDirectoryError(f"another run, with other settings or inputs, has taken {self.output}")
+        if owner.claim != claim:
+            raise ForeignDirectoryError(f"another launcher of the same run has taken {self.output}; this one ends")
 
     def write_whole(self, path: str, content: bytes) -> None:
         """Write a file so that it appears whole or not at all, replacing an older one.
@@ -160,9 +162,20 @@ def create_file(path: str, content: bytes) -> None:
             # Close inside the block: if finishing the upload fails, leaving the block cancels it. Otherwise the file
             # would retry for two minutes when it is garbage-collected.
             file.close()
+        if _is_local(path):
+            _keep_through_power_failure(path)
     except InvalidResponse as error:
         # This error holds only a status. Every other refusal comes as an error of the API, so make it one.
         raise from_http_response(error.response) from error
+
+
+def _keep_through_power_failure(path: str) -> None:
+    # Otherwise a renamed file may be empty after it.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 # Beam lists and deletes only by pattern, and its patterns miss local directories whose path holds `[`, `*` or `?`, even

@@ -10,8 +10,9 @@ class RunRecord:
     """The content of run.json.
 
     Attributes:
-        status: `running`, `finished` or `nothing_scored`.
+        status: `running`, `finished`, `nothing_scored`, or `incomplete` if input is still to be read.
         fingerprint: hash of the identity. An unfinished run is resumed only by a run with the same one.
+        claim: of the launcher that took the directory; it differs with every launch.
         identity: everything that decides the rows: version, settings, hashes of the weights, input files.
         versions: of the libraries, by name.
         beam_flags: the flags that went to Beam.
@@ -19,6 +20,7 @@ class RunRecord:
         seconds: from the start of the launcher to the end of the run; None: it has not ended.
         counts: numbers of pairs by what became of them; None: it has not ended.
         precision: what the networks were computed in; None: it has not ended.
+        scored_again: why the files of an earlier try could not be used, by chunk; None: it has not ended.
     """
 
     status: str = "running"
@@ -30,6 +32,8 @@ class RunRecord:
     seconds: float | None = None
     counts: Mapping[str, int] | None = None
     precision: tuple[str, ...] | None = None
+    scored_again: Mapping[str, str] | None = None
+    claim: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON, without what is not known yet."""
@@ -55,8 +59,8 @@ class RunRecord:
 
 # The JSON type of each field.
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("status", "fingerprint"), str),
-    **dict.fromkeys(("identity", "versions", "counts"), dict),
+    **dict.fromkeys(("status", "fingerprint", "claim"), str),
+    **dict.fromkeys(("identity", "versions", "counts", "scored_again"), dict),
     **dict.fromkeys(("beam_flags", "precision"), list),
     **dict.fromkeys(("started", "seconds"), (int, float)),
 }

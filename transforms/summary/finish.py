@@ -18,7 +18,7 @@ class LostPairsError(Exception):
 
 
 def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
-    """Write the run's last files. _SUCCESS is written only if a pair was scored.
+    """Write the run's last files. _SUCCESS is written only if a pair was scored and every chunk is done.
 
     Args:
         summary: of all chunks.
@@ -32,13 +32,14 @@ def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
         raise LostPairsError(f"of {summary.read} pairs read, {summary.scored} were scored and {summary.failed} failed")
     ended = replace(
         record,
-        status="finished" if summary.scored else "nothing_scored",
+        status="incomplete" if summary.not_done else "finished" if summary.scored else "nothing_scored",
         seconds=round(time.time() - record.started, 3),
         counts=summary.counts(),
         precision=tuple(sorted(summary.precisions)),
+        scored_again=dict(sorted(summary.scored_again.items())),
     )
     files.write_whole(files.summary, summary_file(summary, record.identity))
     files.write_whole(files.config, to_json(ended.to_json()))
     files.delete_temporaries()
-    if summary.scored:
+    if ended.status == "finished":
         create_file(files.success, b"")

@@ -7,10 +7,13 @@ to the same result as their chunks.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+
 from transforms.columns import Column
-from transforms.schema import PRECISION_KEY, Failure, ScoredChunk
+from transforms.schema import NOT_DONE, PRECISION_KEY, Failure, ScoredChunk
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import ScoredPairs, Slices
 
@@ -29,6 +32,12 @@ class Summary:
         failed: pairs with a row in the failures.
         unread: records of files, or parts of files, that could not be read.
         chunks: number of chunks.
+        earlier_duplicates: scored pairs that had the id of another one when they were summarized and read back.
+        ids: hashes of the ids of the other scored pairs. They and the next four are not part of a summary's JSON.
+        done: names of the chunks with metrics.
+        with_failures: names of the chunks with failures.
+        not_done: why files are to be read another time: a reason of `NOT_DONE` by message.
+        scored_again: why the files of an earlier try could not be used, by chunk.
         failures: number of failed pairs per reason.
         examples: per reason, the first `FAILURE_EXAMPLES` failed pairs by source.
         failed_files: reason per input file that could not be read, or not to its end.
@@ -41,6 +50,12 @@ class Summary:
     failed: int = 0
     unread: int = 0
     chunks: int = 0
+    earlier_duplicates: int = field(default=0, compare=False)
+    ids: list[np.ndarray] = field(default_factory=list, compare=False)
+    done: set[str] = field(default_factory=set, compare=False)
+    with_failures: set[str] = field(default_factory=set, compare=False)
+    not_done: dict[str, str] = field(default_factory=dict, compare=False)
+    scored_again: dict[str, str] = field(default_factory=dict, compare=False)
     failures: Counter[str] = field(default_factory=Counter)
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     failed_files: dict[str, str] = field(default_factory=dict)
@@ -66,6 +81,11 @@ class Summary:
             failed=len(failed),
             unread=chunk.chunk.pairs - scored - len(failed) if files else 0,
             chunks=1,
+            ids=[_hashes(chunk.metrics["id"].to_pylist())],
+            done={chunk.chunk.name} if chunk.done else set(),
+            with_failures={chunk.chunk.name} if chunk.failures else set(),
+            not_done={f.message: f.reason for f in chunk.failures if f.reason in NOT_DONE},
+            scored_again={chunk.chunk.name: chunk.chunk.damage} if chunk.chunk.damage else {},
             failures=Counter(failure.reason for failure in failed),
             examples=_examples(failed),
             failed_files=files,
@@ -86,6 +106,12 @@ class Summary:
         self.failed += other.failed
         self.unread += other.unread
         self.chunks += other.chunks
+        self.earlier_duplicates += other.earlier_duplicates
+        self.ids += other.ids
+        self.done |= other.done
+        self.with_failures |= other.with_failures
+        self.not_done |= other.not_done
+        self.scored_again |= other.scored_again
         self.failures.update(other.failures)
         for reason, examples in other.examples.items():
             self.examples[reason] = tuple(sorted(self.examples.get(reason, ()) + examples)[:FAILURE_EXAMPLES])
@@ -101,6 +127,12 @@ class Summary:
     def scored(self) -> int:
         """Pairs with a row in the metrics."""
         return self.pairs.count
+
+    @property
+    def duplicate_ids(self) -> int:
+        """Scored pairs whose id another scored pair before them has."""
+        ids = np.concatenate(self.ids) if self.ids else np.zeros(0, np.uint64)
+        return self.earlier_duplicates + len(ids) - len(np.unique(ids))
 
     @property
     def columns(self) -> dict[str, Distribution]:
@@ -128,6 +160,7 @@ class Summary:
         return {
             "counts": self.counts(),
             "chunks": self.chunks,
+            "duplicate_ids": self.duplicate_ids,
             "precision": sorted(self.precisions),
             "failures": dict(sorted(self.failures.items())),
             "failure_examples": {
@@ -155,6 +188,7 @@ class Summary:
             failed=counts["failed"],
             unread=counts["unread"],
             chunks=data["chunks"],
+            earlier_duplicates=data.get("duplicate_ids", 0),
             failures=Counter(data["failures"]),
             examples={r: tuple((e["source"], e["id"], e["message"]) for e in examples[r]) for r in examples},
             failed_files=dict(data["failed_files"]),
@@ -162,6 +196,12 @@ class Summary:
             pairs=ScoredPairs.from_json(data, counts["scored"], columns),
             slices=Slices.from_json(data["slices"], columns) if data["slices"] else None,
         )
+
+
+def _hashes(ids: Iterable[str]) -> np.ndarray:
+    """64 bits of each id, the same on every worker."""
+    digests = (blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest() for id in ids)
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _examples(failed: Iterable[Failure]) -> dict[str, tuple[Example, ...]]:

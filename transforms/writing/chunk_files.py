@@ -1,16 +1,17 @@
 """Write the files of a chunk, whole or not at all and under the same names on every try, and read them back."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.schema import Chunk, Failure, ScoredChunk
-from transforms.storage.run_files import RunFiles, delete_file
+from transforms.schema import CHUNK_KEY, Chunk, Failure, ScoredChunk
+from transforms.storage.errors import READ_ERRORS, describe
+from transforms.storage.run_files import RunFiles, delete_file, list_files
 from transforms.writing.metrics_text import TEXT_FORMATS
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
@@ -21,25 +22,49 @@ def chunk_directories(files: RunFiles) -> tuple[str, ...]:
     return files.metrics_directory, *text, files.failures_directory, files.optimized_directory
 
 
-def split_done(series: Iterable[Chunk], files: RunFiles) -> tuple[list[Chunk], list[Chunk]]:
-    """Split chunks into those still to do and those an earlier try has done, whose metrics exist."""
-    to_do: list[Chunk] = []
-    done: list[Chunk] = []
+class ChangedOutputError(Exception):
+    """Files of a run vanished, or others came among them, while it was at work."""
+
+
+class DamagedChunkError(Exception):
+    """The files of a chunk that an earlier try has written cannot be used."""
+
+
+def find_done(series: Iterable[Chunk], files: RunFiles, fingerprint: str = "") -> Iterator[Chunk | ScoredChunk]:
+    """Yield each chunk: with its result if an earlier try has done it, else as it is still to do.
+
+    A result that cannot be used is not done; `Chunk.damage` says why.
+    """
     for chunk in series:
-        (done if FileSystems.exists(files.metrics(chunk)) else to_do).append(chunk)
-    return to_do, done
+        if not FileSystems.exists(files.metrics(chunk)):
+            yield chunk
+            continue
+        try:
+            scored = read_chunk(chunk, files, fingerprint)
+            _check_whole(scored)
+        except DamagedChunkError as error:
+            yield replace(chunk, damage=str(error))
+        else:
+            yield scored
 
 
 def write_chunk(
-    chunk: ScoredChunk, files: RunFiles, metrics_format: str = "parquet", optimized_format: str = "parquet"
+    chunk: ScoredChunk,
+    files: RunFiles,
+    metrics_format: str = "parquet",
+    optimized_format: str = "parquet",
+    fingerprint: str = "",
 ) -> None:
     """Write the chunk's optimized images, its failures and its metrics as text, then its metrics.
+
+    Of a chunk that is not done, only the failures are written.
 
     Args:
         chunk: the result to write.
         files: the run's files.
         metrics_format: a key of `TEXT_FORMATS` to write metrics as text beside Parquet; `parquet` for Parquet alone.
         optimized_format: a key of `OPTIMIZED_FORMATS`.
+        fingerprint: of the run.
     """
     name = chunk.chunk.name
     if chunk.optimized is not None:
@@ -52,20 +77,88 @@ def write_chunk(
     else:
         # An earlier try may have written failures and ended before its metrics; what failed then has now worked.
         delete_file(failures)
+    if not chunk.done:
+        # An earlier try may have left a damaged one.
+        delete_file(files.metrics(chunk.chunk))
+        return
     if metrics_format in TEXT_FORMATS:
         path = FileSystems.join(files.metrics_text_directory(metrics_format), f"{name}.{metrics_format}")
         files.write_whole(path, TEXT_FORMATS[metrics_format](chunk.metrics).encode())
     sink = pa.BufferOutputStream()
-    pq.write_table(chunk.metrics, sink, compression="zstd")
+    metadata = {**(chunk.metrics.schema.metadata or {}), CHUNK_KEY: _mark(chunk.chunk, fingerprint)}
+    pq.write_table(chunk.metrics.replace_schema_metadata(metadata), sink, compression="zstd")
     files.write_whole(files.metrics(chunk.chunk), sink.getvalue())
 
 
-def read_chunk(chunk: Chunk, files: RunFiles) -> ScoredChunk:
-    """Read back the metrics and failures that `write_chunk` wrote."""
-    with FileSystems.open(files.metrics(chunk), compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        metrics = pq.read_table(file)
-    failures: tuple[Failure, ...] = ()
-    if FileSystems.exists(files.failures(chunk)):
-        with FileSystems.open(files.failures(chunk), compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            failures = tuple(Failure(**json.loads(line)) for line in file.read().splitlines())
-    return ScoredChunk(chunk, metrics, failures)
+def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredChunk:
+    """Read back the metrics and failures that `write_chunk` wrote.
+
+    Raises:
+        DamagedChunkError: they cannot be read, or belong to another chunk or run.
+    """
+    try:
+        metrics = pq.read_table(pa.BufferReader(_read(files.metrics(chunk))))
+        failures: tuple[Failure, ...] = ()
+        if FileSystems.exists(files.failures(chunk)):
+            failures = tuple(Failure(**json.loads(line)) for line in _read(files.failures(chunk)).splitlines())
+    except (*READ_ERRORS, ValueError, TypeError) as error:
+        raise DamagedChunkError(f"its files cannot be read: {describe(error)}") from error
+    metadata = dict(metrics.schema.metadata or {})
+    if metadata.pop(CHUNK_KEY, b"") != _mark(chunk, fingerprint):
+        raise DamagedChunkError("its metrics are those of another chunk or run")
+    return ScoredChunk(chunk, metrics.replace_schema_metadata(metadata), failures)
+
+
+def check_listing(files: RunFiles, done: Set[str], failed: Set[str]) -> None:
+    """Check that the files of every chunk lie in the run's directory, and no others.
+
+    Failures of chunks that are not part of the run, such as those of a file that could not be listed once, are deleted.
+
+    Args:
+        files: the run's files.
+        done: names of the chunks with metrics.
+        failed: names of the chunks with failures.
+
+    Raises:
+        ChangedOutputError: files are missing or in the way.
+    """
+    failures = _names(files.failures_directory)
+    for stale in failures - failed:
+        delete_file(FileSystems.join(files.failures_directory, f"{stale}.jsonl"))
+    problems = _problems(files.failures_directory, failed - failures, set())
+    directories = [files.metrics_directory, *map(files.metrics_text_directory, TEXT_FORMATS)]
+    for directory in directories:
+        if (found := _names(directory)) or directory == files.metrics_directory:
+            problems += _problems(directory, done - found, found - done)
+    if problems:
+        raise ChangedOutputError("; ".join(problems))
+
+
+def _check_whole(scored: ScoredChunk) -> None:
+    pairs, metrics, failures = scored.chunk.pairs, len(scored.metrics), len(scored.failures)
+    unreadable = any(failure.scope == "file" for failure in scored.failures)
+    if not unreadable and metrics + failures != pairs:
+        raise DamagedChunkError(f"of {pairs} pairs, {metrics} metrics and {failures} failures are left")
+
+
+def _names(directory: str) -> set[str]:
+    return {path.replace("\\", "/").rpartition("/")[2].rpartition(".")[0] for path in list_files(directory)}
+
+
+def _problems(directory: str, missing: Set[str], strange: Set[str]) -> list[str]:
+    texts = []
+    if missing:
+        texts.append(f"files of {len(missing)} chunks vanished from {directory}, such as {min(missing)}")
+    if strange:
+        texts.append(f"{directory} holds {len(strange)} files of no chunk, such as {min(strange)}: remove them")
+    return texts
+
+
+def _mark(chunk: Chunk, fingerprint: str) -> bytes:
+    return f"{chunk.name} {fingerprint}".encode()
+
+
+def _read(path: str) -> bytes:
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        content: bytes = file.read()
+    return content

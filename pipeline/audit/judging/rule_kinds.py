@@ -162,6 +162,17 @@ class FilesFailed(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DuplicateIds(Rule):
+    """Number of scored pairs whose id another pair has as well."""
+
+    kind = "duplicate_ids"
+    max: NonNegative
+
+    def measure(self, scope: Scope) -> Measured:
+        return Measured(scope.run.duplicate_ids, scope.run.listed)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pairs(_Count):
     """Number of scored pairs."""
 
@@ -291,7 +302,7 @@ class DriftLimit(_OfColumn):
 RULE_KINDS: dict[str, type[Rule]] = {
     kind.kind: kind
     for kind in (
-        *(FailureFraction, FilesFailed, Pairs, CountRatio),
+        *(FailureFraction, FilesFailed, DuplicateIds, Pairs, CountRatio),
         *(Quantile, Mean, NanFraction, PairLimit, DriftLimit),
     )
 }

@@ -70,7 +70,7 @@ class Inputs:
         except READ_ERRORS:
             return "gone"
         modified = found.last_updated_in_seconds if place == path or not then else then.modified
-        return "same" if then == InputFile(path, found.size_in_bytes, modified) else "changed"
+        return "same" if then and (then.size, then.modified) == (found.size_in_bytes, modified) else "changed"
 
 
 def _alike(path: str, other: str) -> int:

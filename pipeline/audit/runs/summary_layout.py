@@ -58,6 +58,10 @@ _SUMMARY = _object(
 )
 
 
+# Earlier versions did not count them.
+_SUMMARY["properties"]["duplicate_ids"] = _COUNT
+
+
 def check_layout(data: Mapping[str, Any]) -> None:
     """Check that a summary has every part that is read, of the right type and within its range.
 

@@ -106,6 +106,37 @@ class TestFields:
         monkeypatch.setattr(module, "detect_format", detect)
         assert prepared(input.parent / "*", "--keep_fields=label").keep == (pa.field("label", pa.int64()),)
 
+    @pytest.mark.parametrize(
+        ("types", "expected"),
+        [
+            ([pa.null(), pa.string()], pa.string()),
+            ([pa.null(), pa.null()], pa.string()),
+            ([pa.int64(), pa.float64()], pa.float64()),
+            ([pa.int32(), pa.int64(), pa.null()], pa.int64()),
+            ([pa.int64(), pa.string()], pa.string()),
+            ([pa.list_(pa.int64()), pa.int64()], pa.int64()),
+            ([None, pa.bool_()], pa.bool_()),
+        ],
+    )
+    def test_types_differ_between_files(self, tmp_path, types, expected):
+        for number, dtype in enumerate(types):
+            table = pa.table({"generated": [b"g"], "target": [b"t"]})
+            if dtype is not None:
+                table = table.append_column("label", pa.nulls(1, dtype))
+            shards.write_parquet(tmp_path / f"{number}.parquet", table)
+        assert prepared(tmp_path / "*", "--keep_fields=label").keep == (pa.field("label", expected),)
+
+    def test_in_a_later_record_of_a_tfrecord(self, tmp_path):
+        rows = [{"generated": b"g", "target": b"t"}] * 100
+        shards.write_tfrecord(tmp_path / "a.tfrecord", [*rows, {**rows[0], "label": 1}])
+        assert prepared(tmp_path / "*", "--keep_fields=label").keep == (pa.field("label", pa.int64()),)
+
+    def test_no_file_of_a_known_format(self, tmp_path):
+        for name in ("a.txt", "b.zip"):
+            (tmp_path / name).write_bytes(b"neither")
+        with pytest.raises(UsageError, match=r"a\.txt has neither the name nor the content of a parquet or tfrecord"):
+            prepared(tmp_path / "*")
+
 
 class TestWeights:
     def test_not_needed(self, input):
@@ -156,6 +187,7 @@ CHANGED = {
     "pixel_gradient": ["--objective=mae", "--pixel_gradient"],
     "precision": ["--precision=bfloat16"],
     "vgg_layers": ["--vgg_layers=pool1"],
+    "crop_border": ["--crop_border=1"],
     "chunk_pairs": ["--chunk_pairs=7"],
     "batch_size": ["--batch_size=7"],
     "input_format": ["--input_format=parquet"],
@@ -267,4 +299,5 @@ def test_record(input):
         "path": str(input),
         "size": input.stat().st_size,
         "modified": input.stat().st_mtime,
+        "label": "pairs.parquet",
     }

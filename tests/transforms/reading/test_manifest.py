@@ -86,9 +86,9 @@ class TestBoth:
         records[1]["target"] = "../outside.png"
         records[2]["target"] = "https://example.com/a.png"
         records[3]["target"] = "target/none.png"
-        file = write_manifest(tmp_path / name, records)
-        with open(file.path, "a") as manifest:
-            manifest.write("\n{broken\n")
+        manifest = tmp_path / name
+        write_manifest(manifest, records)
+        file = shards.write(manifest, manifest.read_bytes() + b"\n{broken\n")
         pairs, failures = read(file)
         assert [row["id"] for row in pairs] == ["p0", "p4"]
         assert [(failure.id, failure.reason) for failure in failures] == [
@@ -159,3 +159,35 @@ def test_parquet_of_paths(tmp_path):
         ("p4", b"generated 4", b"target 4", 4),
     ]
     assert [(failure.id, failure.reason) for failure in failures] == [("p1", "outside_root")]
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_a_kept_field_costs_no_pair(tmp_path, name):
+    write_images(tmp_path, 3)
+    records = rows(3)
+    records[1]["n"] = "many"
+    file = write_manifest(tmp_path / name, records)
+    keep = (pa.field("n", pa.int64()), pa.field("absent", pa.string()))
+    series = list(list_chunks(file, "auto", fields := Fields(keep=("n", "absent"))))
+    (encoded,) = [chunk for one in series for chunk in read_series(one, fields, keep)]
+    assert encoded.failures == ()
+    assert encoded.pairs["n"].to_pylist() == [0, None, 2]
+    assert encoded.pairs["notes"].to_pylist() == [
+        ["not_kept:absent"],
+        ["not_kept:n", "not_kept:absent"],
+        ["not_kept:absent"],
+    ]
+
+
+def test_notes_of_a_parquet_file_of_paths(tmp_path):
+    write_images(tmp_path, 3)
+    records = rows(3)
+    records[0]["target"] = "../outside.png"
+    records[1]["n"] = 1 << 40
+    file = shards.write_parquet(tmp_path / "m.parquet", pa.Table.from_pylist(records))
+    series = list(list_chunks(file, "auto", fields := Fields(keep=("n",))))
+    (encoded,) = [chunk for one in series for chunk in read_series(one, fields, (pa.field("n", pa.int32()),))]
+    assert encoded.pairs.select(["id", "n", "notes"]).to_pylist() == [
+        {"id": "p1", "n": None, "notes": ["not_kept:n"]},
+        {"id": "p2", "n": 2, "notes": []},
+    ]

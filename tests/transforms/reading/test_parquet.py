@@ -1,8 +1,10 @@
 """Parquet: row ranges, needed columns, types."""
 
 import io
-from datetime import datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from itertools import chain
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -112,23 +114,58 @@ def test_kept_fields(tmp_path):
         (pa.array([1, 2], pa.int64()), pa.int32(), [1, 2]),
         (pa.array([1, 2], pa.int32()), pa.string(), ["1", "2"]),
         (pa.array([1.0, 2.0]), pa.int64(), [1, 2]),
-        (pa.array([1, 2**40], pa.int64()), pa.int32(), None),
-        (pa.array(["x", "y"]), pa.int64(), None),
-        (pa.array([1.5, 2.0]), pa.int64(), None),
+        (pa.array([None, None], pa.null()), pa.int64(), [None, None]),
+        (pa.array([1, 2**40], pa.int64()), pa.int32(), [1, "lost"]),
+        (pa.array(["x", "2"]), pa.int64(), ["lost", 2]),
+        (pa.array([1.5, 2.0]), pa.int64(), ["lost", 2]),
+        (pa.array([[1], [2, 3]]), pa.int64(), ["lost", "lost"]),
+        (None, pa.string(), ["lost", "lost"]),
     ],
 )
-def test_a_kept_field_of_another_type(tmp_path, here, wanted, expected):
-    table = pa.table({"generated": [b"g"] * 2, "target": [b"t"] * 2, "kept": here})
+def test_a_kept_field_of_another_type_costs_no_pair(tmp_path, here, wanted, expected):
+    table = pa.table({"generated": [b"g"] * 2, "target": [b"t"] * 2} | ({} if here is None else {"kept": here}))
     file = shards.write_parquet(tmp_path / "a.parquet", table)
     pairs, failures = read_all(file, Fields(keep=("kept",)), [pa.field("kept", wanted)])
     assert pairs.schema.field("kept").type == wanted
-    if expected is not None:
-        assert pairs["kept"].to_pylist() == expected
-        assert not failures
-    else:
-        assert len(pairs) == 0
-        assert [(f.scope, f.stage, f.reason) for f in failures] == [("file", "read", "unreadable_file")]
-        assert f"field 'kept' is {here.type} here and does not fit {wanted}" in failures[0].message
+    assert not failures
+    assert pairs["kept"].to_pylist() == [None if value == "lost" else value for value in expected]
+    notes = pairs["notes"].to_pylist() if "notes" in pairs.schema.names else [[], []]
+    assert notes == [["not_kept:kept"] if value == "lost" else [] for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pa.array([UUID(int=1).bytes, None], pa.uuid()), "00000000-0000-0000-0000-000000000001"),
+        (pa.array([bytes(range(250, 256)) + bytes(10), None], pa.binary(16)), "fafbfcfdfeff" + "00" * 10),
+        (pa.array([Decimal("12345678901234567890.50"), None]), "12345678901234567890.50"),
+        (pa.array([Decimal(2**127 - 1), None], pa.decimal256(39, 0)), str(2**127 - 1)),
+        (pa.array([Decimal("1E+3"), None], pa.decimal128(10, 2)), "1000.00"),
+        (pa.array([12345678.0, None]), "12345678"),
+        (pa.array([1e20, None]), "1" + "0" * 20),
+        (pa.array([0.0000001, None]), "0.0000001"),
+        (pa.array([0.1, None], pa.float32()), "0.1"),
+        (pa.array([100.0, None], pa.float16()), "100"),
+        (pa.array([float("nan"), None]), "nan"),
+        (pa.array([2**64 - 1, None], pa.uint64()), str(2**64 - 1)),
+        (pa.array([date(2024, 1, 2), None]), "2024-01-02"),
+        (pa.array([datetime(2024, 1, 2, 3, 4), None]), "2024-01-02T03:04:00.000000"),
+        (pa.array([datetime(2024, 1, 2), None], pa.timestamp("ms", "Europe/Berlin")), "2024-01-02T00:00:00.000Z"),
+        (pa.array([time(3, 4), None]), "03:04:00.000000"),
+        (pa.array([True, None]), "true"),
+        (pa.array([b"x\xff", None]), "x\\xff"),
+        (pa.array(["x", None]).dictionary_encode(), "x"),
+        (pa.array(["x", None], pa.large_string()), "x"),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+@pytest.mark.parametrize("name", ["id", "key"])
+def test_ids_of_a_database(tmp_path, ids, expected, name):
+    table = pa.table({"generated": [b"g"] * 2, "target": [b"t"] * 2, name: ids})
+    fields = Fields(id=None if name == "id" else name)
+    pairs, failures = read_all(shards.write_parquet(tmp_path / "a.parquet", table), fields)
+    assert not failures
+    assert pairs["id"].to_pylist() == [expected, "a.parquet#1"]
 
 
 def test_one_field_may_play_several_parts(tmp_path):

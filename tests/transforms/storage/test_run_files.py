@@ -8,8 +8,14 @@ from transforms.storage.run_files import ForeignDirectoryError, RunFiles
 
 
 def test_its_own(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "f", "identity": {}}))
-    RunFiles(str(tmp_path)).check_owner("f")
+    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "f", "identity": {}, "claim": "c"}))
+    RunFiles(str(tmp_path)).check_owner("f", "c")
+
+
+def test_the_same_run_of_another_launcher(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "f", "identity": {}, "claim": "another"}))
+    with pytest.raises(ForeignDirectoryError, match="another launcher of the same run has taken"):
+        RunFiles(str(tmp_path)).check_owner("f", "c")
 
 
 def test_another_run(tmp_path):

@@ -243,3 +243,13 @@ class TestFromJson:
         damage(data)
         with pytest.raises(error):
             Summary.from_json(data)
+
+
+def test_duplicate_ids():
+    """Also between chunks, and in summaries that were read back."""
+    once, again = chunk_of(table({"mae": [1.0, 2.0]})), chunk_of(table({"mae": [3.0, 4.0, 5.0]}))
+    summary = summary_of(once, columns=("mae",))
+    assert summary.duplicate_ids == 0
+    summary.merge(summary_of(again, columns=("mae",)))
+    assert summary.duplicate_ids == 2
+    assert through_json(summary).duplicate_ids == summary.to_json()["duplicate_ids"] == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,16 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.losses.plan import Plan
-from transforms.schema import OPTIMIZED_SCHEMA, PRECISION_KEY, Chunk, Failure, ScoredChunk, metrics_schema
+from transforms.schema import NOT_DONE, OPTIMIZED_SCHEMA, PRECISION_KEY, Chunk, Failure, ScoredChunk, metrics_schema
 from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
-from transforms.writing.chunk_files import chunk_directories, read_chunk, split_done, write_chunk
+from transforms.writing.chunk_files import (
+    ChangedOutputError,
+    check_listing,
+    chunk_directories,
+    find_done,
+    read_chunk,
+    write_chunk,
+)
 from transforms.writing.metrics_text import TEXT_FORMATS
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
@@ -150,13 +158,96 @@ class TestSplitDone:
         files = RunFiles(str(tmp_path))
         for number in done:
             write_chunk(scored(self.CHUNKS[number]), files)
-        to_do = [chunk for number, chunk in enumerate(self.CHUNKS) if number not in done]
-        assert split_done(self.CHUNKS, files) == (to_do, [self.CHUNKS[number] for number in done])
+        found = list(find_done(self.CHUNKS, files))
+        assert [one.chunk if isinstance(one, ScoredChunk) else one for one in found] == list(self.CHUNKS)
+        assert [number for number, one in enumerate(found) if isinstance(one, ScoredChunk)] == list(done)
 
     def test_failures_alone_are_not_done(self, tmp_path):
         files = RunFiles(str(tmp_path))
         files.write_whole(files.failures(CHUNK), b"{}\n")
-        assert split_done((CHUNK,), files) == ([CHUNK], [])
+        assert list(find_done((CHUNK,), files)) == [CHUNK]
+
+    @pytest.mark.parametrize(
+        ("harm", "reason"),
+        [
+            (lambda files: cut(files.metrics(CHUNK), 100), "cannot be read"),
+            (lambda files: cut(files.metrics(CHUNK), 0), "cannot be read"),
+            (lambda files: zero(files.metrics(CHUNK)), "cannot be read"),
+            (lambda files: cut(files.failures(CHUNK), 6), "cannot be read"),
+            (lambda files: cut(files.failures(CHUNK), 0), "2 metrics and 0 failures"),
+            (lambda files: delete_file(files.failures(CHUNK)), "2 metrics and 0 failures"),
+            (lambda files: write_chunk(scored(), files, fingerprint="other"), "another chunk or run"),
+            (
+                lambda files: shutil.copy(files.metrics(other_chunk(files)), files.metrics(CHUNK)),
+                "another chunk or run",
+            ),
+        ],
+    )
+    def test_what_a_power_failure_leaves_is_to_do(self, tmp_path, harm, reason):
+        files = RunFiles(str(tmp_path))
+        write_chunk(scored(), files, fingerprint="f")
+        assert same(next(find_done((CHUNK,), files, "f")), scored())
+        harm(files)
+        (found,) = find_done((CHUNK,), files, "f")
+        assert isinstance(found, Chunk)
+        assert reason in found.damage
+        assert replace(found, damage="") == CHUNK
+
+
+def cut(path: str, size: int) -> None:
+    os.truncate(path, size)
+
+
+def zero(path: str) -> None:
+    Path(path).write_bytes(bytes(os.path.getsize(path)))
+
+
+def other_chunk(files: RunFiles) -> Chunk:
+    chunk = replace(CHUNK, name="other")
+    write_chunk(scored(chunk), files, fingerprint="f")
+    return chunk
+
+
+class TestNotDone:
+    @pytest.mark.parametrize("reason", list(NOT_DONE))
+    def test_only_failures_are_written(self, tmp_path, reason):
+        files = RunFiles(str(tmp_path))
+        unread = replace(FAILURE, scope="file", reason=reason)
+        write_chunk(replace(scored(failures=(unread,)), metrics=scored().metrics[:0]), files, "csv")
+        assert everything_below(tmp_path) == [f"failures/{CHUNK.name}.jsonl"]
+        assert list(find_done((CHUNK,), files)) == [CHUNK]
+        write_chunk(scored(failures=()), files)
+        assert everything_below(tmp_path) == [f"metrics/{CHUNK.name}.parquet"]
+
+
+class TestCheckListing:
+    @pytest.fixture
+    def files(self, tmp_path):
+        files = RunFiles(str(tmp_path))
+        for name in ("a", "b"):
+            write_chunk(scored(replace(CHUNK, name=name)), files, "csv")
+        return files
+
+    def test_all_there(self, files):
+        stale = replace(CHUNK, name="stale-000000000-000000000")
+        files.write_whole(files.failures(stale), b"")
+        check_listing(files, {"a", "b"}, {"a", "b"})
+        assert "failures/stale" not in str(everything_below(Path(files.output)))
+
+    @pytest.mark.parametrize(
+        ("harm", "problem"),
+        [
+            (lambda run: (run / "metrics/a.parquet").unlink(), "files of 1 chunks vanished from .*metrics, such as a"),
+            (lambda run: (run / "failures/b.jsonl").unlink(), "files of 1 chunks vanished from .*failures, such as b"),
+            (lambda run: (run / "metrics_csv/b.csv").unlink(), "vanished from .*metrics_csv, such as b"),
+            (lambda run: shutil.rmtree(run / "metrics"), "files of 2 chunks vanished"),
+            (lambda run: (run / "metrics/zz.parquet").touch(), "metrics holds 1 files of no chunk, such as zz"),
+        ],
+    )
+    def test_not_as_it_was_written(self, files, harm, problem):
+        harm(Path(files.output))
+        with pytest.raises(ChangedOutputError, match=problem):
+            check_listing(files, {"a", "b"}, {"a", "b"})
 
 
 class TestErrors:

@@ -12,6 +12,7 @@ from pipeline.audit.judging.rule_kinds import (
     RULE_KINDS,
     CountRatio,
     DriftLimit,
+    DuplicateIds,
     FailureFraction,
     FilesFailed,
     Fraction,
@@ -40,6 +41,7 @@ rules:
   - {rule: nan_fraction, column: mae, max: 0}
   - {rule: pair_limit, column: mae, max: 0.2, allowed: .01}
   - {rule: drift, column: mae, distance: ks, max: 0.1}
+  - {rule: duplicate_ids, max: 0}
 """
 EXPECTED = (
     FailureFraction(line=3, max=0.001),
@@ -51,6 +53,7 @@ EXPECTED = (
     NanFraction(line=9, column="mae", max=0),
     PairLimit(line=10, column="mae", max=0.2, allowed=0.01),
     DriftLimit(line=11, column="mae", distance="ks", max=0.1),
+    DuplicateIds(line=12, max=0),
 )
 
 
