@@ -214,6 +214,9 @@ class _Child:
     def __init__(self, settings: Sandbox) -> None:
         self._settings = settings
         self.connection, theirs = socket.socketpair()
+        for end in (self.connection, theirs):
+            # A program that sets a default timeout, as some HTTP clients do, makes every new socket non-blocking.
+            end.settimeout(None)
         limit = struct.pack("ll", int(_WALL_SECONDS_PER_SECOND * settings.seconds) + 1, 0)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self.connection.setsockopt(socket.SOL_SOCKET, option, limit)

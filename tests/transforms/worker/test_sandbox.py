@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.sandbox_tasks import DEADLY
 
-from transforms.worker.sandbox import Sandbox, SandboxError
+from transforms.worker.sandbox import Sandbox, SandboxError, end_children
 
 SANDBOX = Sandbox(seconds=1, memory=2 << 30)
 READ = "support.sandbox_tasks:read"
@@ -107,6 +108,17 @@ def test_a_child_that_died_in_between_costs_nothing() -> None:
     os.kill(pid, signal.SIGKILL)
     time.sleep(0.2)
     assert read("a", "b") == ["a", "b"]
+
+
+def test_a_default_timeout_of_sockets_does_not_matter() -> None:
+    """A library may set one for its own connections, and every new socket then starts non-blocking."""
+    end_children()
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.05)
+    try:
+        assert read("a", "b", sandbox=Sandbox(seconds=5.5)) == ["a", "b"]
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def test_ctrl_c_is_not_for_children() -> None:
