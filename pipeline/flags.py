@@ -177,7 +177,7 @@ def patterns(text: str) -> tuple[str, ...]:
 
 
 def _exists(pattern: str) -> bool:
-    """Whether a pattern with a comma is a path that exists, or begins with a directory with that comma that does."""
+    """True if a pattern with a comma exists as a path, or if the directory it begins with has that comma and exists."""
     fixed = re.split(r"[*?\[{]", pattern)[0].rpartition("/")[0]
     return os.path.exists(pattern) or ("," in fixed and os.path.isdir(fixed))
 

@@ -63,7 +63,7 @@ def png_bits(_: ImageFile, data: bytes) -> int:
 
 
 def png_notes(image: ImageFile, data: bytes) -> tuple[str, ...]:
-    """`color_space` if cICP, or else gAMA and cHRM, tell of colours that are not sRGB's.
+    """`color_space` if cICP, or without it gAMA and cHRM, describe colours that are not sRGB's.
 
     A profile and an sRGB chunk take precedence over gAMA and cHRM: PNG specification, third edition, 4.3.
     """

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from transforms.losses.pair import Pair
 
-# Of linear sRGB to XYZ, and the white of D65 seen by the observer of 2 degrees.
+# From linear sRGB to XYZ, and the white of D65 as the 2-degree observer sees it.
 XYZ_OF_RGB = (
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),

@@ -19,10 +19,10 @@ from transforms.storage.errors import READ_ERRORS, ChangedError, UnavailableErro
 
 _MAGIC = re.compile(r"[*?\[{]")
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
-# What other programs leave beside data: dot files, checksums, and marks such as _SUCCESS and _metadata.
+# Other programs leave these beside data: dot files, checksums, and marks such as _SUCCESS and _metadata.
 _NOT_DATA = re.compile(r"\..*|_[^.]*|.*\.crc", re.DOTALL)
 _NOT_DATA_DIRECTORY = re.compile(r"\..*|_temporary|_delta_log|_spark_metadata", re.DOTALL)
-# What Beam needs for the paths of a scheme: the module, and Beam's extra that installs it.
+# Beam needs these for the paths of a scheme: the module, and Beam's extra that installs it.
 _EXTRAS = {"s3": ("boto3", "aws"), "azfs": ("azure", "azure"), "hdfs": ("hdfs", "hadoop")}
 
 
@@ -144,7 +144,7 @@ def _look_up(path: str) -> InputFile:
 
 
 def is_directory(path: str) -> bool:
-    """True for a local directory, and for a prefix of objects at `gs://` that is no object. Raises `READ_ERRORS`."""
+    """True for a local directory, and for a `gs://` prefix that is not itself an object. Raises `READ_ERRORS`."""
     return not FileSystems.exists(path) if "://" in path else os.path.isdir(path)
 
 
@@ -235,7 +235,7 @@ def _walk(root: str, below: str, depth: int | None, above: tuple[str, ...]) -> I
 
 
 def _is_data(path: str, pattern: str) -> bool:
-    """Whether a file that matches a pattern is data. Names that the pattern itself spells so are."""
+    """True if a file that matches a pattern is data. A name that the pattern itself spells out always is."""
     *directories, name = path.split("/")
     *_, typed = pattern.split("/")
     if any(map(_NOT_DATA_DIRECTORY.fullmatch, directories)) and not re.search(r"(^|/)[._]", pattern):

@@ -31,7 +31,7 @@ from transforms.settings import setting
 from transforms.worker.messages import Buffer, receive, send
 from transforms.worker.threads import thread_count
 
-# What a task yields.
+# A task yields these.
 Item = tuple[Any, Sequence[Buffer]]
 
 # Reasons for which a record, or a chunk of a file, fails over which a child came to an end.
@@ -251,7 +251,7 @@ class _Child:
         self._process.wait()
 
     def death(self, error: Exception) -> SandboxError:
-        """What became of the process, as seen from an error of the connection."""
+        """Tell from an error of the connection how the process ended."""
         if isinstance(error, BlockingIOError):
             seconds = int(_WALL_SECONDS_PER_SECOND * self._settings.seconds)
             return SandboxError("timed_out", f"nothing came of it for {seconds} s; see max_record_seconds")

@@ -1,8 +1,8 @@
 """The child process of a sandbox: runs tasks on untrusted bytes for its worker, under limits it sets itself.
 
 `python -m transforms.worker.sandbox_child CONNECTION PARENT SECONDS MEMORY`: a process of its own, which never sees the
-`__main__` of its worker, be it a script without a guard, a notebook or Beam. A task is a generator function; its items
-are sent as they come, and each is given its own time.
+`__main__` of its worker, whether that is a script without a guard, a notebook or Beam. A task is a generator function;
+its items are sent as they come, and each is given its own time.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from transforms.worker.messages import receive, send
 
-# What every task needs, imported while the child waits for its first one.
+# Every task needs these. They are imported while the child waits for its first task.
 _LIBRARIES = ("numpy", "PIL.Image", "pyarrow")
 _PR_SET_PDEATHSIG = 1
 

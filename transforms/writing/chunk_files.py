@@ -57,7 +57,7 @@ def write_chunk(
 ) -> None:
     """Write the chunk's optimized images, its failures and its metrics as text, then its metrics.
 
-    Of a chunk that is not done, only the failures are written.
+    A chunk that is not done leaves only its failures.
 
     Args:
         chunk: the result to write.

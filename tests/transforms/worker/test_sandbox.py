@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def read(*names: str, sandbox: Sandbox = SANDBOX) -> list[str]:
-    """What becomes of each record: the record backwards, or the reason it failed for."""
+    """Return for each record the record backwards, or the reason for which it failed."""
     found = sandbox.each(READ, {}, [[name.encode()] for name in names])
     return [item.reason if isinstance(item, SandboxError) else bytes(item[1][0]).decode() for item in found]
 
@@ -52,7 +52,7 @@ def test_a_record_does_not_pay_for_those_before_it() -> None:
 
 @pytest.mark.parametrize("sandbox", [SANDBOX, Sandbox(enabled=False)], ids=["on", "off"])
 def test_nulls_and_empty_values_come_through(sandbox: Sandbox) -> None:
-    """A null is no value, which is something else than an empty one."""
+    """A null is not the same as an empty value."""
     found = list(sandbox.each(READ, {}, [[None, b"ab"], [b"", None], [None, None]]))
     assert [[bytes(part) for part in parts] for _, parts in found] == [[b"ba"], [b""], []]
 
@@ -190,7 +190,7 @@ time.sleep(1000)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process, and nobody has yet to ask for its exit code."""
+    """True if the process exists and its exit code has not been collected."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").split()[2] != "Z"
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from transforms.losses.networks.weights_file import WeightsError
 
 @pytest.fixture(scope="module")
 def tensors(lpips_weights):
-    """Of VGG16, its convolutions."""
+    """The convolutions of VGG16."""
     tensors = safetensors.numpy.load(lpips_weights.read())
     return {name: tensor for name, tensor in tensors.items() if name.startswith("conv")}
 
