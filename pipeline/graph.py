@@ -32,7 +32,7 @@ def build(
         | "ListChunks"
         >> steps.ListChunks(config.fields, config.chunk_pairs, config.input_format, sandbox=config.sandbox)
     )
-    total = listed | "CountListed" >> steps.CountListed(config.output)
+    total = listed | "CountListed" >> steps.CountListed(config.output, fingerprint, record.claim)
     chunks = (
         listed
         # The engine spreads references over its workers; no image crosses a shuffle.

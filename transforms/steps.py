@@ -95,9 +95,13 @@ class CountListed(_Step):
 
     Attributes:
         output: the run's directory.
+        fingerprint: of the run.
+        claim: of the launcher.
     """
 
     output: str
+    fingerprint: str
+    claim: str = ""
 
     def expand(self, series: beam.PCollection[ChunkSeries]) -> beam.PCollection[int]:
         return (
@@ -105,7 +109,7 @@ class CountListed(_Step):
             | "Pairs" >> beam.Map(_pairs)
             # Every file gives at least one chunk, so there is always a number to add.
             | "Add" >> beam.CombineGlobally(sum).without_defaults()
-            | "Write" >> beam.Map(_write_listed, RunFiles(self.output))
+            | "Write" >> beam.Map(_write_listed, RunFiles(self.output), self.fingerprint, self.claim)
         )
 
 
@@ -113,7 +117,8 @@ def _pairs(series: ChunkSeries) -> int:
     return sum(chunk.pairs for chunk in series)
 
 
-def _write_listed(pairs: int, files: RunFiles) -> int:
+def _write_listed(pairs: int, files: RunFiles, fingerprint: str, claim: str) -> int:
+    files.check_owner(fingerprint, claim)
     files.write_whole(files.listed, to_json({"pairs": pairs}))
     return pairs
 

@@ -120,7 +120,7 @@ def test_count_listed(files, tmp_path, some):
     run = claimed(tmp_path / "run")
     total = sum(chunk.pairs for chunk in chain(*listed(files[some])))
     with pipeline() as p:
-        assert_that(p | beam.Create(listed(files[some])) | CountListed(run.output), equal_to([total]))
+        assert_that(p | beam.Create(listed(files[some])) | CountListed(run.output, "f"), equal_to([total]))
     assert json.loads((tmp_path / "run/_temporary/listed.json").read_text()) == {"pairs": total}
 
 

@@ -126,8 +126,11 @@ def test_lost_launcher_is_resumed_while_its_job_goes_on(cluster, pairs, scored, 
     assert flink_jobs.counted(cluster)["chunks_found_done"] >= len(finished)
 
     flink_jobs.wait_for_silence(cluster)
-    assert flink_jobs.failures(cluster, latest=2) == []
+    assert flink_jobs.failures(cluster, latest=1) == []
+    # The abandoned job finds the directory claimed by the launcher that resumed it, and ends.
+    assert [failure for failure in flink_jobs.failures(cluster, latest=2) if "has taken" not in failure] == []
     assert same_table(metrics(output), scored)
     assert flink_jobs.chunks(output).items() >= finished.items()
     assert (output / "_SUCCESS").exists()
-    assert not (output / "_temporary").exists()
+    # The abandoned job may have been writing a file when it was stopped, and have made its directory again.
+    assert [path for path in output.glob("_temporary/**/*") if path.is_file()] == []
