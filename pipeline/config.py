@@ -160,7 +160,7 @@ class Config:
     # A resumed run may have other limits than before.
     sandbox: Sandbox = field(default=Sandbox(), metadata={"group": "work", "identity": False})
     accelerator: str = setting(
-        "GPU of the workers that score, such as 'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
+        "GPU of the workers that score, such as 'type:nvidia-tesla-t4;count:1;install-nvidia-driver:5xx'",
         "",
         group="Dataflow",
         identity=False,

@@ -13,8 +13,9 @@ from transforms.settings import setting
 # Keys of the metrics' schema metadata: the precision in which the networks computed; the run and the chunk of a file.
 PRECISION_KEY = b"pairloss.precision"
 CHUNK_KEY = b"pairloss.chunk"
-# The backend that computed the networks' features.
+# The backend that computed the networks' features, and the kind of device.
 BACKEND_KEY = b"pairloss.backend"
+DEVICE_KEY = b"pairloss.device"
 
 # Reasons of failures of files that may be read another time. Their chunks are not done: a resumed run reads them.
 NOT_DONE = {

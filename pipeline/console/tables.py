@@ -37,7 +37,8 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
     if summary["duplicate_ids"]:
         console.print(f"{summary['duplicate_ids']} pairs have the id of another pair", highlight=False)
     if summary["precision"]:
-        console.print(f"computed in {' and '.join(summary['precision'])}", highlight=False)
+        devices = f" on {' and '.join(summary['devices'])}" if summary["devices"] else ""
+        console.print(f"computed in {' and '.join(summary['precision'])}{devices}", highlight=False)
     where = {"metrics": f"{files.metrics_directory}/*.parquet", "summary": files.summary}
     if counts["failed"] or counts["files_failed"]:
         where["failures"] = f"{files.failures_directory}/*.jsonl"

@@ -14,6 +14,7 @@ from transforms.images.sandboxed import EncodedPair, decode_pairs
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import (
     BACKEND_KEY,
+    DEVICE_KEY,
     PRECISION_KEY,
     EncodedChunk,
     Failure,
@@ -23,6 +24,7 @@ from transforms.schema import (
     pair_failure,
 )
 from transforms.scoring.batch import Batching, P, batch_by_shape
+from transforms.scoring.model_cache import load_once
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
@@ -37,6 +39,9 @@ _BATCHES_AHEAD = 2
 # Pairs that a child decodes at a time: fewer would leave it waiting for the next ones.
 _TASK_PAIRS = 4
 
+# Note of a pair that the GPU had no memory for.
+SCORED_ON_CPU = "scored_on_cpu"
+
 # The reasons for which a decoded pair can fail.
 SCORE_REASONS = {"evaluation_failed": "the losses of this pair alone could not be computed; the message says why"}
 
@@ -47,6 +52,7 @@ class Evaluate(Protocol):
     plan: Plan
     precision: str
     backend: str
+    device: "Device"
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]: ...
 
@@ -117,13 +123,23 @@ def score_chunk(
     decoded = _decode_ahead(pairs, policy, sandbox, batching)
     for group in batch_by_shape(good_pairs(decoded), batching):
         for part, columns in evaluate_group(evaluator, group):
+            notes: tuple[str, ...] = ()
+            if isinstance(columns, EvaluationError) and evaluator.device.on_gpu:
+                ((part, columns),) = evaluate_group(_on_cpu(evaluator.plan), part)
+                notes = (SCORED_ON_CPU,)
             if isinstance(columns, EvaluationError):
                 fail(part[0].position, "score", "evaluation_failed", str(columns))
             else:
-                result.put(part, columns)
+                result.put(part, columns, notes)
                 done(len(part))
     failures = (*encoded.failures, *(failed[position] for position in sorted(failed)))
     return ScoredChunk(encoded.chunk, result.table(pairs, evaluator), failures)
+
+
+def _on_cpu(plan: Plan) -> "Evaluator":
+    from transforms.losses.devices import CPU
+
+    return load_once(load_evaluator, plan, device=CPU)
 
 
 @dataclass(frozen=True)
@@ -205,7 +221,7 @@ class _Rows:
         noted = pairs["notes"].to_pylist() if "notes" in pairs.schema.names else [()] * length
         self.notes: list[tuple[str, ...]] = [tuple(notes) for notes in noted]
 
-    def put(self, group: Sequence[_ChunkPair], columns: dict[str, np.ndarray]) -> None:
+    def put(self, group: Sequence[_ChunkPair], columns: dict[str, np.ndarray], notes: tuple[str, ...]) -> None:
         positions = [pair.position for pair in group]
         height, width = group[0].generated.shape[:2]
         self.scored[positions] = True
@@ -215,12 +231,16 @@ class _Rows:
             self.defined[column][positions] = True
         too_small = tuple(f"too_small:{column}" for column in self.values if column not in columns)
         for pair in group:
-            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *too_small)
+            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *notes, *too_small)
 
     def table(self, pairs: pa.Table, evaluator: Evaluate) -> pa.Table:
         keep = [column for column in pairs.schema if column.name not in (*encoded_schema().names, "notes")]
-        computed_in = {PRECISION_KEY: evaluator.precision, BACKEND_KEY: evaluator.backend}
-        schema = metrics_schema(self.plan.columns, keep).with_metadata(computed_in)
+        computed = {
+            PRECISION_KEY: evaluator.precision,
+            BACKEND_KEY: evaluator.backend,
+            DEVICE_KEY: evaluator.device.kind,
+        }
+        schema = metrics_schema(self.plan.columns, keep).with_metadata(computed)
         arrays = {name: pairs[name] for name in ("id", "source", *(column.name for column in keep))}
         arrays |= {"height": pa.array(self.size[:, 0]), "width": pa.array(self.size[:, 1])}
         arrays |= {name: pa.array(self.values[name], mask=~self.defined[name]) for name in self.values}
