@@ -16,6 +16,7 @@ from apache_beam.pvalue import TaggedOutput
 from transforms.columns import Column
 from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
+from transforms.images.sandboxed import DECODE_TASK
 from transforms.losses.plan import Plan
 from transforms.reading.format import AUTO, FORMATS
 from transforms.reading.input_files import InputFile
@@ -227,7 +228,7 @@ class _Score(beam.DoFn):
 
     def setup(self) -> None:
         # Its processes start while TensorFlow is imported.
-        self.sandbox.start()
+        self.sandbox.start(DECODE_TASK)
         self.evaluator = load_once(load_evaluator, self.plan)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
@@ -270,7 +271,7 @@ class _Optimize(beam.DoFn):
     optimizer: Optimizer | None = field(default=None, init=False)
 
     def setup(self) -> None:
-        self.sandbox.start()
+        self.sandbox.start(DECODE_TASK)
         self.optimizer = load_once(load_optimizer, self.plan)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:

@@ -1,17 +1,20 @@
-"""Decode pairs in the children of a sandbox: the task they run, and what their worker makes of it."""
+"""Decode pairs in the children of a sandbox, which run `decode_task`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, check_length, decode_pair
+from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, check_length
 from transforms.worker.messages import Buffer
-from transforms.worker.sandbox import Sandbox, SandboxError, records_of
+from transforms.worker.sandbox import Sandbox, SandboxError
 
 # The bytes of the generated image and of its target; None: the record holds no image.
 EncodedPair = tuple[Buffer | None, Buffer | None]
+
+# What a child may get ready for, see `Sandbox.start`.
+DECODE_TASK = "transforms.images.decode_task:decode_records"
 
 
 def decode_pairs(
@@ -25,26 +28,8 @@ def decode_pairs(
     refused = {index: error for index, pair in enumerate(pairs) if (error := _too_long(pair, policy))}
     admitted = [pair for index, pair in enumerate(pairs) if index not in refused]
     # All of them, for a child that was not heard out is ended.
-    decoded = iter(list(sandbox.each(f"{__name__}:decode_records", {"policy": asdict(policy)}, admitted)))
+    decoded = iter(list(sandbox.each(DECODE_TASK, {"policy": asdict(policy)}, admitted)))
     return [refused[index] if index in refused else _outcome(next(decoded)) for index in range(len(pairs))]
-
-
-def decode_records(
-    arguments: dict[str, Any], parts: Sequence[Buffer], file: BinaryIO | None
-) -> Iterator[tuple[Any, Sequence[Buffer]]]:
-    """The task: per pair its shape, dtype and notes, and the pixels of both images; or the error."""
-    policy = DecodePolicy(**arguments["policy"])
-    for generated, target in records_of(arguments, parts):
-        try:
-            pair = decode_pair(generated, target, policy)
-        except DecodeError as error:
-            if error.reason == "out_of_memory":
-                # Perhaps records before it left too little: it gets another try.
-                raise MemoryError(error.message) from error
-            yield {"error": [error.reason, error.message, error.image]}, ()
-        else:
-            header = {"shape": pair.generated.shape, "dtype": pair.generated.dtype.str, "notes": pair.notes}
-            yield header, (np.ascontiguousarray(pair.generated), np.ascontiguousarray(pair.target))
 
 
 def _too_long(pair: EncodedPair, policy: DecodePolicy) -> DecodeError | None:
