@@ -64,10 +64,10 @@ def test_one_image_that_many_rows_share_is_there_once(tmp_path: Path, store_sche
 
 def test_a_page_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    images = pa.array([b"\0" * (100 << 20)] * 6, pa.binary())
+    images = pa.array([b"\0" * (40 << 20)] * 6, pa.binary())
     table = pa.table({"generated": images, "target": [b"x"] * 6})
     pq.write_table(table, path, use_dictionary=False, compression="zstd")
-    found = reasons(path, Sandbox(memory=300 << 20))
+    found = reasons(path, Sandbox(memory=120 << 20))
     assert found == [("file", "read", "out_of_memory")] * len(found)
 
 
