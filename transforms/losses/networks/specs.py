@@ -34,7 +34,7 @@ class Network:
         fetch: `() -> path`; downloads the weights file unless this machine has it. For a network with a `sha256` it
             takes the download's local copy instead, if there is one: `(archive: Path | None) -> path`.
         cached: `() -> Path`, where `fetch` keeps the file.
-        flag: name of the flag that takes the path of another copy of the file.
+        flag: name of the flag that takes the path of another copy of the file; networks may share a file and its flag.
         help: of that flag.
         sha256: of the weights file. Empty: the file's content when the run starts is what counts.
         ncnn: `(tensors of the architecture) -> backends.ncnn.NcnnModel`; empty: TensorFlow computes it everywhere.
@@ -111,19 +111,16 @@ _LPIPS_PREPROCESSING = Preprocessing(
     scale=tuple(2 / scale for scale in _LPIPS_SCALE),  # type: ignore[arg-type]
     offset=tuple((-1 - shift) / scale for shift, scale in zip(_LPIPS_SHIFT, _LPIPS_SCALE, strict=True)),  # type: ignore[arg-type]
 )
+# LPIPS and DISTS share a file. The safetensors file that `pairloss weights` makes depends on the tensors alone.
+_VGG16_SHA256 = "36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143"
+_VGG16_HELP = "VGG16 of LPIPS and DISTS, local or gs://; default: fetched once, cached"
 
 
 def _on_lpips_weights(name: str, weights: str, **row: Any) -> Network:
     """The row of a network whose weights `lpips_weights` fetches, under the name `weights`."""
     source = f"transforms.losses.networks.lpips_weights:{weights}"
-    return Network(
-        name=name,
-        preprocessing=_LPIPS_PREPROCESSING,
-        load=f"{source}.load",
-        fetch=f"{source}.fetch",
-        cached=f"{source}.cached",
-        **row,
-    )
+    functions = {function: f"{source}.{function}" for function in ("load", "fetch", "cached")}
+    return Network(name=name, preprocessing=_LPIPS_PREPROCESSING, **functions | row)
 
 
 NETWORKS = {
@@ -135,10 +132,20 @@ NETWORKS = {
             layers=VGG16_LAYERS,
             architecture="transforms.losses.networks.vgg16:Vgg16",
             flag="weights",
-            help="LPIPS weights on VGG16, local or gs://; default: fetched once, cached",
-            # The safetensors file that `pairloss weights` makes depends on the tensors alone.
-            sha256="36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143",
+            help=_VGG16_HELP,
+            sha256=_VGG16_SHA256,
             ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
+        ),
+        _on_lpips_weights(
+            "vgg16_dists",
+            "VGG16",
+            # DISTS halves rounding up; below these sizes its maps would be mostly the zeros around.
+            layers={layer: VGG16_LAYERS[layer] for layer in LPIPS_LAYERS},
+            architecture="transforms.losses.networks.vgg16_dists:DistsVgg16",
+            load="transforms.losses.networks.vgg16_dists:load",
+            flag="weights",
+            help=_VGG16_HELP,
+            sha256=_VGG16_SHA256,
         ),
         _on_lpips_weights(
             "alexnet_lpips",
