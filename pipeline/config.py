@@ -260,10 +260,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _weights_flags() -> type:
-    """Settings with a flag for the weights of each network."""
-    paths = [
-        (network.flag, str, setting(network.help, "", group="losses", metavar="PATH")) for network in NETWORKS.values()
-    ]
+    """Settings with a flag for each weights file."""
+    helps = {network.flag: network.help for network in NETWORKS.values()}
+    paths = [(flag, str, setting(help, "", group="losses", metavar="PATH")) for flag, help in helps.items()]
     return dataclasses.make_dataclass("Weights", paths)
 
 
@@ -301,7 +300,7 @@ def parse(argv: Sequence[str]) -> Config:
         policy=policy,
         plan=plan,
         descent=_descent(choices, given),
-        weights={network.name: path for network in NETWORKS.values() if (path := given[network.flag])},
+        weights={name: path for name in plan.networks if (path := given[NETWORKS[name].flag])},
         beam_flags=tuple(beam_flags),
     )
     _check_kept(config.fields, plan, choices.optimize)
