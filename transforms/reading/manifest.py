@@ -49,14 +49,30 @@ def read_jsonl_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
     """The keys of the first objects, with the types of their values; None if there is no object."""
     records = (_object(line) for line in read_lines(file) if not _is_blank(line))
     peeked = [record for record in islice(records, PEEKED_RECORDS) if not isinstance(record, str)]
+    return pa.schema(types_of(peeked).items()) if peeked else None
+
+
+def types_of(records: Iterable[Values]) -> dict[str, pa.DataType]:
+    """The types of the fields of JSON objects, by name."""
     types: dict[str, pa.DataType] = {}
-    for record in peeked:
+    for record in records:
         for name, value in record.items():
             if value is not None:
                 dtype = pa.scalar(value).type
                 # A whole number may stand among others.
                 types[name] = dtype if types.get(name, pa.int64()) == pa.int64() else types[name]
-    return pa.schema(types.items()) if peeked else None
+    return types
+
+
+def fitted_value(values: Values, field: pa.Field) -> tuple[Any, bool]:
+    """A kept field of a JSON object in its type, and False if it is missing or does not fit."""
+    value = values.get(field.name)
+    if value is None:
+        return None, field.name in values
+    try:
+        return pa.scalar(value).cast(field.type).as_py(), True
+    except pa.ArrowException:
+        return None, False
 
 
 def list_csv(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
@@ -124,13 +140,7 @@ class _Record:
         return Place(value)
 
     def kept(self, field: pa.Field) -> tuple[Any, bool]:
-        value = self.values.get(field.name)
-        if value is None:
-            return None, field.name in self.values
-        try:
-            return pa.scalar(value).cast(field.type).as_py(), True
-        except pa.ArrowException:
-            return None, False
+        return fitted_value(self.values, field)
 
 
 def _object(line: bytes) -> Values | str:
