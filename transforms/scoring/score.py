@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from transforms.schema import (
     ScoredChunk,
     encoded_schema,
     metrics_schema,
-    pair_failure,
+    row_failure,
 )
 from transforms.scoring.batch import Batching, P, batch_by_shape
 from transforms.scoring.model_cache import load_once
@@ -102,8 +103,7 @@ def score_chunk(
     failed: dict[int, Failure] = {}
 
     def fail(position: int, stage: str, reason: str, message: str, data: bytes | None = None) -> None:
-        id, source = (pairs[name][position].as_py() for name in ("id", "source"))
-        failed[position] = pair_failure(id, source, stage, reason, message, data)
+        failed[position] = row_failure(pairs, position, stage, reason, message, data)
         done(1)
 
     def done(number: int) -> None:
@@ -155,6 +155,7 @@ def _decode_ahead(
     """Decode the pairs in threads, each of which waits for a child; what waits for the network is bounded."""
     threads = thread_count()
     pending: deque[Future[list[DecodedPair | DecodeError]]] = deque()
+    repeats = _repeats(pairs["target"])
     submitted = taken = largest = 0
     executor = ThreadPoolExecutor(threads, "decode")
     try:
@@ -164,6 +165,9 @@ def _decode_ahead(
             fitting = batching.pending_bytes // (largest or 6 * policy.max_image_pixels)
             most = max(1, min(_BATCHES_AHEAD * batching.pairs, fitting))
             task = min(_TASK_PAIRS, max(1, most // threads), len(pairs) - submitted)
+            while 0 < task < min(most, len(pairs) - submitted) and repeats[submitted + task]:
+                # Candidates go together, so that their target is decoded once.
+                task += 1
             if task and submitted + task - taken <= most:
                 rows = pairs.slice(submitted, task)
                 pending.append(executor.submit(decode_pairs, _encoded(rows), policy, sandbox))
@@ -179,14 +183,36 @@ def _decode_ahead(
 
 
 def _encoded(rows: pa.Table) -> list[EncodedPair]:
-    """The bytes of the images, where they lie."""
-    images = (rows[name] for name in ("generated", "target"))
-    return list(zip(*([_view(value) for value in column] for column in images), strict=True))
+    """The bytes of the images; rows with the same target share its view."""
+    return list(zip(_views(rows["generated"]), _views(rows["target"]), strict=True))
+
+
+def _views(column: pa.ChunkedArray) -> list[memoryview | None]:
+    views: list[memoryview | None] = []
+    for chunk in column.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            views += map(_view, chunk)
+            continue
+        indices = chunk.indices.to_pylist()
+        distinct = {index: _view(chunk.dictionary[index]) for index in set(indices) - {None}}
+        views += map(distinct.get, indices)
+    return views
 
 
 def _view(value: pa.Scalar) -> memoryview | None:
-    data = value.value if isinstance(value, pa.DictionaryScalar) else value
-    return memoryview(data.as_buffer()) if data.is_valid else None
+    return memoryview(value.as_buffer()) if value.is_valid else None
+
+
+def _repeats(column: pa.ChunkedArray) -> list[bool]:
+    """Tell of each row whether its value is the one of the row before, as far as a dictionary tells."""
+    repeats: list[bool] = []
+    for chunk in column.chunks:
+        if pa.types.is_dictionary(chunk.type):
+            indices = chunk.indices.to_pylist()
+            repeats += [False, *(a is not None and a == b for a, b in pairwise(indices))][: len(indices)]
+        else:
+            repeats += [False] * len(chunk)
+    return repeats
 
 
 def evaluate_group(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from transforms.columns import Column
-from transforms.schema import DEVICE_KEY, NOT_DONE, PRECISION_KEY, Failure, ScoredChunk
+from transforms.schema import DEVICE_KEY, NOT_DONE, PRECISION_KEY, Failure, ScoredChunk, row_key, row_keys
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import ScoredPairs, Slices
 
@@ -33,7 +33,7 @@ class Summary:
         unread: records of files, or parts of files, that could not be read.
         chunks: number of chunks.
         earlier_duplicates: scored pairs that had the id of another one when they were summarized and read back.
-        ids: hashes of the ids of the other scored pairs. They and the next four are not part of a summary's JSON.
+        ids: hashes of the keys of the other scored pairs. They and the next four are not part of a summary's JSON.
         done: names of the chunks with metrics.
         with_failures: names of the chunks with failures.
         not_done: why files are to be read another time: a reason of `NOT_DONE` by message.
@@ -83,7 +83,7 @@ class Summary:
             failed=len(failed),
             unread=chunk.chunk.pairs - scored - len(failed) if files else 0,
             chunks=1,
-            ids=[_hashes(chunk.metrics["id"].to_pylist())],
+            ids=[_hashes(row_keys(chunk.metrics).to_pylist())],
             done={chunk.chunk.name} if chunk.done else set(),
             with_failures={chunk.chunk.name} if chunk.failures else set(),
             not_done={f.message: f.reason for f in chunk.failures if f.reason in NOT_DONE},
@@ -219,5 +219,5 @@ def _hashes(ids: Iterable[str]) -> np.ndarray:
 def _examples(failed: Iterable[Failure]) -> dict[str, tuple[Example, ...]]:
     found: dict[str, list[Example]] = {}
     for failure in failed:
-        found.setdefault(failure.reason, []).append((failure.source, failure.id, failure.message))
+        found.setdefault(failure.reason, []).append((failure.source, row_key(asdict(failure)), failure.message))
     return {reason: tuple(sorted(examples)[:FAILURE_EXAMPLES]) for reason, examples in found.items()}

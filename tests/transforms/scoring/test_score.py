@@ -271,7 +271,7 @@ class TestEvaluationErrors:
         """Which rows there are must not depend on the card."""
         scored = score_chunk(plain([1, 200, 3]), Fussy(hated=200, device=AS_GPU))
         assert scored.failures == ()
-        assert scored.metrics["notes"].to_pylist() == [[], ["scored_on_cpu"], []]
+        assert ["scored_on_cpu" in notes for notes in scored.metrics["notes"].to_pylist()] == [False, True, False]
 
     @pytest.mark.parametrize("count", [1, 2, 3, 7, 16])
     def test_only_the_pair_to_blame_fails(self, count):
