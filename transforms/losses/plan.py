@@ -13,7 +13,7 @@ from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective
 from transforms.settings import setting
 
-PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16", "auto")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
 
 
@@ -47,7 +47,8 @@ class Plan:
         "add pixel_grad_l2 and pixel_grad_linf: the objective's gradient at the generated pixels", False
     )
     precision: str = setting(
-        "of the network; bfloat16 differs by about 0.1 %%, float16 by 0.02 %%; auto: what the hardware is fast in",
+        "of the network; bfloat16 differs by about 0.1 %%, float16 and, on GPUs, tensorfloat32 by 0.02 %%; auto: what "
+        "the hardware is fast in",
         "float32",
         choices=PRECISIONS,
     )

@@ -217,6 +217,18 @@ class TestOnGpu:
             # Sums of float32 in another order.
             np.testing.assert_allclose(columns[name], values, rtol=1e-5, atol=1e-7, err_msg=name)
 
+    @pytest.mark.parametrize("precision", ["float32", "tensorfloat32"])
+    def test_tensorfloat32_is_used_only_if_it_is_asked_for(self, plan, precision):
+        """TensorFlow's own default is to use it for float32."""
+        gpu = dataclasses.replace(AS_GPU, compute_capability=(8, 0))
+        evaluator = Evaluator(plan, Networks(dataclasses.replace(plan, precision=precision), gpu))
+        try:
+            assert evaluator.precision == precision
+            assert tf.config.experimental.tensor_float_32_execution_enabled() == (precision == "tensorfloat32")
+            assert np.isfinite(evaluator(*pairs(DIFFERENT, (40, 48)))["lpips_alex"]).all()
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(False)
+
     def test_want_of_memory_is_remembered(self, plan, monkeypatch):
         """TensorFlow waits ten seconds before it gives up, so it must not happen for every batch."""
         evaluator = Evaluator(plan, Networks(plan, AS_GPU))
