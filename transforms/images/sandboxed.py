@@ -1,7 +1,8 @@
 """Decode pairs in the children of a sandbox, which run `decode_task`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,24 @@ def decode_pairs(
     """
     refused = {index: error for index, pair in enumerate(pairs) if (error := _too_long(pair, policy))}
     admitted = [pair for index, pair in enumerate(pairs) if index not in refused]
+    decoded = iter(_decode(admitted, policy, sandbox))
+    return [refused[index] if index in refused else next(decoded) for index in range(len(pairs))]
+
+
+def _decode(pairs: Sequence[EncodedPair], policy: DecodePolicy, sandbox: Sandbox) -> list[DecodedPair | DecodeError]:
+    # Pairs that share the bytes of their target, as candidates do, are decoded together.
+    groups = [list(group) for _, group in groupby(pairs, key=lambda pair: id(pair[1]))]
+    records = [[group[0][1], *(generated for generated, _ in group)] for group in groups]
+    found: list[DecodedPair | DecodeError] = []
     # All of them, for a child that was not heard out is ended.
-    decoded = iter(list(sandbox.each(DECODE_TASK, {"policy": asdict(policy)}, admitted)))
-    return [refused[index] if index in refused else _outcome(next(decoded)) for index in range(len(pairs))]
+    items = list(sandbox.each(DECODE_TASK, {"policy": asdict(policy)}, records))
+    for group, item in zip(groups, items, strict=True):
+        if isinstance(item, SandboxError) and len(group) > 1:
+            # One of the candidates ended the child: it alone is blamed.
+            found += [outcome for pair in group for outcome in _decode([pair], policy, sandbox)]
+        else:
+            found += _outcomes(item)
+    return found
 
 
 def _too_long(pair: EncodedPair, policy: DecodePolicy) -> DecodeError | None:
@@ -42,11 +58,16 @@ def _too_long(pair: EncodedPair, policy: DecodePolicy) -> DecodeError | None:
     return None
 
 
-def _outcome(result: tuple[Any, Sequence[Buffer]] | SandboxError) -> DecodedPair | DecodeError:
+def _outcomes(result: tuple[Any, Sequence[Buffer]] | SandboxError) -> Iterator[DecodedPair | DecodeError]:
     if isinstance(result, SandboxError):
-        return DecodeError(result.reason, str(result), "pair")
-    header, parts = result
-    if "error" in header:
-        return DecodeError(*header["error"])
-    generated, target = (np.frombuffer(part, header["dtype"]).reshape(header["shape"]) for part in parts)
-    return DecodedPair(generated, target, tuple(header["notes"]))
+        yield DecodeError(result.reason, str(result), "pair")
+        return
+    headers, parts = result
+    for header in headers:
+        if "error" in header:
+            yield DecodeError(*header["error"])
+        else:
+            generated, target = (
+                np.frombuffer(parts[place], header["dtype"]).reshape(header["shape"]) for place in header["pixels"]
+            )
+            yield DecodedPair(generated, target, tuple(header["notes"]))

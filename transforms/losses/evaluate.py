@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
+from transforms.losses.devices import MOST_PIXELS_ON_GPU
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
@@ -52,6 +53,8 @@ class Evaluator:
         self.backend = "ncnn" if self._networks.on_ncnn else "tensorflow"
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
         self._graph = cache(self._build_graph)
+        # On a GPU, the most pixels of a batch.
+        self._most_pixels = MOST_PIXELS_ON_GPU
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the columns that are defined for images of this size.
@@ -76,10 +79,37 @@ class Evaluator:
         try:
             # The kernels want the pixels of an image in one piece.
             generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
-            with self.device.scope():
+            with self.device.scope(), self.device.turn():
+                if self.device.on_gpu:
+                    return self._evaluate_on_gpu(losses, generated, target)
                 return self._evaluate(losses, generated, target)
         except (tf.errors.OpError, MemoryError) as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
+
+    def _evaluate_on_gpu(
+        self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Evaluate batches of `Device.batch` pairs, the last one repeated, as large as have been seen to fit."""
+        pixels = generated[0, ..., 0].size
+        if pixels > MOST_PIXELS_ON_GPU:
+            raise EvaluationError(f"{pixels} pixels are more than TensorFlow computes on a GPU; it counts in 32 bits")
+        parts: list[dict[str, np.ndarray]] = []
+        done = 0
+        while done < len(generated):
+            fitting = 1 << ((self._most_pixels // pixels or 1).bit_length() - 1)
+            pairs = min(len(generated) - done, fitting)
+            rows = np.minimum(np.arange(done, done + self.device.batch(pairs)), done + pairs - 1)
+            try:
+                columns = self._evaluate(losses, generated[rows], target[rows])
+            except tf.errors.ResourceExhaustedError:
+                if len(rows) == 1:
+                    raise
+                # For all batches to come: TensorFlow waits ten seconds for memory before it gives up.
+                self._most_pixels = len(rows) // 2 * pixels
+            else:
+                parts.append({name: values[:pairs] for name, values in columns.items()})
+                done += pairs
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _evaluate(self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         whole_objective = self.plan.objective is not None and set(self.plan.objective_losses) <= set(losses)

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,15 +15,17 @@ from transforms.images.sandboxed import EncodedPair, decode_pairs
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import (
     BACKEND_KEY,
+    DEVICE_KEY,
     PRECISION_KEY,
     EncodedChunk,
     Failure,
     ScoredChunk,
     encoded_schema,
     metrics_schema,
-    pair_failure,
+    row_failure,
 )
 from transforms.scoring.batch import Batching, P, batch_by_shape
+from transforms.scoring.model_cache import load_once
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
@@ -37,6 +40,9 @@ _BATCHES_AHEAD = 2
 # Pairs that a child decodes at a time: fewer would leave it waiting for the next ones.
 _TASK_PAIRS = 4
 
+# Note of a pair that the GPU had no memory for.
+SCORED_ON_CPU = "scored_on_cpu"
+
 # The reasons for which a decoded pair can fail.
 SCORE_REASONS = {"evaluation_failed": "the losses of this pair alone could not be computed; the message says why"}
 
@@ -47,6 +53,7 @@ class Evaluate(Protocol):
     plan: Plan
     precision: str
     backend: str
+    device: "Device"
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]: ...
 
@@ -96,8 +103,7 @@ def score_chunk(
     failed: dict[int, Failure] = {}
 
     def fail(position: int, stage: str, reason: str, message: str, data: bytes | None = None) -> None:
-        id, source = (pairs[name][position].as_py() for name in ("id", "source"))
-        failed[position] = pair_failure(id, source, stage, reason, message, data)
+        failed[position] = row_failure(pairs, position, stage, reason, message, data)
         done(1)
 
     def done(number: int) -> None:
@@ -117,13 +123,23 @@ def score_chunk(
     decoded = _decode_ahead(pairs, policy, sandbox, batching)
     for group in batch_by_shape(good_pairs(decoded), batching):
         for part, columns in evaluate_group(evaluator, group):
+            notes: tuple[str, ...] = ()
+            if isinstance(columns, EvaluationError) and evaluator.device.on_gpu:
+                ((part, columns),) = evaluate_group(_on_cpu(evaluator.plan), part)
+                notes = (SCORED_ON_CPU,)
             if isinstance(columns, EvaluationError):
                 fail(part[0].position, "score", "evaluation_failed", str(columns))
             else:
-                result.put(part, columns)
+                result.put(part, columns, notes)
                 done(len(part))
     failures = (*encoded.failures, *(failed[position] for position in sorted(failed)))
     return ScoredChunk(encoded.chunk, result.table(pairs, evaluator), failures)
+
+
+def _on_cpu(plan: Plan) -> "Evaluator":
+    from transforms.losses.devices import CPU
+
+    return load_once(load_evaluator, plan, device=CPU)
 
 
 @dataclass(frozen=True)
@@ -139,6 +155,7 @@ def _decode_ahead(
     """Decode the pairs in threads, each of which waits for a child; what waits for the network is bounded."""
     threads = thread_count()
     pending: deque[Future[list[DecodedPair | DecodeError]]] = deque()
+    repeats = _repeats(pairs["target"])
     submitted = taken = largest = 0
     executor = ThreadPoolExecutor(threads, "decode")
     try:
@@ -148,6 +165,9 @@ def _decode_ahead(
             fitting = batching.pending_bytes // (largest or 6 * policy.max_image_pixels)
             most = max(1, min(_BATCHES_AHEAD * batching.pairs, fitting))
             task = min(_TASK_PAIRS, max(1, most // threads), len(pairs) - submitted)
+            while 0 < task < min(most, len(pairs) - submitted) and repeats[submitted + task]:
+                # Candidates go together, so that their target is decoded once.
+                task += 1
             if task and submitted + task - taken <= most:
                 rows = pairs.slice(submitted, task)
                 pending.append(executor.submit(decode_pairs, _encoded(rows), policy, sandbox))
@@ -163,14 +183,36 @@ def _decode_ahead(
 
 
 def _encoded(rows: pa.Table) -> list[EncodedPair]:
-    """The bytes of the images, where they lie."""
-    images = (rows[name] for name in ("generated", "target"))
-    return list(zip(*([_view(value) for value in column] for column in images), strict=True))
+    """The bytes of the images; rows with the same target share its view."""
+    return list(zip(_views(rows["generated"]), _views(rows["target"]), strict=True))
+
+
+def _views(column: pa.ChunkedArray) -> list[memoryview | None]:
+    views: list[memoryview | None] = []
+    for chunk in column.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            views += map(_view, chunk)
+            continue
+        indices = chunk.indices.to_pylist()
+        distinct = {index: _view(chunk.dictionary[index]) for index in set(indices) - {None}}
+        views += map(distinct.get, indices)
+    return views
 
 
 def _view(value: pa.Scalar) -> memoryview | None:
-    data = value.value if isinstance(value, pa.DictionaryScalar) else value
-    return memoryview(data.as_buffer()) if data.is_valid else None
+    return memoryview(value.as_buffer()) if value.is_valid else None
+
+
+def _repeats(column: pa.ChunkedArray) -> list[bool]:
+    """Tell of each row whether its value is the one of the row before, as far as a dictionary tells."""
+    repeats: list[bool] = []
+    for chunk in column.chunks:
+        if pa.types.is_dictionary(chunk.type):
+            indices = chunk.indices.to_pylist()
+            repeats += [False, *(a is not None and a == b for a, b in pairwise(indices))][: len(indices)]
+        else:
+            repeats += [False] * len(chunk)
+    return repeats
 
 
 def evaluate_group(
@@ -205,7 +247,7 @@ class _Rows:
         noted = pairs["notes"].to_pylist() if "notes" in pairs.schema.names else [()] * length
         self.notes: list[tuple[str, ...]] = [tuple(notes) for notes in noted]
 
-    def put(self, group: Sequence[_ChunkPair], columns: dict[str, np.ndarray]) -> None:
+    def put(self, group: Sequence[_ChunkPair], columns: dict[str, np.ndarray], notes: tuple[str, ...]) -> None:
         positions = [pair.position for pair in group]
         height, width = group[0].generated.shape[:2]
         self.scored[positions] = True
@@ -215,12 +257,16 @@ class _Rows:
             self.defined[column][positions] = True
         too_small = tuple(f"too_small:{column}" for column in self.values if column not in columns)
         for pair in group:
-            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *too_small)
+            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *notes, *too_small)
 
     def table(self, pairs: pa.Table, evaluator: Evaluate) -> pa.Table:
         keep = [column for column in pairs.schema if column.name not in (*encoded_schema().names, "notes")]
-        computed_in = {PRECISION_KEY: evaluator.precision, BACKEND_KEY: evaluator.backend}
-        schema = metrics_schema(self.plan.columns, keep).with_metadata(computed_in)
+        computed = {
+            PRECISION_KEY: evaluator.precision,
+            BACKEND_KEY: evaluator.backend,
+            DEVICE_KEY: evaluator.device.kind,
+        }
+        schema = metrics_schema(self.plan.columns, keep).with_metadata(computed)
         arrays = {name: pairs[name] for name in ("id", "source", *(column.name for column in keep))}
         arrays |= {"height": pa.array(self.size[:, 0]), "width": pa.array(self.size[:, 1])}
         arrays |= {name: pa.array(self.values[name], mask=~self.defined[name]) for name in self.values}
