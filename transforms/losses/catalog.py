@@ -249,6 +249,23 @@ _LOSSES = (
         differentiable=False,
     ),
     Loss(
+        name="flip",
+        function="transforms.losses.flip:flip",
+        formula="mean of the pixels' FLIP at 67 pixels per degree: a colour difference, raised by edges and points",
+        range="[0, 1]",
+        direction="lower",
+        source="Andersson et al. 2020 (FLIP), low dynamic range",
+    ),
+    Loss(
+        name="ssimulacra2",
+        function="transforms.losses.ssimulacra2:ssimulacra2",
+        formula="100 - 10 e^0.63 of a cubic e of 108 weighted means and 4-norms of errors in XYB at six octaves",
+        range="(-inf, 100]",
+        direction="higher",
+        source="Sneyers 2022 and 2023 (SSIMULACRA 2.1), as libjxl",
+        min_side=8,
+    ),
+    Loss(
         name="lpips_vgg",
         function="transforms.losses.perceptual:lpips",
         formula="sum over 5 layers of weighted squared differences of unit-length VGG16 features",

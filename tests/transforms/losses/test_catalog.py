@@ -28,6 +28,8 @@ NAMES = [
     "ms_ssim",
     "ciede2000",
     "ciede2000_p95",
+    "flip",
+    "ssimulacra2",
     "lpips_vgg",
     "lpips_alex",
     "dists",

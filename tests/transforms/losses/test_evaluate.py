@@ -30,9 +30,9 @@ ALL = tuple(LOSSES)
 SIZE = 176, 164
 ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
 PERCEPTUAL = {"lpips_vgg": perceptual.lpips, "vgg_mse": perceptual.feature_mse, "style": perceptual.style}
-ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95"}
+ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95", "flip"}
 COMPARING = [name for name in ALL if LOSSES[name].direction != "none"]
-OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssim": 1.0, "ssim_y": 1.0, "ms_ssim": 1.0}
+OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssim": 1.0, "ssim_y": 1.0, "ms_ssim": 1.0, "ssimulacra2": 100.0}
 
 
 @pytest.fixture(scope="module")

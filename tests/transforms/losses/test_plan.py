@@ -65,7 +65,7 @@ def test_columns(plan, columns):
 
 
 ALL = tuple(LOSSES)
-ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95"}
+ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95", "flip"}
 ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
 
 
