@@ -77,7 +77,14 @@ def ssim(generated, target):
 
 def ssim_y(generated, target):
     """BasicSR's `_ssim` of `bgr2ycbcr(..., y_only=True) * 255`."""
-    x, y = _bt601(generated), _bt601(target)
+    return _ssim_of_levels(_bt601(generated), _bt601(target))
+
+
+def ssim_luma(generated, target):
+    return _ssim_of_levels(_matlab_gray(generated), _matlab_gray(target))
+
+
+def _ssim_of_levels(x, y):
     mean_x, mean_y = _window(x), _window(y)
     variance_x, variance_y = _window(x**2) - mean_x**2, _window(y**2) - mean_y**2
     covariance = _window(x * y) - mean_x * mean_y

@@ -222,6 +222,16 @@ _LOSSES = (
         min_side=11,
     ),
     Loss(
+        name="ssim_luma",
+        function="transforms.losses.structure:ssim_luma",
+        formula="ssim of MATLAB's rgb2gray in whole levels, over 255, instead of R, G and B",
+        range="[-1, 1]",
+        direction="higher",
+        source="Wang et al. 2004 (SSIM), as the authors' ssim_index.m",
+        min_side=11,
+        differentiable=False,
+    ),
+    Loss(
         name="ms_ssim",
         function="transforms.losses.structure:ms_ssim",
         formula="product of five octaves' SSIM terms to the powers .0448 .2856 .3001 .2363 .1333",

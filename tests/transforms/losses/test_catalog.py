@@ -25,6 +25,7 @@ NAMES = [
     "gmsd",
     "ssim",
     "ssim_y",
+    "ssim_luma",
     "ms_ssim",
     "ciede2000",
     "ciede2000_p95",
@@ -48,6 +49,7 @@ def test_the_losses_are_complete_and_in_order():
         "psnr",
         "psnr_y",
         "gmsd",
+        "ssim_luma",
         "ciede2000",
         "ciede2000_p95",
     ]
