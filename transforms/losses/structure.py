@@ -51,9 +51,19 @@ def ssim_y(pair: Pair) -> tf.Tensor:
     Window and constants are those of `ssim`; an identical pair scores exactly 1.
     """
     # In float64, which costs no more than three channels do in float32: there the variance of flat luma would cancel.
-    generated, target = (luma(tf.cast(images, tf.float64)) + LUMA_OFFSET for images in (pair.generated, pair.target))
-    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(Pair(generated, target)))
-    return tf.cast(mean_per_pair(luminance * contrast_structure), tf.float32)
+    lumas = (luma(tf.cast(images, tf.float64)) + LUMA_OFFSET for images in (pair.generated, pair.target))
+    return tf.cast(ssim(Pair(*lumas)), tf.float32)
+
+
+def ssim_luma(pair: Pair) -> tf.Tensor:
+    """SSIM of the luma of MATLAB's `rgb2gray`, rounded to whole levels, in [-1, 1]; sides of 11 pixels or more.
+
+    The convention of the authors' `ssim_index.m`, with the window inside the image and without downsampling; MATLAB's
+    own `ssim` repeats the border. Rounding has no gradient, so an objective cannot use it. An identical pair scores
+    exactly 1.
+    """
+    lumas = (tf.cast(_rounded_luma(images), tf.float64) / 255 for images in (pair.generated, pair.target))
+    return tf.cast(ssim(Pair(*(maps[..., tf.newaxis] for maps in lumas))), tf.float32)
 
 
 def ms_ssim(pair: Pair) -> tf.Tensor:

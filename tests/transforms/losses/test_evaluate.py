@@ -34,9 +34,10 @@ SIZE = 176, 164
 # The same for losses on networks, which take a tenth of the time here. MS-SSIM alone needs the larger one.
 SMALL = 61, 47
 PERCEPTUAL = {"lpips_vgg": perceptual.lpips, "vgg_mse": perceptual.feature_mse, "style": perceptual.style}
-ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95"}
+ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95", "flip"}
 COMPARING = [name for name in ALL if LOSSES[name].direction != "none"]
-OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssim": 1.0, "ssim_y": 1.0, "ms_ssim": 1.0}
+OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssimulacra2": 100.0}
+OF_IDENTICAL |= dict.fromkeys(("ssim", "ssim_y", "ssim_luma", "ms_ssim"), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +351,7 @@ class TestColumns:
         [
             ((160, 161), {"ms_ssim"}),
             ((15, 40), {"ms_ssim", *ON_NETWORKS}),
-            ((10, 10), {"ms_ssim", "ssim", "ssim_y", *ON_NETWORKS}),
+            ((10, 10), {"ms_ssim", "ssim", "ssim_y", "ssim_luma", *ON_NETWORKS}),
             ((1, 1), set(ALL) - ONE_PIXEL),
         ],
     )
