@@ -16,6 +16,7 @@ from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.pair import Features, as_images
 from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
+from transforms.losses.tiles import TiledEvaluator
 from transforms.worker.threads import thread_count
 
 Values = dict[str, tf.Tensor]
@@ -52,6 +53,7 @@ class Evaluator:
         self.backend = "ncnn" if self._networks.on_ncnn else "tensorflow"
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
         self._graph = cache(self._build_graph)
+        self._in_tiles = TiledEvaluator(plan, self._networks, self._executor)
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the columns that are defined for images of this size.
@@ -70,20 +72,29 @@ class Evaluator:
             # TensorFlow would broadcast one image against many, and one column against a whole image.
             sides = (f"{images.dtype}{list(images.shape)}" for images in (generated, target))
             raise EvaluationError("generated and target images differ: {} and {}".format(*sides))
-        losses = self.plan.computed(*generated.shape[1:3])
+        height, width = generated.shape[1:3]
+        losses = self.plan.computed(height, width)
         if not losses:
             return {}
+        with_gradient = self.plan.pixel_gradient and self.plan.differentiated(height, width)
         try:
             # The kernels want the pixels of an image in one piece.
             generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
             with self.device.scope():
-                return self._evaluate(losses, generated, target)
+                if self.plan.fits_whole(height, width):
+                    columns = self._whole(losses, with_gradient, generated, target)
+                else:
+                    columns = self._in_tiles(losses, generated, target)
         except (tf.errors.OpError, MemoryError) as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
+        if self.plan.objective and "objective" not in columns and set(self.plan.objective_losses) <= columns.keys():
+            columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
+        return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
 
-    def _evaluate(self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-        whole_objective = self.plan.objective is not None and set(self.plan.objective_losses) <= set(losses)
-        with_gradient = whole_objective and self.plan.pixel_gradient
+    def _whole(
+        self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The losses of pictures in one piece, and perhaps the objective with its gradient."""
         # The gradient and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
         fusible = () if with_gradient or self.device.on_gpu else [name for name in losses if LOSSES[name].kernel]
         of_levels = generated.dtype.kind == "u"
@@ -102,9 +113,7 @@ class Evaluator:
             columns = self._run_graph(in_graph, on_features, with_gradient, generated, target)
         columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
         columns |= dict(zip(on_ncnn, np.array(list(ncnn_values), np.float32).T, strict=True))
-        if self.plan.objective and whole_objective and not with_gradient:
-            columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
-        return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
+        return columns
 
     def _values_on_ncnn(
         self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray
@@ -162,8 +171,8 @@ class Evaluator:
                 return self._values_and_norms(generated, target, losses), {}
             both = self._networks.features(tf.concat([generated, target], 0), (*losses, *on_features))
             pairs = tf.shape(generated)[0]
-            features = [_rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))]
-            values = {name: self._networks.value(name, generated, target, *features) for name in losses}
+            ours, theirs = _rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))
+            values = {name: self._networks.value(name, generated, target, ours, theirs) for name in losses}
             compared = {
                 name: {k: both[LOSSES[name].network][k] for k in self.plan.compared_layers(name)}
                 for name in on_features

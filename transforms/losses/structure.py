@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from transforms.losses.edges import CENTRAL_DIFFERENCE, filter_across, filter_down
 from transforms.losses.pair import Pair
-from transforms.losses.pixels import LUMA_OFFSET, luma, mean_per_pair
+from transforms.losses.pixels import LUMA_OFFSET, luma
 
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
@@ -41,7 +41,7 @@ def ssim(pair: Pair) -> tf.Tensor:
     Reference: Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
     """
     luminance, contrast_structure = _ssim_maps(*_sum_and_difference(pair))
-    return mean_per_pair(luminance * contrast_structure)
+    return pair.over.mean(luminance * contrast_structure)
 
 
 def ssim_y(pair: Pair) -> tf.Tensor:
@@ -53,7 +53,7 @@ def ssim_y(pair: Pair) -> tf.Tensor:
     # In float64, which costs no more than three channels do in float32: there the variance of flat luma would cancel.
     generated, target = (luma(tf.cast(images, tf.float64)) + LUMA_OFFSET for images in (pair.generated, pair.target))
     luminance, contrast_structure = _ssim_maps(*_sum_and_difference(Pair(generated, target)))
-    return tf.cast(mean_per_pair(luminance * contrast_structure), tf.float32)
+    return tf.cast(pair.over.mean(luminance * contrast_structure), tf.float32)
 
 
 def ms_ssim(pair: Pair) -> tf.Tensor:
@@ -66,7 +66,7 @@ def ms_ssim(pair: Pair) -> tf.Tensor:
     Reference: Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment".
     """
     total, difference = _sum_and_difference(pair)
-    product = tf.ones_like(pair.generated[:, 0, 0, :])
+    product = 1.0
     for octave, weight in enumerate(MS_SSIM_WEIGHTS):
         if octave > 0:
             # SAME averages only the pixels inside, as if an odd height repeated its last row.
@@ -75,7 +75,7 @@ def ms_ssim(pair: Pair) -> tf.Tensor:
         luminance, similarity = _ssim_maps(total, difference)
         if octave == len(MS_SSIM_WEIGHTS) - 1:
             similarity = luminance * similarity
-        product *= _positive_power(tf.reduce_mean(similarity, axis=[1, 2]), weight)
+        product *= _positive_power(pair.over.channel_means(similarity, stride=2**octave), weight)
     return tf.reduce_mean(product, axis=1)
 
 
@@ -95,10 +95,7 @@ def gmsd(pair: Pair) -> tf.Tensor:
     a, b = magnitude[..., 0], magnitude[..., 1]
     # (2ab + T) / (a² + b² + T) is 1 minus this. The deviation is the same without the 1; an identical pair gives 0.
     dissimilarity = tf.math.squared_difference(a, b) / (tf.square(a) + tf.square(b) + GMSD_T)
-    mean = tf.reduce_mean(dissimilarity, axis=[1, 2], keepdims=True)
-    pixels = tf.cast(tf.size(dissimilarity[0]), tf.float32)
-    squares = tf.reduce_sum(tf.math.squared_difference(dissimilarity, mean), axis=[1, 2])
-    return tf.sqrt(squares / (pixels - 1))
+    return pair.over.deviation(dissimilarity, stride=2)
 
 
 def _sum_and_difference(pair: Pair) -> tuple[tf.Tensor, tf.Tensor]:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 # How many batches of decoded pairs may wait for the network: two keep it busy, and more would only take memory.
 _BATCHES_AHEAD = 2
+
+# Larger pictures are not decoded ahead, but when it is their turn: several at once might fill the memory.
+_PIXELS_AHEAD = 2**23
 
 # Pairs that a child decodes at a time: fewer would leave it waiting for the next ones.
 _TASK_PAIRS = 4
@@ -137,6 +140,7 @@ def _decode_ahead(
     pairs: pa.Table, policy: DecodePolicy, sandbox: Sandbox, batching: Batching
 ) -> Iterator[DecodedPair | DecodeError]:
     """Decode the pairs in threads, each of which waits for a child; what waits for the network is bounded."""
+    ahead = replace(policy, max_image_pixels=min(policy.max_image_pixels, _PIXELS_AHEAD))
     threads = thread_count()
     pending: deque[Future[list[DecodedPair | DecodeError]]] = deque()
     submitted = taken = largest = 0
@@ -145,17 +149,19 @@ def _decode_ahead(
         while taken < len(pairs):
             # Until one has come out, pairs are taken to be as large as they may be; after that, as large as the
             # largest so far.
-            fitting = batching.pending_bytes // (largest or 6 * policy.max_image_pixels)
+            fitting = batching.pending_bytes // (largest or 6 * ahead.max_image_pixels)
             most = max(1, min(_BATCHES_AHEAD * batching.pairs, fitting))
             task = min(_TASK_PAIRS, max(1, most // threads), len(pairs) - submitted)
             if task and submitted + task - taken <= most:
                 rows = pairs.slice(submitted, task)
-                pending.append(executor.submit(decode_pairs, _encoded(rows), policy, sandbox))
+                pending.append(executor.submit(decode_pairs, _encoded(rows), ahead, sandbox))
                 submitted += task
                 continue
             for outcome in pending.popleft().result():
                 if isinstance(outcome, DecodedPair):
                     largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
+                elif outcome.reason == "too_many_pixels" and ahead != policy:
+                    (outcome,) = decode_pairs(_encoded(pairs.slice(taken, 1)), policy, sandbox)
                 taken += 1
                 yield outcome
     finally:
@@ -178,7 +184,7 @@ def evaluate_group(
 ) -> Iterator[tuple[Sequence[P], dict[str, np.ndarray] | EvaluationError]]:
     """Evaluate a group. If that fails, evaluate each half, so that in the end at most single pairs fail."""
     try:
-        columns = evaluator(np.stack([pair.generated for pair in group]), np.stack([pair.target for pair in group]))
+        columns = evaluator(_stack([pair.generated for pair in group]), _stack([pair.target for pair in group]))
     except EvaluationError as error:
         if len(group) == 1:
             yield group, error
@@ -190,6 +196,11 @@ def evaluate_group(
     half = len(group) // 2
     yield from evaluate_group(evaluator, group[:half])
     yield from evaluate_group(evaluator, group[half:])
+
+
+def _stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    # A copy of a single large image would be the largest array of the process.
+    return np.stack(images) if len(images) > 1 else images[0][np.newaxis]
 
 
 class _Rows:
@@ -213,9 +224,9 @@ class _Rows:
         for column, values in columns.items():
             self.values[column][positions] = values
             self.defined[column][positions] = True
-        too_small = tuple(f"too_small:{column}" for column in self.values if column not in columns)
+        nulls = tuple(self.plan.why_null(column, height, width) for column in self.values if column not in columns)
         for pair in group:
-            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *too_small)
+            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *nulls)
 
     def table(self, pairs: pa.Table, evaluator: Evaluate) -> pa.Table:
         keep = [column for column in pairs.schema if column.name not in (*encoded_schema().names, "notes")]

@@ -13,6 +13,7 @@ from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.pair import Features, Pair
 from transforms.losses.plan import Plan
+from transforms.losses.reductions import OVER_WHOLE, Reductions
 
 # By the name of the network.
 NetworkFeatures = Mapping[str, Features]
@@ -74,6 +75,7 @@ class Networks:
         target: tf.Tensor,
         generated_features: NetworkFeatures,
         target_features: NetworkFeatures,
+        over: Reductions = OVER_WHOLE,
     ) -> tf.Tensor:
         """A loss of the plan as TensorFlow computes it, float32 [B].
 
@@ -83,10 +85,11 @@ class Networks:
             target: as `generated`.
             generated_features: from `features`, for this loss and perhaps others.
             target_features: as `generated_features`.
+            over: reduces maps over positions.
         """
         loss = LOSSES[name]
         layers = self.plan.compared_layers(name)
         ours, theirs = ({k: by[loss.network][k] for k in layers} for by in (generated_features, target_features))
-        pair = Pair(generated, target, ours, theirs, self.weights.get(loss.network, {}))
+        pair = Pair(generated, target, ours, theirs, self.weights.get(loss.network, {}), over)
         value: tf.Tensor = resolve_name(loss.function)(pair)
         return value
