@@ -55,12 +55,12 @@ class Reductions:
         flat = tf.reshape(maps, [shape[0], pixels, shape[3]])
         return tf.map_fn(lambda pair: tf.matmul(pair, pair, transpose_a=True), flat) / tf.cast(pixels, maps.dtype)
 
-    def deviation(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
-        """The standard deviation of maps [B, h, w], over N - 1: [B]."""
+    def moments(self, maps: tf.Tensor, stride: int = 1) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The mean over the positions and the sum of squared differences from it, each [B, ...], and their number."""
         mean = tf.reduce_mean(maps, axis=[1, 2], keepdims=True)
-        pixels = tf.cast(tf.size(maps[0]), maps.dtype)
         squares = tf.reduce_sum(tf.math.squared_difference(maps, mean), axis=[1, 2])
-        return tf.sqrt(squares / (pixels - 1))
+        shape = tf.shape(maps)
+        return mean[:, 0, 0], squares, tf.cast(shape[1] * shape[2], maps.dtype)
 
     def quantile(self, maps: tf.Tensor, share: float) -> tf.Tensor:
         """The value of maps [B, h, w] that this share of the positions does not exceed, interpolated: [B]."""
@@ -121,14 +121,15 @@ class TiledReductions(Reductions):
         total, count = self._total(maps, 1, share)
         return tf.constant(total / max(count, 1))
 
-    def deviation(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    def moments(self, maps: tf.Tensor, stride: int = 1) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         def share(inside: tf.Tensor) -> tuple[Any, Any, float]:
             values = _float64(inside)
-            return values.sum(axis=(1, 2)), np.square(values).sum(axis=(1, 2)), float(np.prod(inside.shape[1:]))
+            return values.sum(axis=(1, 2)), np.square(values).sum(axis=(1, 2)), float(np.prod(inside.shape[1:3]))
 
         total, squares, count = self._total(maps, stride, share)
-        variance = (squares - np.square(total) / max(count, 1)) / max(count - 1, 1)
-        return tf.constant(np.sqrt(np.maximum(variance, 0)))
+        mean = total / max(count, 1)
+        centred = np.maximum(squares - total * mean, 0)
+        return tf.constant(mean), tf.constant(centred), tf.constant(count, tf.float64)
 
     def quantile(self, maps: tf.Tensor, share: float) -> tf.Tensor:
         inside = self._core.of(maps)

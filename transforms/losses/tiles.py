@@ -104,9 +104,9 @@ class TiledEvaluator:
             for tile in tiles(generated.shape[1], generated.shape[2], margin, step):
                 parts = [images[:, tile.rows, tile.columns] for images in (generated, target)]
                 ours, theirs = self._features(network, names, parts, tile.core) if network else ({}, {})
-                generated_part, target_part = map(as_images, parts)
+                # With the features come the pixels of the core alone.
+                generated_part, target_part = (as_images(tile.core.of(part) if network else part) for part in parts)
                 for name in names:
-                    # The features are the core's already.
                     reductions[name].enter(Core() if network else tile.core)
                     value = self._networks.value(name, generated_part, target_part, ours, theirs, reductions[name])
                     values[name] = value.numpy().astype(np.float32)

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -108,7 +109,7 @@ def score_chunk(
             on_done(number)
 
     def good_pairs(decoded: Iterable[DecodedPair | DecodeError]) -> Iterator[_ChunkPair]:
-        for position, outcome in enumerate(decoded):
+        for position, outcome in zip(order, decoded, strict=True):
             if isinstance(outcome, DecodedPair):
                 yield _ChunkPair(outcome.generated, outcome.target, outcome.notes, position)
             else:
@@ -117,7 +118,8 @@ def score_chunk(
 
     # Counting the failures would not do: a single one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
-    decoded = _decode_ahead(pairs, policy, sandbox, batching)
+    order = _candidates_together(pairs) if evaluator.plan.networks else range(len(pairs))
+    decoded = _decode_ahead(pairs, order, policy, sandbox, batching)
     for group in batch_by_shape(good_pairs(decoded), batching):
         for part, columns in evaluate_group(evaluator, group):
             if isinstance(columns, EvaluationError):
@@ -136,10 +138,18 @@ class _ChunkPair(DecodedPair):
     position: int = 0
 
 
+def _candidates_together(pairs: pa.Table) -> Sequence[int]:
+    """The rows in their order, but those with the bytes of an earlier target behind it: a batch then shares targets."""
+    first: dict[bytes, int] = {}
+    targets = [_view(target) for target in pairs["target"]]
+    keys = [row if t is None else first.setdefault(sha256(t).digest(), row) for row, t in enumerate(targets)]
+    return sorted(range(len(pairs)), key=keys.__getitem__)
+
+
 def _decode_ahead(
-    pairs: pa.Table, policy: DecodePolicy, sandbox: Sandbox, batching: Batching
+    pairs: pa.Table, order: Sequence[int], policy: DecodePolicy, sandbox: Sandbox, batching: Batching
 ) -> Iterator[DecodedPair | DecodeError]:
-    """Decode the pairs in threads, each of which waits for a child; what waits for the network is bounded."""
+    """Decode pairs in this order, in threads that wait for a child each; what waits for the network is bounded."""
     ahead = replace(policy, max_image_pixels=min(policy.max_image_pixels, _PIXELS_AHEAD))
     threads = thread_count()
     pending: deque[Future[list[DecodedPair | DecodeError]]] = deque()
@@ -153,25 +163,24 @@ def _decode_ahead(
             most = max(1, min(_BATCHES_AHEAD * batching.pairs, fitting))
             task = min(_TASK_PAIRS, max(1, most // threads), len(pairs) - submitted)
             if task and submitted + task - taken <= most:
-                rows = pairs.slice(submitted, task)
-                pending.append(executor.submit(decode_pairs, _encoded(rows), ahead, sandbox))
+                rows = order[submitted : submitted + task]
+                pending.append(executor.submit(decode_pairs, _encoded(pairs, rows), ahead, sandbox))
                 submitted += task
                 continue
             for outcome in pending.popleft().result():
                 if isinstance(outcome, DecodedPair):
                     largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
                 elif outcome.reason == "too_many_pixels" and ahead != policy:
-                    (outcome,) = decode_pairs(_encoded(pairs.slice(taken, 1)), policy, sandbox)
+                    (outcome,) = decode_pairs(_encoded(pairs, order[taken : taken + 1]), policy, sandbox)
                 taken += 1
                 yield outcome
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _encoded(rows: pa.Table) -> list[EncodedPair]:
+def _encoded(pairs: pa.Table, rows: Sequence[int]) -> list[EncodedPair]:
     """The bytes of the images, where they lie."""
-    images = (rows[name] for name in ("generated", "target"))
-    return list(zip(*([_view(value) for value in column] for column in images), strict=True))
+    return [(_view(pairs["generated"][row]), _view(pairs["target"][row])) for row in rows]
 
 
 def _view(value: pa.Scalar) -> memoryview | None:

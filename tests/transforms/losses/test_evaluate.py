@@ -14,6 +14,7 @@ from transforms.losses import edges, evaluate, perceptual, pixels
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.backends import ncnn
+from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.networks.lpips_weights import VGG16
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
@@ -237,6 +238,47 @@ class TestBackends:
         monkeypatch.setattr(ncnn, "find_spec", lambda name: None)
         with pytest.raises(BackendError, match=r"this worker cannot import it: install the package ncnn"):
             Evaluator(Plan(("lpips_vgg",), weights=weights, backend="ncnn"))
+
+
+class TestSharedTargets:
+    """Candidates of one target cost one pass through the network each, and one for the target."""
+
+    # Of two targets, four and one candidate; another has its own.
+    ROWS = (0, 1, 0, 0, 2, 0)
+
+    def candidates(self, size=(33, 20)):
+        targets = np.stack([smooth(*size), smooth(*size, shift=9), noise(3, *size)])
+        return np.stack([noise(row, *size) for row in range(len(self.ROWS))]), targets[list(self.ROWS)]
+
+    @pytest.fixture
+    def passes(self, monkeypatch):
+        """The number of images in each pass, by backend."""
+        counted = {"tensorflow": [], "ncnn": []}
+
+        def on_tensorflow(network, images, layers, features=Vgg16.features):
+            tf.py_function(lambda pairs: counted["tensorflow"].append(int(pairs)), [tf.shape(images)[0]], [])
+            return features(network, images, layers)
+
+        def on_ncnn(network, image, layers, features=NcnnNetwork.features):
+            counted["ncnn"].append(1)
+            return features(network, image, layers)
+
+        monkeypatch.setattr(Vgg16, "features", on_tensorflow)
+        monkeypatch.setattr(NcnnNetwork, "features", on_ncnn)
+        return counted
+
+    @pytest.mark.parametrize("backend", ["tensorflow", "ncnn"])
+    def test_pass_through_the_network_once_with_the_same_bits(self, lpips_weights, passes, monkeypatch, backend):
+        losses = ("lpips_vgg", "vgg_mse", "mae", "tv")
+        plan = Plan(losses, weights={"vgg16_lpips": lpips_weights}, backend=backend)
+        evaluator = Evaluator(plan)
+        found = evaluator(*self.candidates())
+        assert sum(passes[backend]) == 6 + 3
+        monkeypatch.setattr(evaluate, "_shared", lambda target: None)
+        expected = evaluator(*self.candidates())
+        assert sum(passes[backend]) == 6 + 3 + 2 * 6
+        for name in losses:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
 class TestColumns:

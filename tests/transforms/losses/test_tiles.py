@@ -4,15 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.keras_file import write_keras_file
 from support.pictures import noise, smooth
 
 from transforms.losses import plan as plans
 from transforms.losses import tiles
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
-from transforms.losses.networks.lpips_weights import VGG16
-from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 
@@ -98,10 +95,27 @@ def test_losses_on_pixels_are_those_of_the_whole(small_tiles, size, kind):
         assert found[name][1] == expected[name][1], name
 
 
+def test_what_cannot_be_evaluated_in_tiles_is_absent(small_tiles, monkeypatch):
+    monkeypatch.setitem(LOSSES, "ssim", replace(LOSSES["ssim"], reach=None))
+    plan = Plan(("mae", "ssim"), parse_objective("mae + ssim"), pixel_gradient=True)
+    images = pictures(40, 33)
+    assert tuple(Evaluator(plan)(*images)) == tuple(column.name for column in plan.columns)
+    small_tiles()
+    assert tuple(Evaluator(plan)(*images)) == ("mae",)
+    notes = ["too_large:ssim", "too_large:objective", "too_large:pixel_grad_l2"]
+    assert [plan.why_null(name, 40, 33) for name in ("ssim", "objective", "pixel_grad_l2")] == notes
+    assert plan.why_null("ssim", 10, 10**7) == "too_small:ssim"
+
+
+def test_gradients_have_a_limit_of_their_own():
+    plan = Plan(("mae",), parse_objective("fd_l2"), pixel_gradient=True, max_gradient_pixels=40 * 33)
+    assert "pixel_grad_l2" in Evaluator(plan)(*pictures(40, 33))
+    assert tuple(Evaluator(plan)(*pictures(40, 34))) == ("mae", "objective")
+    assert plan.why_null("pixel_grad_l2", 40, 34) == "too_large:pixel_grad_l2"
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize(
-    ("size", "backend"), [(SIZE, "tensorflow"), ((31, 300), "tensorflow"), ((33, 40), "tensorflow"), (SIZE, "ncnn")]
-)
+@pytest.mark.parametrize(("size", "backend"), [(SIZE, "tensorflow"), ((33, 40), "tensorflow"), ((31, 300), "ncnn")])
 def test_losses_on_networks_are_those_of_the_whole(small_tiles, everything_on_networks, size, backend):
     evaluator = everything_on_networks(backend)
     images = pictures(*size)
@@ -115,15 +129,10 @@ def test_losses_on_networks_are_those_of_the_whole(small_tiles, everything_on_ne
 
 
 @pytest.fixture(scope="module")
-def everything_on_networks(lpips_weights, alexnet_weights, tmp_path_factory):
-    path = write_keras_file(tmp_path_factory.mktemp("keras") / "vgg16.h5", VGG16.load(lpips_weights.read())[0])
-    weights = {
-        "vgg16_lpips": lpips_weights,
-        "alexnet_lpips": alexnet_weights,
-        "vgg16_keras": WeightsFile.at(str(path)),
-    }
-    losses = tuple(name for name in ALL if LOSSES[name].network)
-    plan = Plan(losses, vgg_layers=("relu1_1", "pool2", "relu5_3"), weights=weights)
+def everything_on_networks(lpips_weights, alexnet_weights):
+    weights = {"vgg16_lpips": lpips_weights, "alexnet_lpips": alexnet_weights}
+    losses = tuple(name for name in ALL if LOSSES[name].network in weights)
+    plan = Plan(losses, vgg_layers=("relu1_1", "pool2", "pool5"), weights=weights)
     made = {}
 
     def evaluator(backend: str) -> Evaluator:
