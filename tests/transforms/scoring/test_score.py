@@ -339,6 +339,29 @@ class TestCandidates:
         assert scored.metrics["mae"].equals(expected.metrics["mae"])
 
 
+class TestLargePictures:
+    @pytest.mark.parametrize("most", [24 * 24, 1])
+    def test_are_decoded_when_it_is_their_turn(self, monkeypatch, most):
+        """One at a time: together they might not fit into memory. The rows are the same."""
+        from transforms.scoring import score
+
+        rows = mixed(7)
+        expected = score_chunk(chunk_of(rows), Fussy())
+        limits: list[tuple[int, int]] = []
+
+        def recording(pairs, policy, sandbox, decode=score.decode_pairs):
+            limits.append((policy.max_image_pixels, len(pairs)))
+            return decode(pairs, policy, sandbox)
+
+        monkeypatch.setattr(score, "decode_pairs", recording)
+        monkeypatch.setattr(score, "_PIXELS_AHEAD", most)
+        found = score_chunk(chunk_of(rows), Fussy())
+        assert found.metrics.equals(expected.metrics)
+        large = [pairs for limit, pairs in limits if limit > most]
+        assert large
+        assert set(large) == {1}
+
+
 class TestProgress:
     @pytest.mark.parametrize("batching", [Batching(), Batching(pairs=2)], ids=["one batch", "small batches"])
     def test_told_of_every_pair(self, batching):
