@@ -95,6 +95,7 @@ class Evaluator:
             generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
             with self.device.scope():
                 if self.plan.fits_whole(height, width):
+                    self._networks.check_memory(losses, len(generated) * height * width, with_gradient)
                     columns = self._whole(losses, with_gradient, generated, target)
                 else:
                     columns = self._in_tiles(losses, generated, target)

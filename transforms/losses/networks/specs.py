@@ -40,6 +40,7 @@ class Network:
         strides: of each layer, pixels from a feature to the next; position i begins at pixel i * stride. Empty: its
             features cannot be computed in tiles.
         reach: how many pixels beyond its own stride a feature sees, on the side where it sees further.
+        memory: bytes that a pass takes at least, per pixel of a pair, in float32 on a CPU.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Network:
     ncnn: str = ""
     strides: Mapping[str, int] = field(default_factory=dict)
     reach: int = 0
+    memory: int = 0
 
     def smallest_side(self, layers: Collection[str]) -> int:
         """Height and width in pixels below which the deepest of the layers has no pixel left."""
@@ -105,6 +107,7 @@ VGG16_LAYERS = {
 }
 # A feature of relu5_3 sees 196 x 196 pixels, 16 of them its own.
 VGG16_REACH = 90
+VGG16_MEMORY = 1200
 # LPIPS compares these five, shallowest first.
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
@@ -136,6 +139,7 @@ NETWORKS = {
             ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
             strides=VGG16_LAYERS,
             reach=VGG16_REACH,
+            memory=VGG16_MEMORY,
         ),
         Network(
             name="alexnet_lpips",
@@ -165,6 +169,7 @@ NETWORKS = {
             ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
             strides=VGG16_LAYERS,
             reach=VGG16_REACH,
+            memory=VGG16_MEMORY,
         ),
     )
 }
