@@ -99,9 +99,9 @@ class DecodePolicy:
     """
 
     max_image_pixels: int = setting(
-        "larger images fail; VGG takes about 1.5 kB of memory per pixel of a pair", 2**23, positive=True
+        "larger images fail; a pair takes about 20 bytes of memory per pixel", 2**28, positive=True
     )
-    max_image_bytes: int = setting("larger encoded images fail", 64 * 2**20, positive=True)
+    max_image_bytes: int = setting("larger encoded images fail", 2**28, positive=True)
     size_mismatch: str = setting(
         "a pair of two sizes: fail, resize the generated image to its target, or crop both to what they share",
         "fail",

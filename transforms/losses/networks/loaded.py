@@ -12,10 +12,14 @@ from transforms.losses.devices import Device, find_devices
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.pair import Features, Pair
-from transforms.losses.plan import Plan
+from transforms.losses.plan import EvaluationError, Plan
+from transforms.losses.reductions import OVER_WHOLE, Reductions
+from transforms.worker.memory import available_memory
 
 # By the name of the network.
 NetworkFeatures = Mapping[str, Features]
+# By how much more memory a pass up and back takes than one up.
+_BACK = 2
 
 
 class Networks:
@@ -49,6 +53,7 @@ class Networks:
         self.weights: dict[str, Mapping[str, np.ndarray]] = {}
         self.on_ncnn: dict[str, NcnnNetwork] = {}
         self._networks: dict[str, Any] = {}
+        self._had = 0
         gradients = descends or plan.pixel_gradient
         with_ncnn = plan.backend == "ncnn" and self.precision == "float32" and not (self.device.on_gpu or gradients)
         with self.device.scope():
@@ -71,6 +76,33 @@ class Networks:
         layers = {name: self.plan.layers(name, losses) for name in self._networks}
         return {name: self._networks[name].features(images, needed) for name, needed in layers.items() if needed}
 
+    def check_memory(self, losses: Collection[str], pixels: int, gradients: bool = False) -> None:
+        """Refuse a pass for which memory is short: on CPUs TensorFlow 2.21 crashes if it runs out in a convolution.
+
+        Args:
+            losses: names of the plan's losses.
+            pixels: of all pairs together.
+            gradients: whether the pass comes back, too.
+
+        Raises:
+            EvaluationError: there is too little.
+        """
+        if self.device.on_gpu:
+            return
+        used = {LOSSES[name].network for name in losses} & self._networks.keys()
+        bytes = pixels * sum(NETWORKS[name].memory for name in used) * (_BACK if gradients else 1)
+        if self.precision != "float32":
+            bytes //= 2
+        # TensorFlow keeps for the next pass what it once had.
+        if bytes > self._had:
+            available = available_memory()
+            if bytes > available:
+                raise EvaluationError(
+                    f"out of memory: the network takes at least {bytes >> 20} MiB for {pixels} pixels, "
+                    f"and {int(available) >> 20} MiB are available"
+                )
+            self._had = bytes
+
     def value(
         self,
         name: str,
@@ -78,6 +110,7 @@ class Networks:
         target: tf.Tensor,
         generated_features: NetworkFeatures,
         target_features: NetworkFeatures,
+        over: Reductions = OVER_WHOLE,
     ) -> tf.Tensor:
         """A loss of the plan as TensorFlow computes it, float32 [B].
 
@@ -87,10 +120,11 @@ class Networks:
             target: as `generated`.
             generated_features: from `features`, for this loss and perhaps others.
             target_features: as `generated_features`.
+            over: reduces maps over positions.
         """
         loss = LOSSES[name]
         layers = self.plan.compared_layers(name)
         ours, theirs = ({k: by[loss.network][k] for k in layers} for by in (generated_features, target_features))
-        pair = Pair(generated, target, ours, theirs, self.weights.get(loss.network, {}))
+        pair = Pair(generated, target, ours, theirs, self.weights.get(loss.network, {}), over)
         value: tf.Tensor = resolve_name(loss.function)(pair)
         return value
