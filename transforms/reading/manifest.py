@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from transforms.reading.fields import check_schema, id_field
-from transforms.reading.image_paths import Place, RecordError
+from transforms.reading.image_paths import Place
 from transforms.reading.lines import cut, read_lines
+from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
 

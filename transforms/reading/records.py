@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from transforms.reading.fields import note_lost
-from transforms.reading.image_paths import Image, NamedPair, RecordError, named_chunk
+from transforms.reading.image_paths import Image, NamedPair, named_chunk
+from transforms.reading.record_error import RecordError
 from transforms.schema import CANDIDATE, Chunk, EncodedChunk, Fields, pair_failure
 
 

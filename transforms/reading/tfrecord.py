@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from transforms.reading.example_proto import example_class
 from transforms.reading.fields import texts
-from transforms.reading.image_paths import RecordError
+from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.reading.tfrecord_container import Source, Span, find_spans, is_gzip, is_tfrecord, open_source, read_data
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
