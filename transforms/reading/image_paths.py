@@ -3,6 +3,7 @@
 import os
 import posixpath
 import re
+from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ REASONS = {
     "unreadable_image": "the file that the record names does not exist or cannot be read",
     "outside_root": "the path leads out of the manifest's directory, or of `--image_root`; it was not followed",
     "not_a_file": "the record names an http(s) address, which is not fetched, or no path at all",
+    "not_base64": "the text is not the base64 of anything",
     "changed_image": "the file no longer has the size that it had when the run started",
 }
 
@@ -96,6 +98,38 @@ def resolve(path: str, root: str) -> str:
     if not inside or not (place.startswith(below) or (base == "." and not place.startswith("/") and not up)):
         raise RecordError("outside_root", f"{path} leads out of {root or 'the current directory'}; see --image_root")
     return store + place
+
+
+def image_of(value: Any, base64: bool) -> Image:
+    """The image that a value of a record holds or names.
+
+    Args:
+        value: bytes, a path, base64, a mapping with `bytes` or `path`, a sequence of one of these, or null.
+        base64: whether text is base64, not a path; a `data:` address is base64 in any case.
+
+    Raises:
+        RecordError: it is none of these.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, list) and len(value) != 1:
+        raise RecordError("wrong_type", f"a list of {len(value)} images, one is needed")
+    if isinstance(value, list):
+        return image_of(value[0], base64)
+    if value is None:
+        return None
+    is_address = isinstance(value, str) and value.startswith("data:")
+    if is_address or (base64 and isinstance(value, str | bytes)):
+        text = value.partition(",")[2] if is_address else value
+        try:
+            return b64decode(text, validate=True)
+        except ValueError as error:
+            raise RecordError("not_base64", f"not base64: {error}") from error
+    if isinstance(value, str):
+        return Place(value)
+    if not isinstance(value, bytes):
+        raise RecordError("wrong_type", f"{value!r:.100} is neither bytes nor a path")
+    return value
 
 
 def named_chunk(
