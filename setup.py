@@ -22,6 +22,7 @@ setup(
         "": ["py.typed"],
         "pipeline.audit.judging": ["rules.schema.json"],
         "pipeline.audit.pages": ["templates/*"],
+        "transforms.losses.networks": ["*.safetensors"],
     },
     entry_points={"console_scripts": ["pairloss = pipeline.cli:main"]},
     install_requires=[

@@ -31,8 +31,8 @@ from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective, check_differentiable, parse_objective
 from transforms.losses.plan import Plan
 from transforms.reading.format import AUTO, LISTING, format_names
-from transforms.reading.templates import check_templates, parse_template
-from transforms.schema import Fields, encoded_schema, metrics_schema, optimization_fields
+from transforms.reading.templates import check_templates, parse_templates
+from transforms.schema import CANDIDATE, Fields, encoded_schema, metrics_schema, optimization_fields
 from transforms.scoring.batch import PIXELS_PER_PAIR, Batching
 from transforms.settings import setting
 from transforms.worker.sandbox import Sandbox
@@ -107,7 +107,7 @@ class Config:
     )
     generated: tuple[str, ...] = setting(
         "instead of --input: the generated image files, such as 'out/*.png' or 'out/{id}x4.png', or a directory; "
-        "pairs are joined by what the wildcards or fields match",
+        "pairs are joined by what the wildcards or fields match; NAME=PATTERN, repeated, for several candidates",
         (),
         group="input",
         # The identity holds the listing of the pairs.
@@ -160,7 +160,7 @@ class Config:
     # A resumed run may have other limits than before.
     sandbox: Sandbox = field(default=Sandbox(), metadata={"group": "work", "identity": False})
     accelerator: str = setting(
-        "GPU of the workers that score, such as 'type:nvidia-tesla-t4;count:1;install-nvidia-driver'",
+        "GPU of the workers that score, such as 'type:nvidia-tesla-t4;count:1;install-nvidia-driver:5xx'",
         "",
         group="Dataflow",
         identity=False,
@@ -260,10 +260,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _weights_flags() -> type:
-    """Settings with a flag for the weights of each network."""
-    paths = [
-        (network.flag, str, setting(network.help, "", group="losses", metavar="PATH")) for network in NETWORKS.values()
-    ]
+    """Settings with a flag for each weights file."""
+    helps = {network.flag: network.help for network in NETWORKS.values()}
+    paths = [(flag, str, setting(help, "", group="losses", metavar="PATH")) for flag, help in helps.items()]
     return dataclasses.make_dataclass("Weights", paths)
 
 
@@ -301,12 +300,15 @@ def parse(argv: Sequence[str]) -> Config:
         policy=policy,
         plan=plan,
         descent=_descent(choices, given),
-        weights={network.name: path for network in NETWORKS.values() if (path := given[network.flag])},
+        weights={name: path for name in plan.networks if (path := given[NETWORKS[name].flag])},
         beam_flags=tuple(beam_flags),
     )
     _check_kept(config.fields, plan, choices.optimize)
-    if config.slice_by and config.slice_by not in config.fields.keep:
+    kept = (*config.fields.keep, *([CANDIDATE] if config.fields.has_candidates else []))
+    if config.slice_by and config.slice_by not in kept:
         raise UsageError(f"--slice_by={config.slice_by} is not in --keep_fields; add it there")
+    if CANDIDATE in kept and not config.slice_by:
+        config = dataclasses.replace(config, slice_by=CANDIDATE)
     if config.baseline and not config.gate:
         raise UsageError("--baseline has no effect without --gate; add --gate, or drop it")
     return config
@@ -322,9 +324,9 @@ def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) 
     if unused := [f"--{name}" for name in only_records if given[name]]:
         raise UsageError(f"{', '.join(unused)} belong to --input, and mean nothing with --generated; drop them")
     with _blaming("--generated"):
-        generated = [parse_template(text) for text in files["generated"]]
+        generated = parse_templates(files["generated"])
     with _blaming("--target"):
-        target = [parse_template(text) for text in files["target"]]
+        target = parse_templates(files["target"])
     try:
         further = check_templates(generated, target)
     except ValueError as error:
@@ -393,6 +395,9 @@ def _blaming(flag: str) -> Iterator[None]:
 
 def _check_kept(fields: Fields, plan: Plan, optimize: bool) -> None:
     taken = {*encoded_schema().names, *metrics_schema(plan.columns).names}
+    taken |= {CANDIDATE} if fields.has_candidates else set()
+    if repeated := [name for name in fields.generated if fields.generated.count(name) > 1]:
+        raise UsageError(f"--generated_field: {repeated[0]} is given twice; every candidate needs a field of its own")
     if optimize:
         taken.update(added.name for added in optimization_fields(plan.optimization_columns, trace=True))
     if clashes := [name for name in fields.keep if name in taken]:

@@ -192,7 +192,7 @@ def path(text: str) -> str:
 def accelerator(text: str) -> str:
     """A GPU, as Beam's resource hint describes it."""
     if text and not re.fullmatch(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[^;\s]+)*", text):
-        example = "type:nvidia-tesla-t4;count:1;install-nvidia-driver"
+        example = "type:nvidia-tesla-t4;count:1;install-nvidia-driver:5xx"
         raise argparse.ArgumentTypeError(f"{text!r} does not describe an accelerator; write it like {example!r}")
     return text
 

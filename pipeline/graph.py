@@ -58,8 +58,8 @@ def build(
 def _work(config: Config) -> beam.PTransform:
     """The step that scores the pairs or, with `--optimize`, also optimizes the generated images."""
     hints = config.resource_hints
+    settings = config.policy, config.batching, config.sandbox, bool(config.accelerator)
     if config.descent is None:
-        score = steps.ScorePairs(config.plan, config.policy, config.batching, config.sandbox)
-        return "ScorePairs" >> score.with_resource_hints(**hints)
-    optimize = steps.OptimizePairs(config.plan, config.descent, config.policy, config.batching, config.sandbox)
+        return "ScorePairs" >> steps.ScorePairs(config.plan, *settings).with_resource_hints(**hints)
+    optimize = steps.OptimizePairs(config.plan, config.descent, *settings)
     return "OptimizePairs" >> optimize.with_resource_hints(**hints)

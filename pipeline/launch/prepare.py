@@ -23,6 +23,7 @@ from transforms.reading.folders import make_listing
 from transforms.reading.input_files import InputFile, match_files
 from transforms.reading.list_chunks import check_fields, detect_format
 from transforms.reading.pairing import pair_files
+from transforms.schema import CANDIDATE
 from transforms.storage.errors import READ_ERRORS
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
@@ -70,7 +71,8 @@ def prepare(config: Config) -> Prepared:
     baseline = read_summary(config.baseline) if config.baseline else None
     try:
         files, listing = _list_folders(config) if config.generated else (match_files(config.input), b"")
-        keep = _kept_fields(files, config)
+        candidate = [pa.field(CANDIDATE, pa.string())] if config.fields.has_candidates else []
+        keep = (*candidate, *_kept_fields(files, config))
         plan = config.plan.with_weights(config.weights).with_backend(descends=config.descent is not None)
     except (ValueError, OSError, WeightsError) as error:
         raise UsageError(str(error)) from error

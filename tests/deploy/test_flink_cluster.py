@@ -43,7 +43,7 @@ def runs(pid: int) -> bool:
 
 
 def first_number(log: Path) -> int:
-    assert wait_until(lambda: log.read_text().endswith("\n"), 10)
+    assert wait_until(lambda: log.read_text().endswith("\n"), 60)
     return int(log.read_text().split()[0])
 
 
@@ -58,7 +58,7 @@ class TestProcesses:
             parent.kill()
             parent.wait()
             assert runs(child)
-        assert wait_until(lambda: not runs(child), 10)
+        assert wait_until(lambda: not runs(child), 60)
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     def test_processes_end_with_their_owner(self, number):
@@ -67,8 +67,8 @@ class TestProcesses:
         member = int(owner.stdout.readline())
         assert runs(member)
         owner.send_signal(number)
-        owner.communicate(timeout=10)
-        assert wait_until(lambda: not runs(member), 10)
+        owner.communicate(timeout=60)
+        assert wait_until(lambda: not runs(member), 60)
 
     def test_process_gets_its_own_environment_and_directory(self, tmp_path):
         log = tmp_path / "log"

@@ -1,4 +1,4 @@
-"""The names of the package, and what importing it costs."""
+"""The names of the package, and what importing it imports."""
 
 import json
 import subprocess
@@ -11,14 +11,12 @@ import pipeline
 
 HEAVY = ("apache_beam", "keras", "pyarrow", "tensorflow")
 CODE = f"""
-import json, sys, time
-start = time.perf_counter()
+import json, sys
 import pairloss
-seconds = time.perf_counter() - start
 heavy = [name for name in {HEAVY} if name in sys.modules]
 pairloss.LOSSES, pairloss.Plan, pairloss.parse_objective, dir(pairloss)
 heavy += [name for name in ("apache_beam", "keras", "tensorflow") if name in sys.modules]
-print(json.dumps([seconds, heavy]))
+print(json.dumps(heavy))
 """
 
 
@@ -27,9 +25,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_it_is_light():
-    seconds, imported = json.loads(python("-c", CODE).stdout)
-    assert seconds < 0.3
-    assert imported == []
+    assert json.loads(python("-c", CODE).stdout) == []
 
 
 @pytest.mark.parametrize("name", pairloss.__all__)

@@ -62,7 +62,7 @@ def test_defaults():
         (
             ["--id_field=key", "--generated_field=a.b", "--target_field=c", "--keep_fields=x, y"],
             "fields",
-            Fields("a.b", "c", "key", ("x", "y")),
+            Fields(("a.b",), "c", "key", ("x", "y")),
         ),
         (
             ["--size_mismatch=crop", "--max_image_pixels=9", "--max_image_bytes=7"],

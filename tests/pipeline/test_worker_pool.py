@@ -12,7 +12,7 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 # Stands in for Beam's boot: it records its arguments and keeps running.
 BOOT = """#!/bin/sh
 echo "$@" >> {told}
-exec sleep 60 >/dev/null 2>&1
+exec sleep 600 >/dev/null 2>&1
 """
 
 
@@ -41,12 +41,12 @@ def test_a_worker_outlives_the_stop_of_its_number(pool, tmp_path):
     with grpc.insecure_channel(address) as channel:
         stub = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
         # Workers of two successive jobs, to which Flink gives the same id.
-        assert [stub.StartWorker(request, timeout=20).error for _ in range(2)] == ["", ""]
-        deadline = time.monotonic() + 20
+        assert [stub.StartWorker(request, timeout=60).error for _ in range(2)] == ["", ""]
+        deadline = time.monotonic() + 60
         while not (tmp_path / "told").exists() or (tmp_path / "told").read_text().count("--id=1-1") < 2:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         both = workers(pool)
-        assert not stub.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"), timeout=20).error
+        assert not stub.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"), timeout=60).error
     assert len(both) == 2
     assert workers(pool) == both

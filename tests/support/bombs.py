@@ -28,8 +28,10 @@ class Finder:
             def deadly(data, *others):
                 if data.endswith(b"SEGFAULT"):
                     os.kill(os.getpid(), 11)
-                while data.endswith(b"SPIN"):
-                    pass
+                if data.endswith(b"SPIN"):
+                    open(os.path.join(os.path.dirname(__file__), "spinning"), "w").close()
+                    while True:
+                        pass
                 return load_image(data, *others)
 
             module.load_image = deadly
@@ -42,7 +44,10 @@ sys.meta_path.insert(0, Finder)
 
 
 def environment_with_bugs(directory: Path) -> dict[str, str]:
-    """The environment of processes in which the stand-ins are deadly; the directory is for its files."""
+    """The environment of processes in which the stand-ins are deadly; the directory is for its files.
+
+    The file `spinning` appears in the directory when a process begins to spin.
+    """
     directory.mkdir()
     (directory / "sitecustomize.py").write_text(_SITE, encoding="utf-8")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(directory), *filter(None, sys.path)])}

@@ -17,7 +17,7 @@ from support.child_setup import connected
 
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-_SECONDS = 30
+_SECONDS = 120
 
 
 class Page:

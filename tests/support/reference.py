@@ -150,10 +150,10 @@ def keras_input(image):
     return 255 * image - np.array([123.68, 116.779, 103.939])
 
 
-def vgg16_features(x, tensors):
+def vgg16_features(x, tensors, pool=None):
     """Features [h, w, C] of every layer, `relu1_1` to `pool5`, of an input [H, W, 3]; below 32 pixels `pool5` is empty.
 
-    `tensors` holds `conv<block>_<number>.kernel` (HWIO, for RGB) and `.bias`.
+    `tensors` holds `conv<block>_<number>.kernel` (HWIO, for RGB) and `.bias`; `pool` is a max-pooling unless given.
     """
     features = {}
     for block, convolutions in enumerate((2, 2, 3, 3, 3), start=1):
@@ -162,10 +162,20 @@ def vgg16_features(x, tensors):
             windows = sliding_window_view(np.pad(x, [(1, 1), (1, 1), (0, 0)]), (3, 3), axis=(0, 1))
             x = np.einsum("hwikl,klio->hwo", windows, kernel, optimize=True) + tensors[f"conv{block}_{number}.bias"]
             features[f"relu{block}_{number}"] = x = np.maximum(x, 0)
-        even = x[: x.shape[0] // 2 * 2, : x.shape[1] // 2 * 2]
-        x = np.maximum.reduce([even[::2, ::2], even[1::2, ::2], even[::2, 1::2], even[1::2, 1::2]])
-        features[f"pool{block}"] = x
+        features[f"pool{block}"] = x = (pool or _max_pool)(x)
     return features
+
+
+def _max_pool(x):
+    even = x[: x.shape[0] // 2 * 2, : x.shape[1] // 2 * 2]
+    return np.maximum.reduce([even[::2, ::2], even[1::2, ::2], even[::2, 1::2], even[1::2, 1::2]])
+
+
+def l2_pool(x):
+    """DISTS' pooling of [H, W, C]: a 3x3 Hanning window over the squares of every second pixel, with zeros around."""
+    window = np.outer(np.hanning(5)[1:-1], np.hanning(5)[1:-1])
+    blurred = correlate(x**2, (window / window.sum())[:, :, np.newaxis], mode="constant")
+    return np.sqrt(blurred[::2, ::2] + 1e-12)
 
 
 def alexnet_features(x, tensors):
@@ -192,6 +202,20 @@ def lpips(generated, target, heads):
         unit = [f[layer] / (np.linalg.norm(f[layer], axis=2, keepdims=True) + 1e-10) for f in (generated, target)]
         total += ((unit[0] - unit[1]) ** 2 @ weights.astype(np.float64)).mean()
     return total
+
+
+def dists(generated, target, alpha, beta):
+    """DISTS from the maps [h, w, C] of two images, the images themselves first; one weight a channel, of any sum."""
+    similarity, start = 0.0, 0
+    for x, y in zip(generated, target, strict=True):
+        mean_x, mean_y = x.mean(axis=(0, 1)), y.mean(axis=(0, 1))
+        covariance = ((x - mean_x) * (y - mean_y)).mean(axis=(0, 1))
+        texture = (2 * mean_x * mean_y + 1e-6) / (mean_x**2 + mean_y**2 + 1e-6)
+        structure = (2 * covariance + 1e-6) / (x.var(axis=(0, 1)) + y.var(axis=(0, 1)) + 1e-6)
+        channels = slice(start, start + x.shape[2])
+        similarity += alpha[channels] @ texture + beta[channels] @ structure
+        start = channels.stop
+    return 1 - similarity / (alpha.sum() + beta.sum())
 
 
 def vgg_mse(generated, target, layers):

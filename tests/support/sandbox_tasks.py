@@ -1,5 +1,6 @@
 """Tasks for the tests of the sandbox: records whose first bytes say what becomes of the process that reads them."""
 
+import mmap
 import os
 import signal
 import time
@@ -30,10 +31,11 @@ def read(arguments, parts, file):
             case "print":
                 os.system("echo from a C library; echo from a C library >&2")
             case "leak":
-                # Enough for the next one to fail for lack of memory, if this process went on.
-                _leaked.append(b"x" * int(1.5 * (1 << 30)))
+                # Enough for the next one to fail for lack of memory, if this process went on; reserved, but not
+                # written to, which takes a second on a slow machine.
+                _leaked.append(mmap.mmap(-1, 3 << 29))
             case "large":
-                b"x" * (1 << 30)
+                mmap.mmap(-1, 1 << 30).close()
         yield len(name), [value[::-1] for value in values if value is not None]
 
 
@@ -55,4 +57,4 @@ def process(arguments, parts, file):
     yield os.getpid(), []
 
 
-_leaked: list[bytes] = []
+_leaked: list[mmap.mmap] = []

@@ -88,7 +88,12 @@ def begin(images: tf.Tensor, descent: Descent) -> tuple[Progress, State]:
 
 
 def advance(
-    progress: Progress, state: State, references: References, objective: ObjectiveFunction, descent: Descent
+    progress: Progress,
+    state: State,
+    references: References,
+    images: tf.Tensor,
+    objective: ObjectiveFunction,
+    descent: Descent,
 ) -> tuple[Progress, State, tf.Tensor]:
     """Make steps until an image stops, at most `STEPS_PER_CALL`.
 
@@ -96,6 +101,7 @@ def advance(
         progress: of images none of which has stopped.
         state: of the method.
         references: of their targets.
+        images: the number of images that count; behind them, the batch is filled up with others. int32.
         objective: to minimize.
         descent: how to descend, and when to stop.
 
@@ -105,13 +111,14 @@ def advance(
     """
 
     def goes_on(number: tf.Tensor, values: tf.Tensor, progress: Progress, state: State) -> tf.Tensor:
-        return (number < STEPS_PER_CALL) & tf.reduce_all(progress.stop == RUNNING)
+        return (number < STEPS_PER_CALL) & tf.reduce_all((progress.stop == RUNNING) | void)
 
     def step(number: tf.Tensor, values: tf.Tensor, progress: Progress, state: State) -> tuple:
         value, gradient, _ = objective.value_and_gradient(progress.image, references)
         values = tf.tensor_scatter_nd_update(values, [[number]], [value])
         return number + 1, values, *_step(progress, state, value, gradient, descent)
 
+    void = tf.range(tf.shape(progress.stop)[0]) >= images
     values = tf.fill([STEPS_PER_CALL, tf.shape(progress.image)[0]], float("nan"))
     variables = (tf.constant(0), values, progress, state)
     shapes = tf.nest.map_structure(lambda tensor: tensor.shape, variables)

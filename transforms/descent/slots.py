@@ -93,21 +93,21 @@ def optimize_pairs(
         running += entering
         if not running:
             return
-        with _evaluation_errors(), objective.device.scope():
+        with _evaluation_errors(), objective.device.scope(), objective.device.turn():
             objective.check_memory(sum(pair.original[..., 0].size for pair in running))
-            rows = engine.advance(engine.enter(rows, entering), running)
-            stopped = np.flatnonzero(rows.progress.stop != loop.RUNNING)
+            rows = engine.advance(engine.enter(rows, running, entering), running)
+            stopped = np.flatnonzero(rows.progress.stop[: len(running)] != loop.RUNNING)
             if not len(stopped):
                 continue
             done = engine.finish(_take(rows._replace(state={}), stopped), [running[row] for row in stopped])
             left = np.setdiff1d(np.arange(len(running)), stopped)
-            rows = _take(rows, left) if len(left) else None
+            rows = _take(rows, engine.filled(left)) if len(left) else None
         running = [running[row] for row in left]
         yield from done
 
 
 class _Rows(NamedTuple):
-    """All tensors of the pairs in the batch. The first axis of each is the pair."""
+    """All tensors of the pairs in the batch. The first axis of each is the pair; rows behind the last pair are void."""
 
     progress: loop.Progress
     state: State
@@ -156,28 +156,37 @@ class _Engine:
         # quickly, and not on a CPU, where it loses the fast convolutions.
         self._advance = compiled(
             partial(loop.advance, objective=objective, descent=descent),
-            input_signature=[progress, state, references],
+            input_signature=[progress, state, references, tf.TensorSpec([], tf.int32)],
             jit_compile=objective.device.on_gpu,
         )
+        self._batch = objective.device.batch
         self._value = compiled(objective.value, input_signature=[IMAGES, references])
 
-    def enter(self, rows: _Rows | None, entering: Sequence[_Running]) -> _Rows:
-        """The rows, followed by those of the pairs that enter. One of the two may be missing."""
+    def filled(self, rows: np.ndarray) -> np.ndarray:
+        """The numbers of rows, with the first repeated behind them up to the size of batch that suits the device."""
+        return np.concatenate([rows, np.repeat(rows[:1], self._batch(len(rows)) - len(rows))])
+
+    def enter(self, rows: _Rows | None, running: Sequence[_Running], entering: Sequence[_Running]) -> _Rows:
+        """The rows of the running pairs, of which the last ones enter."""
         if rows and not entering:
             return rows
         _check_size(entering, self.objective.smallest_side)
-        progress, state = self._begin(as_images(np.stack([pair.original for pair in entering])))
+        batch = [entering[row] for row in self.filled(np.arange(len(entering)))]
+        progress, state = self._begin(as_images(np.stack([pair.original for pair in batch])))
         # Each by itself: their types may differ.
-        targets = tf.stack([as_images(pair.target) for pair in entering])
+        targets = tf.stack([as_images(pair.target) for pair in batch])
         new = _Rows(progress, state, self._references(targets))
         if rows is None:
             return new
-        return tf.nest.map_structure(lambda old, added: tf.concat([old, added], 0), rows, new)
+        before = len(running) - len(entering)
+        whole = tf.nest.map_structure(lambda old, added: tf.concat([old[:before], added], 0), rows, new)
+        wanted = self.filled(np.arange(len(running)))
+        return whole if len(wanted) == before + len(batch) else _take(whole, wanted)
 
     def advance(self, rows: _Rows, running: Sequence[_Running]) -> _Rows:
         """The rows some steps later: when one of them stops, or after `loop.STEPS_PER_CALL` steps."""
         first = rows.progress.steps.numpy()
-        progress, state, values = self._advance(*rows)
+        progress, state, values = self._advance(*rows, len(running))
         if self.descent.trace_every:
             stop = progress.steps.numpy() + (progress.stop.numpy() != loop.RUNNING)
             curves = values.numpy().T.tolist()

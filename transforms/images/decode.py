@@ -5,6 +5,7 @@ The pixels are Pillow's, because these are the ones every peer sees.
 
 import re
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,8 +169,36 @@ def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePol
     Raises:
         DecodeError: with `image` naming the image that failed.
     """
-    first = _decode_member("generated", generated, policy)
-    second = _decode_member("target", target, policy)
+    (pair,) = decode_candidates([generated], target, policy)
+    if isinstance(pair, DecodeError):
+        raise pair
+    return pair
+
+
+def decode_candidates(
+    generated: Iterable[bytes | None], target: bytes | None, policy: DecodePolicy
+) -> Iterator[DecodedPair | DecodeError]:
+    """Decodes several generated images and, once, their target: per image what `decode_pair` returns or raises."""
+    second: DecodedImage | DecodeError | None = None
+    for image in generated:
+        try:
+            first = _decode_member("generated", image, policy)
+            second = second or _decoded_target(target, policy)
+            if isinstance(second, DecodeError):
+                raise second
+            yield _pair(first, second, policy)
+        except DecodeError as error:
+            yield error
+
+
+def _decoded_target(target: bytes | None, policy: DecodePolicy) -> DecodedImage | DecodeError:
+    try:
+        return _decode_member("target", target, policy)
+    except DecodeError as error:
+        return error
+
+
+def _pair(first: DecodedImage, second: DecodedImage, policy: DecodePolicy) -> DecodedPair:
     notes = tuple(f"generated:{note}" for note in first.notes) + tuple(f"target:{note}" for note in second.notes)
     a, b = first.pixels, second.pixels
     if a.dtype != b.dtype:

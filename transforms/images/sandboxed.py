@@ -1,17 +1,21 @@
-"""Decode pairs in the children of a sandbox: the task they run, and what their worker makes of it."""
+"""Decode pairs in the children of a sandbox, which run `decode_task`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, check_length, decode_pair
+from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, check_length
 from transforms.worker.messages import Buffer
-from transforms.worker.sandbox import Sandbox, SandboxError, records_of
+from transforms.worker.sandbox import Sandbox, SandboxError
 
 # The bytes of the generated image and of its target; None: the record holds no image.
 EncodedPair = tuple[Buffer | None, Buffer | None]
+
+# What a child may get ready for, see `Sandbox.start`.
+DECODE_TASK = "transforms.images.decode_task:decode_records"
 
 
 def decode_pairs(
@@ -24,27 +28,24 @@ def decode_pairs(
     """
     refused = {index: error for index, pair in enumerate(pairs) if (error := _too_long(pair, policy))}
     admitted = [pair for index, pair in enumerate(pairs) if index not in refused]
+    decoded = iter(_decode(admitted, policy, sandbox))
+    return [refused[index] if index in refused else next(decoded) for index in range(len(pairs))]
+
+
+def _decode(pairs: Sequence[EncodedPair], policy: DecodePolicy, sandbox: Sandbox) -> list[DecodedPair | DecodeError]:
+    # Pairs that share the bytes of their target, as candidates do, are decoded together.
+    groups = [list(group) for _, group in groupby(pairs, key=lambda pair: id(pair[1]))]
+    records = [[group[0][1], *(generated for generated, _ in group)] for group in groups]
+    found: list[DecodedPair | DecodeError] = []
     # All of them, for a child that was not heard out is ended.
-    decoded = iter(list(sandbox.each(f"{__name__}:decode_records", {"policy": asdict(policy)}, admitted)))
-    return [refused[index] if index in refused else _outcome(next(decoded)) for index in range(len(pairs))]
-
-
-def decode_records(
-    arguments: dict[str, Any], parts: Sequence[Buffer], file: BinaryIO | None
-) -> Iterator[tuple[Any, Sequence[Buffer]]]:
-    """The task: per pair its shape, dtype and notes, and the pixels of both images; or the error."""
-    policy = DecodePolicy(**arguments["policy"])
-    for generated, target in records_of(arguments, parts):
-        try:
-            pair = decode_pair(generated, target, policy)
-        except DecodeError as error:
-            if error.reason == "out_of_memory":
-                # Perhaps records before it left too little: it gets another try.
-                raise MemoryError(error.message) from error
-            yield {"error": [error.reason, error.message, error.image]}, ()
+    items = list(sandbox.each(DECODE_TASK, {"policy": asdict(policy)}, records))
+    for group, item in zip(groups, items, strict=True):
+        if isinstance(item, SandboxError) and len(group) > 1:
+            # One of the candidates ended the child: it alone is blamed.
+            found += [outcome for pair in group for outcome in _decode([pair], policy, sandbox)]
         else:
-            header = {"shape": pair.generated.shape, "dtype": pair.generated.dtype.str, "notes": pair.notes}
-            yield header, (np.ascontiguousarray(pair.generated), np.ascontiguousarray(pair.target))
+            found += _outcomes(item)
+    return found
 
 
 def _too_long(pair: EncodedPair, policy: DecodePolicy) -> DecodeError | None:
@@ -57,11 +58,16 @@ def _too_long(pair: EncodedPair, policy: DecodePolicy) -> DecodeError | None:
     return None
 
 
-def _outcome(result: tuple[Any, Sequence[Buffer]] | SandboxError) -> DecodedPair | DecodeError:
+def _outcomes(result: tuple[Any, Sequence[Buffer]] | SandboxError) -> Iterator[DecodedPair | DecodeError]:
     if isinstance(result, SandboxError):
-        return DecodeError(result.reason, str(result), "pair")
-    header, parts = result
-    if "error" in header:
-        return DecodeError(*header["error"])
-    generated, target = (np.frombuffer(part, header["dtype"]).reshape(header["shape"]) for part in parts)
-    return DecodedPair(generated, target, tuple(header["notes"]))
+        yield DecodeError(result.reason, str(result), "pair")
+        return
+    headers, parts = result
+    for header in headers:
+        if "error" in header:
+            yield DecodeError(*header["error"])
+        else:
+            generated, target = (
+                np.frombuffer(parts[place], header["dtype"]).reshape(header["shape"]) for place in header["pixels"]
+            )
+            yield DecodedPair(generated, target, tuple(header["notes"]))

@@ -301,6 +301,18 @@ _LOSSES = (
         gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
         reach=0,
     ),
+    Loss(
+        name="dists",
+        function="transforms.losses.perceptual:dists",
+        formula="1 - weighted similarities of the means and covariances of RGB and VGG16 features; nothing is resized",
+        range="[0, 2]",
+        direction="lower",
+        source="Ding et al. 2020 (DISTS), as the authors' PyTorch code",
+        min_side=16,
+        network="vgg16_dists",
+        layers=LPIPS_LAYERS,
+        reach=0,
+    ),
     *_losses_on_vgg16("", "vgg16_lpips", "VGG16 features"),
     *_losses_on_vgg16("_keras", "vgg16_keras", "features of Keras' VGG16"),
 )

@@ -1,22 +1,40 @@
 """The devices of a worker and how they are used: the one place that knows about GPUs.
 
 On a GPU, memory grows as it is needed, so that several processes can share the card; float32 is not computed as
-TensorFloat-32; every loss runs as TensorFlow, because the fused kernels are for CPUs; XLA compiles a descent; and the
-size of the batch follows the memory (`scoring.batch.batching_for`). A process with several GPUs holds the networks on
-each.
+TensorFloat-32; TensorFlow takes the same algorithms in every run; every loss runs as TensorFlow, because the fused
+kernels are for CPUs; XLA compiles a descent; batches have a power of two of pairs, and their size follows the memory
+(`scoring.batch.batching_for`). A process with several GPUs holds the networks on each.
 """
 
-from contextlib import AbstractContextManager, suppress
+import os
+import re
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
 _turn = count()
+
+# Set to 1 where a worker without a GPU is a mistake, for runners that take no --accelerator.
+REQUIRE_GPU = "PAIRLOSS_REQUIRE_GPU"
+
+# A driver writes its version there.
+_DRIVER = Path("/proc/driver/nvidia/version")
+# TensorFlow 2.21 holds machine code up to compute capability 8.9 and PTX of 9.0, which drivers from 555 on compile.
+_MACHINE_CODE, _PTX, _PTX_DRIVER = (8, 9), (9, 0), 555
+# TensorFlow counts the elements of a tensor in 32 bits where it launches a kernel; the largest tensors of VGG16 and
+# AlexNet have 64 channels for each pixel, of both images of a pair.
+MOST_PIXELS_ON_GPU = 2**31 // (2 * 64) - 1
+
+
+class DeviceError(Exception):
+    """A GPU is missing that was asked for, or there is one that TensorFlow cannot use."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +45,13 @@ class Device:
         name: TensorFlow's, such as `GPU:0`.
         memory_bytes: how much of a GPU's memory TensorFlow may take; 0 for a CPU.
         compute_capability: NVIDIA's version of the GPU's features; (0, 0) for a CPU.
+        kind: such as `NVIDIA L4`; `CPU`.
     """
 
     name: str
     memory_bytes: int = 0
     compute_capability: tuple[int, int] = (0, 0)
+    kind: str = "CPU"
 
     @property
     def on_gpu(self) -> bool:
@@ -42,6 +62,17 @@ class Device:
         """A context in which TensorFlow places tensors and operations on this device."""
         scope: AbstractContextManager[Any] = tf.device(self.name)
         return scope
+
+    def turn(self) -> AbstractContextManager[Any]:
+        """A context that one thread at a time enters on a GPU, so that it holds one batch; on a CPU, every thread."""
+        return _lock(self.name) if self.on_gpu else nullcontext()
+
+    def batch(self, pairs: int) -> int:
+        """The number of pairs to compute at once for so many pairs: on a GPU the next power of two.
+
+        A GPU's libraries choose or compile their algorithms anew for every shape of a batch.
+        """
+        return 1 << (pairs - 1).bit_length() if self.on_gpu else pairs
 
     def precision(self, precision: str, gradients: bool) -> str:
         """The networks' precision on this device: `auto` becomes one that the hardware multiplies fast; others stay.
@@ -62,6 +93,9 @@ class Device:
         return "bfloat16" if self.compute_capability >= (8, 0) else "float32"
 
 
+CPU = Device("CPU:0")
+
+
 @cache
 def find_devices() -> tuple[Device, ...]:
     """The GPUs that this process sees, ready for use; without any, its CPU."""
@@ -71,20 +105,75 @@ def find_devices() -> tuple[Device, ...]:
         # It is too late if this process has used TensorFlow before, in a notebook for example.
         with suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
+    if gpus:
+        # It also ends the choice of convolutions by timing them, which takes seconds for every shape.
+        tf.config.experimental.enable_op_determinism()
     names = [_short(device.name) for device in tf.config.list_logical_devices("GPU" if gpus else "CPU")]
     if not gpus:
         return tuple(map(Device, names))
-    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    kinds = [(found.get("device_name", "GPU"), found.get("compute_capability", (0, 0))) for found in details]
+    for kind, capability in kinds:
+        _check_card(kind, capability)
     # No other function of TensorFlow says how much memory a GPU has. Without the option it would take all of it.
     growing = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
     memory = {_short(device.name): device.memory_limit for device in device_lib.list_local_devices(growing)}
-    return tuple(Device(name, memory[name], capability) for name in names)
+    return tuple(
+        Device(name, memory[name], capability, kind) for name, (kind, capability) in zip(names, kinds, strict=True)
+    )
 
 
-def next_device() -> Device:
-    """Return the devices of this process in turn, so that the threads of a worker spread over them."""
+def next_device(needs_gpu: bool = False) -> Device:
+    """Return the devices of this process in turn, so that the threads of a worker spread over them.
+
+    Args:
+        needs_gpu: whether a CPU will not do; the environment variable `REQUIRE_GPU` may also say so.
+
+    Raises:
+        DeviceError: there is no GPU although one is needed, or TensorFlow cannot use it.
+    """
     devices = find_devices()
+    if (needs_gpu or os.environ.get(REQUIRE_GPU) == "1") and not devices[0].on_gpu:
+        raise DeviceError(f"This worker was to have a GPU, but TensorFlow finds none: {_why_no_gpu()}.")
     return devices[next(_turn) % len(devices)]
+
+
+def _why_no_gpu() -> str:
+    build = tf.sysconfig.get_build_info()
+    if not build["is_cuda_build"]:
+        return "this build of TensorFlow has no CUDA; install tensorflow[and-cuda]"
+    if _driver() is None:
+        return "no NVIDIA driver is loaded; on Dataflow give install-nvidia-driver:5xx in --accelerator"
+    return (
+        f"NVIDIA's driver is {_driver()}, TensorFlow {tf.__version__} is built for CUDA {build['cuda_version']} and "
+        f"cuDNN {build['cudnn_version']}, which need driver 525 or newer, and the libraries in this environment"
+    )
+
+
+def _check_card(kind: str, capability: tuple[int, int]) -> None:
+    """Raise `DeviceError` for a card on which this TensorFlow would abort, or compile for half an hour and fail."""
+    if capability > _PTX:
+        raise DeviceError(
+            f"TensorFlow {tf.__version__} cannot compute on {kind}, of compute capability {capability}: it knows GPUs "
+            f"up to {_PTX}. Take workers with H100, A100, L4 or T4, or a newer TensorFlow."
+        )
+    driver = _driver()
+    if capability > _MACHINE_CODE and driver is not None and driver < _PTX_DRIVER:
+        raise DeviceError(f"{kind} needs NVIDIA's driver {_PTX_DRIVER} or newer; the one here is {driver}.")
+
+
+def _driver() -> int | None:
+    """The major version of NVIDIA's driver; None: there is none."""
+    if not _DRIVER.exists():
+        return None
+    found = re.search(r"(\d+)\.\d+", _DRIVER.read_text(encoding="utf-8"))
+    return int(found[1]) if found else None
+
+
+@cache
+def _lock(_: str) -> Lock:
+    """The lock of a device, by its name."""
+    return Lock()
 
 
 def _short(name: str) -> str:

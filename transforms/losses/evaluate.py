@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
+from transforms.losses.devices import MOST_PIXELS_ON_GPU
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
@@ -67,6 +68,8 @@ class Evaluator:
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
         self._graph = cache(self._build_graph)
         self._in_tiles = TiledEvaluator(plan, self._networks, self._executor)
+        # On a GPU, the most pixels of a batch.
+        self._most_pixels = MOST_PIXELS_ON_GPU
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the columns that are defined for images of this size.
@@ -93,17 +96,44 @@ class Evaluator:
         try:
             # The kernels want the pixels of an image in one piece.
             generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
-            with self.device.scope():
-                if self.plan.fits_whole(height, width):
+            with self.device.scope(), self.device.turn():
+                if not self.plan.fits_whole(height, width):
+                    columns = self._in_tiles(losses, generated, target)
+                elif self.device.on_gpu:
+                    columns = self._whole_on_gpu(losses, with_gradient, generated, target)
+                else:
                     self._networks.check_memory(losses, len(generated) * height * width, with_gradient)
                     columns = self._whole(losses, with_gradient, generated, target)
-                else:
-                    columns = self._in_tiles(losses, generated, target)
         except (tf.errors.OpError, MemoryError) as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
         if self.plan.objective and "objective" not in columns and set(self.plan.objective_losses) <= columns.keys():
             columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
         return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
+
+    def _whole_on_gpu(
+        self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Evaluate batches of `Device.batch` pairs, the last one repeated, as large as have been seen to fit."""
+        pixels = generated[0, ..., 0].size
+        if pixels > MOST_PIXELS_ON_GPU:
+            raise EvaluationError(f"{pixels} pixels are more than TensorFlow computes on a GPU; it counts in 32 bits")
+        parts: list[dict[str, np.ndarray]] = []
+        done = 0
+        while done < len(generated):
+            fitting = 1 << ((self._most_pixels // pixels or 1).bit_length() - 1)
+            pairs = min(len(generated) - done, fitting)
+            rows = np.minimum(np.arange(done, done + self.device.batch(pairs)), done + pairs - 1)
+            try:
+                columns = self._whole(losses, with_gradient, generated[rows], target[rows])
+            except tf.errors.ResourceExhaustedError:
+                if len(rows) == 1:
+                    raise
+                # For all batches to come: TensorFlow waits ten seconds for memory before it gives up.
+                self._most_pixels = len(rows) // 2 * pixels
+            else:
+                parts.append({name: values[:pairs] for name, values in columns.items()})
+                done += pairs
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _whole(
         self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
@@ -120,8 +150,9 @@ class Evaluator:
         )
         kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
         fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
-        # Candidates of one target share its pass through the network.
-        shared = None if with_gradient or not self.plan.networks else _shared(target)
+        # Candidates of one target share its pass through the network. A GPU gets few sizes of batch instead.
+        sharing = self.plan.networks and not (with_gradient or self.device.on_gpu)
+        shared = _shared(target) if sharing else None
         ncnn_values = self._values_on_ncnn(on_ncnn, generated, target, shared)
         in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features, *on_ncnn))
         columns: dict[str, np.ndarray] = {}

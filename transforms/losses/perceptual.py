@@ -1,4 +1,4 @@
-"""Losses on a network's features: LPIPS, feature MSE, style.
+"""Losses on a network's features: LPIPS, DISTS, feature MSE, style.
 
 Every loss takes a batch of pairs and returns float32 [B], one number per pair. Features may be bfloat16 or float16;
 everything after them is float32.
@@ -13,6 +13,7 @@ from transforms.losses.pair import Pair
 
 # LPIPS' own guard against a division by zero.
 LPIPS_EPSILON = 1e-10
+DISTS_C1 = DISTS_C2 = 1e-6
 
 
 def lpips(pair: Pair) -> tf.Tensor:
@@ -28,6 +29,32 @@ def lpips(pair: Pair) -> tf.Tensor:
         per_pixel = tf.reduce_sum(tf.square(difference) * pair.weights[layer], axis=-1)
         distances.append(pair.over.mean(per_pixel))
     return tf.add_n(distances)
+
+
+def dists(pair: Pair) -> tf.Tensor:
+    """DISTS: how the texture (mean) and the structure (covariance) of every channel differ, weighted, in [0, 2].
+
+    `pair.weights` holds, for the image itself and by layer, alpha and beta of the channels, float32 [2, C]. The paper's
+    1 - (2 mx my + c1) / (mx² + my² + c1) is computed as (mx - my)² / (mx² + my² + c1), and its twin for the covariance
+    with the variance of x - y, which keeps the digits of nearly identical pairs.
+
+    Ding et al., Image Quality Assessment: Unifying Structure and Texture Similarity, https://arxiv.org/abs/2004.07728.
+    """
+    total = 0.0
+    stages = {
+        "image": (pair.generated, pair.target),
+        **dict(zip(pair.generated_features, _by_layer(pair), strict=True)),
+    }
+    for stage, (generated, target) in stages.items():
+        generated, target = _float(generated), _float(target)
+        (mean_g, squares_g, pixels), (mean_t, squares_t, _), (mean_d, squares_d, _) = (
+            pair.over.moments(maps) for maps in (generated, target, generated - target)
+        )
+        texture = tf.square(mean_d) / (tf.square(mean_g) + tf.square(mean_t) + DISTS_C1)
+        structure = squares_d / (squares_g + squares_t + DISTS_C2 * pixels)
+        alpha, beta = (tf.cast(weight, texture.dtype) for weight in pair.weights[stage])
+        total += tf.reduce_sum(alpha * texture + beta * structure, axis=-1)
+    return total
 
 
 def feature_mse(pair: Pair) -> tf.Tensor:

@@ -86,7 +86,7 @@ def check_schema(schema: pa.Schema, fields: Fields, strict: bool = False) -> tup
     counts = Counter(schema.names)
     problems = [f"--keep_fields={name}: the name is taken" for name in fields.keep if name in RESERVED]
     problems += [f"--keep_fields={name}: given twice" for name, times in Counter(fields.keep).items() if times > 1]
-    wanted = [("generated_field", fields.generated), ("target_field", fields.target)]
+    wanted = [*(("generated_field", name) for name in fields.generated), ("target_field", fields.target)]
     wanted += [("id_field", fields.id)] if fields.id is not None else []
     wanted += [("keep_fields", name) for name in fields.keep if strict]
     for flag, name in wanted:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading.image_paths import PathPair, named_chunk
+from transforms.reading.image_paths import NamedPair, Place, named_chunk
 from transforms.reading.lines import cut, read_lines
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, as_utf8, encoded_schema, pair_failure
 
@@ -66,11 +66,12 @@ def read_listed(
             record = json.loads(line)
             source = f"{as_utf8(record['generated'] or record['target'])}#{number}"
             if "reason" in record:
-                failures.append(pair_failure(record["id"], source, "pair", record["reason"], record["message"]))
+                about = (record["id"], source, "pair", record["reason"], record["message"])
+                failures.append(pair_failure(*about, candidate=record["candidate"]))
                 continue
             kept = tuple(record["kept"][field.name] for field in keep)
-            sizes = tuple(record["bytes"])
-            pairs.append(PathPair(record["id"], source, record["generated"], record["target"], kept, sizes))
+            generated, target = map(Place, (record["generated"], record["target"]), (None, None), record["bytes"])
+            pairs.append(NamedPair(record["id"], source, generated, target, kept))
         yield named_chunk(chunk, pairs, keep, failures)
 
 
@@ -84,7 +85,7 @@ def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:
         "modified": [file.modified for file in files],
     }
     if pair.reason:
-        record |= {"reason": pair.reason, "message": as_utf8(pair.message)}
+        record |= {"reason": pair.reason, "message": as_utf8(pair.message), "candidate": as_utf8(pair.candidate)}
     else:
         record |= {"kept": {name: as_utf8(pair.fields[name]) for name in keep}}
     return json.dumps(record).encode() + b"\n"

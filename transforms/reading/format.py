@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading import folders, image_paths, manifest, parquet, tfrecord
+from transforms.reading import folders, image_paths, manifest, parquet, tfrecord, webdataset
 from transforms.reading.lines import LineRange
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
@@ -72,6 +72,10 @@ FORMATS = {
     "jsonl": Format(
         *(manifest.claims_jsonl, manifest.read_jsonl_schema, manifest.list_jsonl, manifest.read_jsonl),
         *(LineRange, manifest.REASONS),
+    ),
+    "tar": Format(
+        *(webdataset.claims, webdataset.read_schema, webdataset.list_samples, webdataset.read_samples),
+        *(webdataset.SampleRange, webdataset.REASONS),
     ),
     LISTING: Format(
         *(folders.claims, folders.read_schema, folders.list_pairs, folders.read_listed),

@@ -3,14 +3,16 @@
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
-from transforms.schema import Chunk, EncodedChunk, Failure, encoded_schema, pair_failure
+from transforms.schema import Chunk, EncodedChunk, Failure, encoded_schema, row_failure
 
 REASONS = {
     "unreadable_image": "the file that the record names does not exist or cannot be read",
@@ -21,52 +23,71 @@ REASONS = {
 
 # Most of the time of reading from an object store is waiting.
 _THREADS = 16
-_EXTRA = (
-    *(pa.field(name, pa.binary()) for name in ("generated_path", "target_path")),
-    *(pa.field(name, pa.int64()) for name in ("generated_size", "target_size")),
-)
+_AT = pa.struct([("path", pa.binary()), ("start", pa.int64()), ("size", pa.int64())])
+_EXTRA = tuple(pa.field(name, _AT) for name in ("generated_at", "target_at"))
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-class PathError(ValueError):
-    """A path that cannot be used: a key of `REASONS`, and a line for people."""
+class RecordError(ValueError):
+    """A record that cannot be used: a stable reason code, a line for people, and the offending bytes."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, data: bytes | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.data = data
 
 
 @dataclass(frozen=True)
-class PathPair:
-    """A record whose images are files.
+class Place:
+    """Where the bytes of an image lie.
+
+    Attributes:
+        path: of the file; empty: the chunk's own.
+        start: offset in the file; None: the image is the whole file.
+        size: bytes that the image must have; None: any.
+    """
+
+    path: str
+    start: int | None = None
+    size: int | None = None
+
+
+# Offset and number of bytes; -1: all.
+Range = tuple[int, int]
+
+# Bytes, their place, or a null.
+Image = bytes | Place | None
+
+
+@dataclass(frozen=True)
+class NamedPair:
+    """A pair as its record gives it.
 
     Attributes:
         id: of the pair.
         source: of the pair.
-        generated: the generated image's path, or its bytes; None: a null in the record.
-        target: the same of the target.
+        generated: the generated image.
+        target: its target.
         kept: values of the kept fields.
-        sizes: bytes that the two files must have; empty: any.
     """
 
     id: str
     source: str
-    generated: str | bytes | None
-    target: str | bytes | None
+    generated: Image
+    target: Image
     kept: tuple[Any, ...] = ()
-    sizes: tuple[int, ...] = ()
 
 
 def resolve(path: str, root: str) -> str:
     """The path of an image that a manifest names, below `root`, local or `gs://`. Links are followed.
 
     Raises:
-        PathError: the path leads out of `root`, or is none.
+        RecordError: the path leads out of `root`, or is none.
     """
     if not path or "\0" in path:
-        raise PathError("not_a_file", f"{path!r} is not a path")
+        raise RecordError("not_a_file", f"{path!r} is not a path")
     if re.match(r"https?://", path, re.IGNORECASE):
-        raise PathError("not_a_file", f"{path} is not fetched; download the images and name the files")
+        raise RecordError("not_a_file", f"{path} is not fetched; download the images and name the files")
     store, base = _split(root)
     its_store, place = _split(path)
     if its_store or place.startswith("/"):
@@ -79,35 +100,34 @@ def resolve(path: str, root: str) -> str:
     below = base.rstrip("/") + "/"
     up = place == ".." or place.startswith("../")
     if not inside or not (place.startswith(below) or (base == "." and not place.startswith("/") and not up)):
-        raise PathError("outside_root", f"{path} leads out of {root or 'the current directory'}; see --image_root")
+        raise RecordError("outside_root", f"{path} leads out of {root or 'the current directory'}; see --image_root")
     return store + place
 
 
 def named_chunk(
-    chunk: Chunk, pairs: Sequence[PathPair], keep: Sequence[pa.Field], failures: Sequence[Failure] = ()
+    chunk: Chunk, pairs: Sequence[NamedPair], keep: Sequence[pa.Field], failures: Sequence[Failure] = ()
 ) -> EncodedChunk:
-    """A chunk whose table has the images' paths and sizes in four columns more, until `fetch_images` reads the files.
+    """A chunk of these pairs; if images are places, they are in two more columns until `fetch_images` reads them.
 
     A format that parses untrusted bytes opens no other file.
     """
-    rows = [
-        (
-            *(pair.id, pair.source),
-            *(image if isinstance(image, bytes) else None for image in (pair.generated, pair.target)),
-            *pair.kept,
-            *(os.fsencode(image) if isinstance(image, str) else None for image in (pair.generated, pair.target)),
-            *(pair.sizes or (None, None)),
-        )
-        for pair in pairs
+    sides = [[pair.generated for pair in pairs], [pair.target for pair in pairs]]
+    kept = [pa.array([pair.kept[index] for pair in pairs], field.type) for index, field in enumerate(keep)]
+    columns = [
+        pa.array([pair.id for pair in pairs], pa.string()),
+        pa.array([pair.source for pair in pairs], pa.string()),
+        *(_bytes_once([image if isinstance(image, bytes) else None for image in side]) for side in sides),
+        *kept,
     ]
-    schema = pa.schema([*encoded_schema(keep), *_EXTRA])
-    columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
-    arrays = [pa.array(list(values), field.type) for values, field in zip(columns, schema, strict=True)]
-    return EncodedChunk(chunk, pa.table(arrays, schema=schema), tuple(failures))
+    schema = encoded_schema(keep)
+    if any(isinstance(image, Place) for side in sides for image in side):
+        columns += [pa.array([_row_of(image) for image in side], _AT) for side in sides]
+        schema = pa.schema([*schema, *_EXTRA])
+    return EncodedChunk(chunk, _table(columns, schema), tuple(failures))
 
 
 def fetch_images(encoded: EncodedChunk, root: str | None, keep: Sequence[pa.Field]) -> EncodedChunk:
-    """Read the images of a `named_chunk`, each file once, however many pairs name it; another chunk is as it was.
+    """Read the images of a `named_chunk`, each once, however many pairs name it; another chunk is as it was.
 
     Args:
         encoded: the chunk.
@@ -116,45 +136,76 @@ def fetch_images(encoded: EncodedChunk, root: str | None, keep: Sequence[pa.Fiel
     """
     table = encoded.pairs
     width = len(encoded_schema(keep))
-    if table.num_columns < width + len(_EXTRA):
+    if _EXTRA[0].name not in table.schema.names:
         return encoded
     failed = list(encoded.failures)
-    paths: list[list[str | PathError | None]] = [
-        [_resolved(path, root) for path in table.column(width + side).to_pylist()] for side in (0, 1)
-    ]
-    wanted = list(dict.fromkeys(path for side in paths for path in side if isinstance(path, str)))
+    places = [[_resolved(at, encoded.chunk, root) for at in table[field.name].to_pylist()] for field in _EXTRA]
+    wanted: dict[str, set[Range]] = defaultdict(set)
+    for found in chain(*places):
+        if isinstance(found, Place):
+            wanted[found.path].add(_range(found))
     with ThreadPoolExecutor(_THREADS, "read_image") as pool:
-        files = dict(zip(wanted, pool.map(_read, wanted), strict=True))
+        files = dict(zip(wanted, pool.map(_read, wanted, wanted.values()), strict=True))
     images: list[list[bytes | None]] = [table.column(name).to_pylist() for name in ("generated", "target")]
     good = []
     for row in range(table.num_rows):
         try:
             for side in (0, 1):
-                path, size = paths[side][row], table.column(width + 2 + side)[row].as_py()
-                if path is not None:
-                    images[side][row] = _checked(path, path if isinstance(path, PathError) else files[path], size)
+                place = places[side][row]
+                if place is not None:
+                    images[side][row] = _checked(place, files)
             good.append(row)
-        except PathError as error:
-            id, source = table["id"][row].as_py(), table["source"][row].as_py()
-            failed.append(pair_failure(id, source, "read", error.reason, str(error)))
+        except RecordError as error:
+            failed.append(row_failure(table, row, "read", error.reason, str(error)))
     columns = table.columns[:width]
-    columns[2:4] = [pa.array(side, pa.binary()) for side in images]
-    fetched = pa.table(columns, schema=encoded_schema(keep))
+    columns[2:4] = [_bytes_once(side) for side in images]
+    fetched = _table(columns, encoded_schema(keep))
     if "notes" in table.schema.names:
         fetched = fetched.append_column("notes", table["notes"])
     return EncodedChunk(encoded.chunk, fetched.take(pa.array(good, pa.int64())), tuple(failed))
 
 
-def _resolved(path: bytes | None, root: str | None) -> str | PathError | None:
-    if path is None:
+def _bytes_once(images: Sequence[bytes | None]) -> pa.Array:
+    """The images as an array; as a dictionary where one object, such as the target of candidates, stands repeatedly."""
+    distinct = {id(image): image for image in images}
+    if len(distinct) == len(images):
+        return pa.array(images, pa.binary())
+    position = {key: index for index, key in enumerate(distinct)}
+    indices = pa.array([None if image is None else position[id(image)] for image in images], pa.int32())
+    return pa.DictionaryArray.from_arrays(indices, pa.array(list(distinct.values()), pa.binary()))
+
+
+def _table(columns: Sequence[pa.Array], schema: pa.Schema) -> pa.Table:
+    """A table of the schema, but for images that are a dictionary."""
+    for index in (2, 3):
+        schema = schema.set(index, schema.field(index).with_type(columns[index].type))
+    return pa.table(list(columns), schema=schema)
+
+
+def _row_of(image: Image) -> dict[str, Any] | None:
+    if not isinstance(image, Place):
         return None
+    return {"path": os.fsencode(image.path), "start": image.start, "size": image.size}
+
+
+def _resolved(at: Mapping[str, Any] | None, chunk: Chunk, root: str | None) -> Place | RecordError | None:
+    if at is None:
+        return None
+    path, start, size = os.fsdecode(at["path"]), at["start"], at["size"]
+    if not path and start is not None:
+        return Place(chunk.path, start, size)
     try:
-        return os.fsdecode(path) if root is None else resolve(os.fsdecode(path), root)
-    except PathError as error:
+        return Place(path if root is None else resolve(path, root), start, size)
+    except RecordError as error:
         return error
 
 
-def _read(path: str) -> bytes | PathError:
+def _range(place: Place) -> Range:
+    return (0, -1) if place.start is None else (place.start, -1 if place.size is None else place.size)
+
+
+def _read(path: str, ranges: Iterable[Range]) -> dict[Range, bytes | RecordError]:
+    """These ranges of a file, opened once, or why they cannot be read."""
     # Flags are made of the table of formats, without the seconds that Beam's import takes.
     from transforms.reading.input_files import open_input
     from transforms.storage.errors import READ_ERRORS, describe
@@ -162,18 +213,27 @@ def _read(path: str) -> bytes | PathError:
     try:
         # Reading a pipe would wait for ever.
         if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
-            return PathError("unreadable_image", f"{path} is not a regular file")
+            return dict.fromkeys(ranges, RecordError("unreadable_image", f"{path} is not a regular file"))
+        found: dict[Range, bytes | RecordError] = {}
         with open_input(path) as file:
-            return file.read()
+            for start, size in sorted(ranges):
+                file.seek(start)
+                found[start, size] = file.read(size)
+        return found
     except (*READ_ERRORS, ValueError) as error:
-        return PathError("unreadable_image", f"{path}: {describe(error)}")
+        return dict.fromkeys(ranges, RecordError("unreadable_image", f"{path}: {describe(error)}"))
 
 
-def _checked(path: str | PathError, found: bytes | PathError, size: int | None) -> bytes:
-    if isinstance(found, PathError):
+def _checked(place: Place | RecordError, files: Mapping[str, Mapping[Range, bytes | RecordError]]) -> bytes:
+    if isinstance(place, RecordError):
+        raise place
+    found = files[place.path][_range(place)]
+    if isinstance(found, RecordError):
         raise found
-    if size is not None and len(found) != size:
-        raise PathError("changed_image", f"{path} has {len(found)} bytes, but had {size} when the run started")
+    if place.size is not None and len(found) != place.size:
+        raise RecordError(
+            "changed_image", f"{place.path} has {len(found)} bytes, but had {place.size} when the run started"
+        )
     return found
 
 

@@ -74,7 +74,7 @@ def list_chunks(
     chunk_bytes: int = CHUNK_BYTES,
     sandbox: Sandbox = Sandbox(),
 ) -> Iterator[ChunkSeries]:
-    """Cut a file into chunks of at most `chunk_pairs` records and about `chunk_bytes` bytes.
+    """Cut a file into chunks of at most `chunk_pairs` pairs (or of one record) and about `chunk_bytes` bytes.
 
     A series holds the chunks that one worker best reads in one go: usually one chunk; neighbouring chunks of a large
     Parquet row group; all chunks of a gzipped TFRecord, which can only be read from its beginning. Every file yields at
@@ -82,6 +82,8 @@ def list_chunks(
     cannot be listed to its end has a last chunk of 0 records whose `error` says why.
     """
     format = input_format if input_format != AUTO else ""
+    candidates = len(fields.generated)
+    records = max(1, chunk_pairs // candidates)
     listed = 0
 
     def chunk(pairs: int, place: Any = None, error: str = "", reason: str = "") -> Chunk:
@@ -93,8 +95,8 @@ def list_chunks(
     try:
         format = detect_format(file.path, input_format)
         with open_input(file.path, file.version) as opened:
-            for parts in list_parts(FORMATS[format], sandbox, opened, fields, chunk_pairs, chunk_bytes):
-                yield tuple(chunk(part.pairs, part.place) for part in parts)
+            for parts in list_parts(FORMATS[format], sandbox, opened, fields, records, chunk_bytes):
+                yield tuple(chunk(part.records * candidates, part.place) for part in parts)
         if not listed:
             yield (chunk(0),)
     except SandboxError as error:

@@ -5,16 +5,17 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading.fields import check_schema, id_field, note_lost
-from transforms.reading.image_paths import PathError, PathPair, named_chunk
+from transforms.reading.fields import check_schema, id_field
+from transforms.reading.image_paths import Place, RecordError
 from transforms.reading.lines import cut, read_lines
-from transforms.schema import Chunk, EncodedChunk, Fields, Part, pair_failure
+from transforms.reading.records import encode_records
+from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
 PEEKED_RECORDS = 1000
 
@@ -24,8 +25,9 @@ _CSV_NAME = re.compile(r"\.(csv|tsv)$", re.IGNORECASE)
 _JSONL_NAME = re.compile(r"\.(jsonl|ndjson)$", re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
 
-Record = Mapping[str, Any]
-Parse = Callable[[BinaryIO, Chunk], Iterable[Record | str]]
+# The fields of a record by name.
+Values = Mapping[str, Any]
+Parse = Callable[[BinaryIO, Chunk], Iterable[Values | str]]
 
 
 def claims_csv(path: str, head: bytes) -> bool:
@@ -47,14 +49,30 @@ def read_jsonl_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
     """The keys of the first objects, with the types of their values; None if there is no object."""
     records = (_object(line) for line in read_lines(file) if not _is_blank(line))
     peeked = [record for record in islice(records, PEEKED_RECORDS) if not isinstance(record, str)]
+    return pa.schema(types_of(peeked).items()) if peeked else None
+
+
+def types_of(records: Iterable[Values]) -> dict[str, pa.DataType]:
+    """The types of the fields of JSON objects, by name."""
     types: dict[str, pa.DataType] = {}
-    for record in peeked:
+    for record in records:
         for name, value in record.items():
             if value is not None:
                 dtype = pa.scalar(value).type
                 # A whole number may stand among others.
                 types[name] = dtype if types.get(name, pa.int64()) == pa.int64() else types[name]
-    return pa.schema(types.items()) if peeked else None
+    return types
+
+
+def fitted_value(values: Values, field: pa.Field) -> tuple[Any, bool]:
+    """A kept field of a JSON object in its type, and False if it is missing or does not fit."""
+    value = values.get(field.name)
+    if value is None:
+        return None, field.name in values
+    try:
+        return pa.scalar(value).cast(field.type).as_py(), True
+    except pa.ArrowException:
+        return None, False
 
 
 def list_csv(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
@@ -90,61 +108,42 @@ def _read(
     parse: Parse, file: BinaryIO, series: Sequence[Chunk], fields: Fields, keep: Sequence[pa.Field]
 ) -> Iterator[EncodedChunk]:
     for chunk in series:
-        pairs: list[PathPair] = []
-        failures = []
-        lost: dict[str, list[int]] = {field.name: [] for field in keep}
-        records = list(parse(file, chunk))
-        if len(records) != chunk.pairs:
+        records = [
+            RecordError("damaged_line", record) if isinstance(record, str) else _Record(record)
+            for record in parse(file, chunk)
+        ]
+        if len(records) != len(chunk.records(fields)):
             raise OSError("the file has changed since it was listed")
-        for number, record in enumerate(records, chunk.start):
-            id, source = chunk.pair_id(number), chunk.source(number)
-            try:
-                if isinstance(record, str):
-                    raise PathError("damaged_line", record)
-                id = _id(record, fields) or id
-                generated, target = (_image(record, name) for name in (fields.generated, fields.target))
-                kept = [_kept(record, field) for field in keep]
-                for field, (_, fits) in zip(keep, kept, strict=True):
-                    lost[field.name] += [] if fits else [len(pairs)]
-                pairs.append(PathPair(id, source, generated, target, tuple(value for value, _ in kept)))
-            except PathError as error:
-                failures.append(pair_failure(id, source, "read", error.reason, str(error)))
-        named = named_chunk(chunk, pairs, keep, failures)
-        yield replace(named, pairs=note_lost(named.pairs, lost))
+        yield encode_records(chunk, records, fields, keep)
 
 
-def _id(record: Record, fields: Fields) -> str | None:
-    name = id_field(pa.schema([(name, pa.string()) for name in record]), fields)
-    value = record.get(name) if name is not None else None
-    return None if value is None else str(value)
+@dataclass(frozen=True)
+class _Record:
+    values: Values
+
+    def id(self, fields: Fields) -> str | None:
+        name = id_field(pa.schema([(name, pa.string()) for name in self.values]), fields)
+        value = self.values.get(name) if name is not None else None
+        return None if value is None else str(value)
+
+    def image(self, name: str) -> Place | None:
+        if name not in self.values:
+            found = ", ".join(sorted(self.values)) or "none"
+            raise RecordError("missing_field", f"no field {name!r}; fields found: {found}")
+        value = self.values[name]
+        if isinstance(value, Mapping):
+            value = value.get("path")
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise RecordError("wrong_type", f"field {name!r} holds {value!r:.100}, a path is needed")
+        return Place(value)
+
+    def kept(self, field: pa.Field) -> tuple[Any, bool]:
+        return fitted_value(self.values, field)
 
 
-def _image(record: Record, name: str) -> str | None:
-    """The path of an image that a record names; None where it names none. Raises PathError."""
-    if name not in record:
-        raise PathError("missing_field", f"no field {name!r}; fields found: {', '.join(sorted(record)) or 'none'}")
-    value = record[name]
-    if isinstance(value, Mapping):
-        value = value.get("path")
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise PathError("wrong_type", f"field {name!r} holds {value!r:.100}, a path is needed")
-    return value
-
-
-def _kept(record: Record, field: pa.Field) -> tuple[Any, bool]:
-    """The value of a kept field, and False if the record lacks it or has one that does not fit the field's type."""
-    value = record.get(field.name)
-    if value is None:
-        return None, field.name in record
-    try:
-        return pa.scalar(value).cast(field.type).as_py(), True
-    except pa.ArrowException:
-        return None, False
-
-
-def _object(line: bytes) -> Record | str:
+def _object(line: bytes) -> Values | str:
     """The JSON object of a line, or what is wrong with it."""
     try:
         record = json.loads(line.removeprefix(_BOM))
@@ -165,7 +164,7 @@ def _lines_of_jsonl(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
         start += len(line)
 
 
-def _parse_jsonl(file: BinaryIO, chunk: Chunk) -> Iterator[Record | str]:
+def _parse_jsonl(file: BinaryIO, chunk: Chunk) -> Iterator[Values | str]:
     return (_object(line) for line in chunk.place.read(file).split(b"\n") if not _is_blank(line))
 
 
@@ -209,7 +208,7 @@ def _rows_of_csv(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
         start = position
 
 
-def _parse_csv(file: BinaryIO, chunk: Chunk) -> Iterator[Record | str]:
+def _parse_csv(file: BinaryIO, chunk: Chunk) -> Iterator[Values | str]:
     header, delimiter = _header(file), _delimiter(_first_line(file))
     for row in _table(io.BytesIO(chunk.place.read(file)), delimiter):
         if row:

@@ -2,13 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from transforms.reading.input_files import InputFile, files_below, is_directory
-from transforms.reading.templates import Template, check_templates, directory_template, parse_template, suggest
+from transforms.reading.templates import Template, check_templates, directory_template, parse_templates, suggest
+from transforms.schema import CANDIDATE
 from transforms.storage.errors import READ_ERRORS, describe
 
 Values = dict[str, str]
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class FilePair:
         generated: the generated image; None: there is none.
         target: its target; None: there is none, or more than one.
         fields: values of the template's fields by name.
+        candidate: which of the target's candidates the generated image is; empty: they have no names.
         reason: why there is no pair: a key of `folders.REASONS`; empty if there is one.
         message: the same for people.
     """
@@ -30,13 +34,15 @@ class FilePair:
     fields: Values
     reason: str = ""
     message: str = ""
+    candidate: str = ""
 
 
 def pair_files(generated: Sequence[str], target: Sequence[str]) -> list[FilePair]:
     """Find the files of both sides and pair them by key, sorted by id.
 
     The key is what the wildcards matched or, if the templates have fields, the fields of the target's template. The
-    generated images may have further fields: then several of them belong to one target.
+    generated images may have further fields: then several of them belong to one target. The field `candidate`, and
+    names before the templates, are no part of the id: every target needs an image of every candidate.
 
     Args:
         generated: templates, local or `gs://`; a directory stands for its images and those below it.
@@ -45,25 +51,26 @@ def pair_files(generated: Sequence[str], target: Sequence[str]) -> list[FilePair
     Raises:
         ValueError: a template is wrong or matches nothing, or nothing can be paired; one line.
     """
-    ours = [_template(text) for text in generated]
-    theirs = [_template(text) for text in target]
+    ours, theirs = ([_directory(one) for one in parse_templates(texts)] for texts in (generated, target))
     further = check_templates(ours, theirs)
-    order = (*theirs[0].fields, *further)
+    order = (*theirs[0].fields, *(name for name in further if name != CANDIDATE))
     left, right = _find(ours, "--generated"), _find(theirs, "--target")
-    pairs = list(_join(left, right, order, further))
+    pairs = list(_join(left, right, order, theirs[0].fields))
     if all(pair.reason in ("no_target", "no_generated") for pair in pairs):
         raise ValueError(_nothing_matches(left, right))
     return sorted(pairs, key=lambda pair: (pair.id, pair.generated or pair.target))
 
 
-def _template(text: str) -> Template:
-    template = parse_template(text)
+def _directory(template: Template) -> Template:
+    """The template, or that of the images in the directory it names."""
     if template.fields or template.wildcards:
         return template
     try:
-        return directory_template(template.prefix) if is_directory(template.prefix) else template
+        if not is_directory(template.prefix):
+            return template
+        return replace(directory_template(template.prefix), candidate=template.candidate)
     except READ_ERRORS as error:
-        raise ValueError(f"{text!r} cannot be looked up: {describe(error)}") from error
+        raise ValueError(f"{template.text!r} cannot be looked up: {describe(error)}") from error
 
 
 def _find(templates: Sequence[Template], flag: str) -> list[tuple[Values, InputFile]]:
@@ -86,42 +93,56 @@ def _join(
     left: Iterable[tuple[Values, InputFile]],
     right: Iterable[tuple[Values, InputFile]],
     order: Sequence[str],
-    further: Sequence[str],
+    shared: Sequence[str],
 ) -> Iterator[FilePair]:
-    def key(values: Values, names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(values[name] for name in names) if order else ("/".join(values.values()),)
+    """Join both sides.
 
-    shared = order[: len(order) - len(further)]
-    targets: dict[tuple[str, ...], list[InputFile]] = defaultdict(list)
-    candidates: dict[tuple[str, ...], list[tuple[Values, InputFile]]] = defaultdict(list)
+    Args:
+        left: the generated images.
+        right: the targets.
+        order: the fields of an id; empty: the wildcards are.
+        shared: those of them that the target has.
+    """
+
+    def key(values: Values, names: Sequence[str]) -> Key:
+        numbered = (text for name, text in values.items() if name != CANDIDATE)
+        return tuple(values[name] for name in names) if order else ("/".join(numbered),)
+
+    targets: dict[Key, list[InputFile]] = defaultdict(list)
+    generated: dict[tuple[Key, str], list[tuple[Values, InputFile]]] = defaultdict(list)
     for values, file in right:
         targets[key(values, shared)].append(file)
     for values, file in left:
-        candidates[key(values, order)].append((values, file))
+        generated[key(values, order), values.get(CANDIDATE, "")].append((values, file))
+    candidates = sorted({candidate for _, candidate in generated})
     paired = set()
-    for full, files in candidates.items():
+    for (full, candidate), files in generated.items():
         name = "/".join(full) or "pair"
         shared_key = full[: len(shared)] if order else full
-        paired.add(shared_key)
+        paired.add((shared_key, candidate))
         partners = targets.get(shared_key, [])
+        pair = partial(FilePair, name, candidate=candidate)
         for values, file in files:
             target = partners[0] if len(partners) == 1 else None
             if len(files) > 1:
                 message = f"{_names([other for _, other in files])} have the same key {name!r}"
-                yield FilePair(name, file, target, values, "double_key", message)
+                yield pair(file, target, values, "double_key", message)
             elif len(partners) > 1:
                 message = f"{file.path} has {len(partners)} targets: {_names(partners)}"
-                yield FilePair(name, file, None, values, "double_key", message)
+                yield pair(file, None, values, "double_key", message)
             elif not partners:
-                yield FilePair(name, file, None, values, "no_target", f"{file.path} has no target of the key {name!r}")
+                yield pair(file, None, values, "no_target", f"{file.path} has no target of the key {name!r}")
             else:
-                yield FilePair(name, file, target, values)
+                yield pair(file, target, values)
     for shared_key, files_of_key in targets.items():
-        if shared_key not in paired:
-            name = "/".join(shared_key) or "pair"
+        name = "/".join(shared_key) or "pair"
+        for candidate in candidates:
+            if (shared_key, candidate) in paired:
+                continue
             for file in files_of_key:
-                message = f"{file.path} has no generated image of the key {name!r}"
-                yield FilePair(name, None, file, {}, "no_generated", message)
+                what = f"generated image of {candidate}" if candidate else "generated image"
+                message = f"{file.path} has no {what} with the key {name!r}"
+                yield FilePair(name, None, file, {}, "no_generated", message, candidate)
 
 
 def _names(files: Sequence[InputFile]) -> str:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms.reading.fields import check_schema, fit_kept, id_field, is_text, note_lost, texts
-from transforms.reading.image_paths import PathPair, named_chunk
-from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
+from transforms.reading.image_paths import NamedPair, Place, named_chunk
+from transforms.schema import CANDIDATE, Chunk, EncodedChunk, Fields, Part, encoded_schema
 
 # Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
 READ_BUFFER_BYTES = 1 << 20
@@ -92,12 +93,12 @@ def read_rows(
     # Chunks start at a multiple of their size, so that a batch of that size is one chunk. Threads would read the
     # columns by turns, and an object store would fetch its large blocks again and again.
     reader = _with_dictionaries(parquet, file, group, _image_leaves(schema, fields))
-    batches = reader.iter_batches(series[0].pairs, row_groups=[group], columns=leaves, use_threads=False)
+    records = len(series[0].records(fields))
+    batches = reader.iter_batches(records, row_groups=[group], columns=leaves, use_threads=False)
     for chunk, rows in zip(series, _cut(batches, ranges), strict=True):
         encoded = _encode(rows, chunk, id_field(schema, fields), fields, keep)
-        paths = [_paths(rows[name]) for name in (fields.generated, fields.target)]
-        named = any(path is not None for column in paths for path in column)
-        yield _with_paths(encoded, paths, chunk, keep) if named else EncodedChunk(chunk, encoded)
+        paths = [_paths(rows, fields.generated), _paths(rows, (fields.target,) * len(fields.generated))]
+        yield _with_paths(encoded, paths, chunk, keep) if any(paths) else EncodedChunk(chunk, encoded)
 
 
 def _check_rows(parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Sequence[str]) -> None:
@@ -132,7 +133,7 @@ def _with_dictionaries(parquet: pq.ParquetFile, file: BinaryIO, index: int, leav
 def _names(schema: pa.Schema, fields: Fields) -> list[str]:
     """The fields to read, without repetition."""
     kept = (field.name for field in check_schema(schema, fields))
-    names = (fields.generated, fields.target, id_field(schema, fields), *kept)
+    names = (*fields.generated, fields.target, id_field(schema, fields), *kept)
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
@@ -148,7 +149,7 @@ def _leaves(schema: pa.Schema, fields: Fields) -> list[str]:
 
 def _image_leaves(schema: pa.Schema, fields: Fields) -> set[str]:
     """Those of them that hold images and nothing else."""
-    images = {fields.generated, fields.target} - {id_field(schema, fields), *fields.keep}
+    images = {*fields.generated, fields.target} - {id_field(schema, fields), *fields.keep}
     return {leaf for leaf in _leaves(schema, fields) if leaf.removesuffix(".bytes") in images or leaf in images}
 
 
@@ -177,20 +178,27 @@ def _cut(batches: Iterator[pa.RecordBatch], ranges: Iterable[RowRange]) -> Itera
 
 
 def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, keep: Sequence[pa.Field]) -> pa.Table:
-    ids = texts(rows[id_name]) if id_name is not None else [None] * chunk.pairs
-    numbers = range(chunk.start, chunk.stop)
+    ids = texts(rows[id_name]) if id_name is not None else [None] * len(rows)
+    names = [chunk.pair_id(n) if text is None else text for n, text in zip(chunk.records(fields), ids, strict=True)]
+    times = len(fields.generated)
+    # The rows of the candidates of a record follow each other.
+    record = pa.array(np.repeat(np.arange(len(rows)), times))
     kept, lost = [], {}
     for field in keep:
-        if field.name in rows.schema.names:
-            values, lost[field.name] = fit_kept(rows[field.name], field.type)
+        if fields.has_candidates and field.name == CANDIDATE:
+            kept.append(pa.array([*fields.generated] * len(rows), field.type))
+        elif field.name in rows.schema.names:
+            values, unfit = fit_kept(rows[field.name], field.type)
+            lost[field.name] = [row * times + i for row in unfit for i in range(times)]
+            kept.append(values.take(record))
         else:
-            values, lost[field.name] = pa.nulls(chunk.pairs, field.type), list(range(chunk.pairs))
-        kept.append(values)
+            kept.append(pa.nulls(chunk.pairs, field.type))
+            lost[field.name] = list(range(chunk.pairs))
     columns = [
-        [chunk.pair_id(n) if text is None else text for n, text in zip(numbers, ids, strict=True)],
-        list(map(chunk.source, numbers)),
-        _images(rows[fields.generated]),
-        _images(rows[fields.target]),
+        pa.array(names, pa.string()).take(record),
+        list(map(chunk.source, range(chunk.start, chunk.stop))),
+        _alternating([_images(rows[name]) for name in fields.generated]),
+        _repeated(_images(rows[fields.target]), record) if fields.has_candidates else _images(rows[fields.target]),
         *kept,
     ]
     schema = encoded_schema(keep)
@@ -220,12 +228,37 @@ def _images(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     return pa.DictionaryArray.from_arrays(pc.index_in(array.indices, used), array.dictionary.take(used))
 
 
+def _alternating(columns: Sequence[pa.ChunkedArray | pa.Array]) -> pa.ChunkedArray | pa.Array:
+    """The first values of all columns, then the second values, and so on."""
+    if len(columns) == 1:
+        return columns[0]
+    if any(pa.types.is_dictionary(column.type) for column in columns):
+        columns = [column.dictionary_encode() for column in columns]
+    pieces = [piece for column in columns for piece in getattr(column, "chunks", [column])]
+    order = np.arange(len(columns) * len(columns[0])).reshape(len(columns), -1).T.ravel()
+    return pa.chunked_array(pieces).unify_dictionaries().combine_chunks().take(pa.array(order))
+
+
+def _repeated(column: pa.ChunkedArray | pa.Array, rows: pa.Array) -> pa.DictionaryArray:
+    """The values of these rows, each of whose bytes are there once."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(array.type):
+        return array.take(rows)
+    return pa.DictionaryArray.from_arrays(rows.cast(pa.int32()), array)
+
+
 def _is_path(dtype: pa.DataType) -> bool:
     return is_text(dtype.value_type if pa.types.is_dictionary(dtype) else dtype)
 
 
-def _paths(column: pa.ChunkedArray) -> list[str | None]:
-    """The paths of the images whose bytes are not in the column."""
+def _paths(rows: pa.Table, names: Sequence[str]) -> list[str | None]:
+    """The paths of the images whose bytes are not in these columns, by record; empty if there are none."""
+    columns = [_paths_of(rows[name]) or [None] * len(rows) for name in names]
+    paths = [path for record in zip(*columns, strict=True) for path in record]
+    return paths if any(path is not None for path in paths) else []
+
+
+def _paths_of(column: pa.ChunkedArray) -> list[str | None]:
     if pa.types.is_struct(column.type):
         if "path" not in [part.name for part in column.type]:
             return []
@@ -242,11 +275,11 @@ def _with_paths(
     pairs = []
     for row, *paths_of_row in zip(encoded.to_pylist(), *columns, strict=True):
         generated, target = (
-            row[side] if path is None else path
+            row[side] if path is None else Place(path)
             for side, path in zip(("generated", "target"), paths_of_row, strict=True)
         )
         kept = tuple(row[field.name] for field in keep)
-        pairs.append(PathPair(row["id"], row["source"], generated, target, kept))
+        pairs.append(NamedPair(row["id"], row["source"], generated, target, kept))
     named = named_chunk(chunk, pairs, keep)
     if "notes" not in encoded.schema.names:
         return named

@@ -47,10 +47,9 @@ def read_series(
             done += 1
             continue
         try:
-            for encoded in _read_on(series[done:], fields, keep, sandbox):
-                fetched = fetch_images(encoded, root, keep)
+            for encoded in _read_on(series[done:], fields, keep, sandbox, root):
                 done += 1
-                yield fetched
+                yield encoded
         except SandboxError as error:
             yield _unreadable(series[done], "read", str(error), keep, error.reason)
             done += 1
@@ -59,14 +58,17 @@ def read_series(
             done += 1
 
 
-def _read_on(series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field], sandbox: Sandbox) -> Iterator[EncodedChunk]:
+def _read_on(
+    series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field], sandbox: Sandbox, root: str | None
+) -> Iterator[EncodedChunk]:
     """Read to the end of the series. Raises SandboxError or one of `READ_ERRORS` at the first chunk that fails."""
     path, version = series[0].path, series[0].version
     with open_input(path, version) as file:
         for encoded in read_chunks(FORMATS[series[0].format], sandbox, file, series, fields, keep):
+            fetched = fetch_images(encoded, root, keep)
             # The file may have been written to while it was read.
             check_version(path, version)
-            yield encoded
+            yield fetched
 
 
 def _without_records(chunk: Chunk, keep: Sequence[pa.Field]) -> EncodedChunk:

@@ -30,7 +30,7 @@ def list_parts(
 ) -> Iterator[Sequence[Part]]:
     """`Format.list` in a child. Raises SandboxError as well."""
     for parts, _ in _call(sandbox, "give_parts", format.list, file, (fields, chunk_pairs, chunk_bytes)):
-        yield [Part(pairs, format.place(**place)) for pairs, place in parts]
+        yield [Part(records, format.place(**place)) for records, place in parts]
 
 
 def read_chunks(
@@ -54,7 +54,7 @@ def give_schema(arguments: str, parts: Sequence[Buffer], file: BinaryIO) -> Iter
 def give_parts(arguments: str, parts: Sequence[Buffer], file: BinaryIO) -> Iterator[Item]:
     """The task of `list_parts`."""
     for series in resolve_name(arguments)(file, *pickle.loads(parts[0])):
-        yield [[part.pairs, asdict(part.place)] for part in series], []
+        yield [[part.records, asdict(part.place)] for part in series], []
 
 
 def give_chunks(arguments: str, parts: Sequence[Buffer], file: BinaryIO) -> Iterator[Item]:

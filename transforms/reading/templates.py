@@ -7,14 +7,17 @@ within one segment of a path, `{name:path}` across several; `{{` and `}}` stand 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+
+from transforms.schema import CANDIDATE
 
 # A directory as a template stands for its images and those below it.
 IMAGE_NAME = r"\.(?i:png|apng|jpe?g|jpe|jfif|webp|bmp|dib|tiff?|gif|avif|pnm|ppm|pgm|pbm)"
 
 # Names of each side that are tried for a suggestion.
 _TRIED = 20
+_NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<template>.+)", re.DOTALL)
 _TOKEN = re.compile(r"(?P<brace>\{\{|\}\})|\{(?P<field>[A-Za-z_]\w*)(?P<path>:path)?\}|(?P<wild>\*\*/|\*\*|\*|\?)|[{}]")
 # A NUL, which no path has, stands where the quantifier of the shortest match goes.
 _WILD = {"**/": "(?:(.+\0)/)?\0", "**": "(.*\0)", "*": "([^/]*\0)", "?": "([^/])"}
@@ -32,6 +35,7 @@ class Template:
         depth: most directories below the prefix's; None: any number.
         expression: matches a path; fields and wildcards are as long as they can be.
         shortest: the same, but they are as short as they can be.
+        candidate: the value of the field `candidate` in every path; empty: the template itself has it, or nothing has.
     """
 
     text: str
@@ -41,8 +45,14 @@ class Template:
     depth: int | None
     expression: str
     shortest: str
+    candidate: str = ""
 
     def match(self, path: str) -> dict[str, str] | None:
+        """`values` of a path, with its candidate. Raises ValueError as `values`."""
+        values = self.values(path)
+        return values if values is None or not self.candidate else {**values, CANDIDATE: self.candidate}
+
+    def values(self, path: str) -> dict[str, str] | None:
         """The values of the fields in a path, or of the wildcards by number; None if the path does not match.
 
         Raises:
@@ -61,6 +71,23 @@ class Template:
                 f"{self.text!r} is ambiguous: {path!r} gives {readings}; put text that occurs in no field between them"
             )
         return values
+
+
+def parse_templates(texts: Sequence[str]) -> list[Template]:
+    """Parse the templates of one side; `NAME=TEMPLATE` with different names are those of candidates.
+
+    One name alone is the beginning of a path, such as that of a Hive partition.
+
+    Raises:
+        ValueError: as `parse_template`, or only some templates have names.
+    """
+    named = [_NAMED.fullmatch(text) for text in texts]
+    names = {found["name"] for found in named if found}
+    if len(names) < 2:
+        return [parse_template(text) for text in texts]
+    if unnamed := [text for text, found in zip(texts, named, strict=True) if not found]:
+        raise ValueError(f"{unnamed[0]!r} has no name, but others have; write NAME={unnamed[0]}")
+    return [replace(parse_template(found["template"]), candidate=found["name"]) for found in named if found is not None]
 
 
 def parse_template(text: str) -> Template:
@@ -142,6 +169,10 @@ def check_templates(generated: Sequence[Template], target: Sequence[Template]) -
             if set(template.fields) != set(templates[0].fields):
                 raise ValueError(f"{flag}: {templates[0].text!r} and {template.text!r} have different fields")
     ours, theirs = generated[0].fields, target[0].fields
+    if CANDIDATE in theirs or target[0].candidate:
+        raise ValueError("--target has candidates, but only generated images may; name its field otherwise")
+    if CANDIDATE in ours and generated[0].candidate:
+        raise ValueError(f"--generated has both names, such as {generated[0].candidate}=, and {{candidate}}; drop one")
     if missing := [name for name in theirs if name not in ours]:
         raise ValueError(
             f"--target has {_braced(missing)}, which --generated={generated[0].text!r} lacks; add it there"
@@ -152,7 +183,7 @@ def check_templates(generated: Sequence[Template], target: Sequence[Template]) -
                 f"--generated has {_braced(ours)}, but --target={template.text!r} has wildcards; write "
                 f"{{{ours[0]}}} in both"
             )
-    return tuple(name for name in ours if name not in theirs)
+    return (*(name for name in ours if name not in theirs), *([CANDIDATE] if generated[0].candidate else []))
 
 
 def suggest(generated: Sequence[str], target: Sequence[str]) -> str:

@@ -10,9 +10,11 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from transforms.reading.example_proto import example_class
-from transforms.reading.fields import note_lost, texts
+from transforms.reading.fields import texts
+from transforms.reading.image_paths import RecordError
+from transforms.reading.records import encode_records
 from transforms.reading.tfrecord_container import Source, Span, find_spans, is_gzip, is_tfrecord, open_source, read_data
-from transforms.schema import Chunk, EncodedChunk, Failure, Fields, Part, encoded_schema, pair_failure
+from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
 PEEKED_RECORDS = 32
 # Kept fields that those lack are looked for in more records.
@@ -37,15 +39,6 @@ class ByteRange:
 
     start: int
     stop: int
-
-
-class RecordError(ValueError):
-    """A record that cannot be used: a stable reason code, a line for people, and the offending bytes."""
-
-    def __init__(self, reason: str, message: str, data: bytes | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.data = data
 
 
 def claims(path: str, head: bytes) -> bool:
@@ -121,31 +114,21 @@ def _cut(spans: Iterator[Span], chunk_pairs: int, chunk_bytes: int) -> Iterator[
 def _read_chunk(
     source: Source, chunk: Chunk, place: ByteRange, fields: Fields, keep: Sequence[pa.Field]
 ) -> EncodedChunk:
-    rows: list[tuple[Any, ...]] = []
-    failures: list[Failure] = []
-    lost: dict[str, list[int]] = {field.name: [] for field in keep}
-    stop = place.start
+    return encode_records(chunk, _records(source, chunk, place, fields), fields, keep)
+
+
+def _records(source: Source, chunk: Chunk, place: ByteRange, fields: Fields) -> "Iterator[_Record | RecordError]":
+    found, stop = 0, place.start
     # The range comes first, so that zip stops without looking beyond the chunk.
-    for number, span in zip(range(chunk.start, chunk.stop), find_spans(source, stop), strict=False):
-        stop = span.stop
-        pair_id, origin = chunk.pair_id(number), chunk.source(number)
+    for _, span in zip(chunk.records(fields), find_spans(source, stop), strict=False):
+        found, stop = found + 1, span.stop
+        where = f"{chunk.path}, record at offset {span.start}"
         try:
-            example = _parse(source, span)
-            pair_id = _id(example, fields) or pair_id
-            images = [_image(example, name) for name in (fields.generated, fields.target)]
-            kept = [_kept(example, field) for field in keep]
-            for field, (_, fits) in zip(keep, kept, strict=True):
-                lost[field.name] += [] if fits else [len(rows)]
-            rows.append((pair_id, origin, *images, *(value for value, _ in kept)))
+            yield _Record(_parse(source, span), where)
         except RecordError as error:
-            message = f"{chunk.path}, record at offset {span.start}: {error}"
-            failures.append(pair_failure(pair_id, origin, "read", error.reason, message, error.data))
-    if len(rows) + len(failures) != chunk.pairs or stop != place.stop:
+            yield RecordError(error.reason, f"{where}: {error}", error.data)
+    if found != len(chunk.records(fields)) or stop != place.stop:
         raise OSError("the file has changed since it was listed")
-    schema = encoded_schema(keep)
-    columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
-    arrays = [pa.array(list(values), field.type) for values, field in zip(columns, schema, strict=True)]
-    return EncodedChunk(chunk, note_lost(pa.table(arrays, schema=schema), lost), tuple(failures))
 
 
 def _parse(source: Source, span: Span) -> Any:
@@ -163,44 +146,44 @@ def _parse(source: Source, span: Span) -> Any:
         raise RecordError("not_an_example", f"not a tf.train.Example: {error}", data) from error
 
 
-def _id(example: Any, fields: Fields) -> str | None:
-    value = _value(example, fields.id or "id")
-    if isinstance(value, float):
-        return texts(pa.chunked_array([pa.array([value], pa.float32())]))[0]
-    return None if value is None else _text(value) if isinstance(value, bytes) else str(value)
+@dataclass(frozen=True)
+class _Record:
+    example: Any
+    where: str
 
+    def id(self, fields: Fields) -> str | None:
+        value = self._value(fields.id or "id")
+        if isinstance(value, float):
+            return texts(pa.chunked_array([pa.array([value], pa.float32())]))[0]
+        return None if value is None else _text(value) if isinstance(value, bytes) else str(value)
 
-def _image(example: Any, name: str) -> bytes | None:
-    """The bytes of a feature; None if it has no value. Raises RecordError if the record lacks it."""
-    if name not in example.features.feature:
-        found = ", ".join(sorted(example.features.feature)) or "none"
-        raise RecordError("missing_field", f"no field {name!r}; fields found: {found}")
-    value = _value(example, name)
-    if value is not None and not isinstance(value, bytes):
-        raise RecordError("wrong_type", f"field {name!r} holds a number, bytes are needed")
-    return value
+    def image(self, name: str) -> bytes | None:
+        if name not in self.example.features.feature:
+            found = ", ".join(sorted(self.example.features.feature)) or "none"
+            raise RecordError("missing_field", f"{self.where}: no field {name!r}; fields found: {found}")
+        value = self._value(name)
+        if value is not None and not isinstance(value, bytes):
+            raise RecordError("wrong_type", f"{self.where}: field {name!r} holds a number, bytes are needed")
+        return value
 
+    def kept(self, field: pa.Field) -> tuple[Any, bool]:
+        try:
+            value = self._value(field.name)
+            if value is None:
+                return None, True
+            return pa.scalar(_text(value) if isinstance(value, bytes) else value).cast(field.type).as_py(), True
+        except (pa.ArrowException, RecordError):
+            return None, False
 
-def _kept(example: Any, field: pa.Field) -> tuple[pa.Scalar | None, bool]:
-    """The value of a kept feature, and False if it has one that does not fit the field's type."""
-    try:
-        value = _value(example, field.name)
-        if value is None:
-            return None, True
-        return pa.scalar(_text(value) if isinstance(value, bytes) else value).cast(field.type), True
-    except (pa.ArrowException, RecordError):
-        return None, False
-
-
-def _value(example: Any, name: str) -> bytes | int | float | None:
-    """The value of a feature; None if it is missing or has no value. Raises RecordError if it has several."""
-    # Indexing a protobuf map would add the missing key.
-    feature = example.features.feature.get(name)
-    kind = feature.WhichOneof("kind") if feature is not None else None
-    values = getattr(feature, kind).value if kind else ()
-    if len(values) > 1:
-        raise RecordError("wrong_type", f"field {name!r} holds {len(values)} values, one is needed")
-    return values[0] if values else None
+    def _value(self, name: str) -> bytes | int | float | None:
+        """The value of a feature; None if it is missing or has no value. Raises RecordError if it has several."""
+        # Indexing a protobuf map would add the missing key.
+        feature = self.example.features.feature.get(name)
+        kind = feature.WhichOneof("kind") if feature is not None else None
+        values = getattr(feature, kind).value if kind else ()
+        if len(values) > 1:
+            raise RecordError("wrong_type", f"{self.where}: field {name!r} holds {len(values)} values, one is needed")
+        return values[0] if values else None
 
 
 def _text(value: bytes) -> str:

@@ -21,12 +21,24 @@ _loaded: defaultdict[tuple[str, str], Shared] = defaultdict(Shared)
 _lock = Lock()
 
 
-def load_once(load: "Callable[[Plan, Device], T]", plan: Plan) -> T:
-    """Load the plan's model on a device unless it is loaded already; calls get the devices of this process in turn."""
+def load_once(
+    load: "Callable[[Plan, Device], T]", plan: Plan, needs_gpu: bool = False, device: "Device | None" = None
+) -> T:
+    """Load the plan's model on a device unless it is loaded already.
+
+    Args:
+        load: makes the model.
+        plan: what the model computes.
+        needs_gpu: whether a CPU will not do.
+        device: holds the model; None: each call gets the next of this process.
+
+    Raises:
+        DeviceError: no GPU is here although one is needed, or TensorFlow cannot use it.
+    """
     import_tensorflow()
     from transforms.losses.devices import next_device
 
-    device = next_device()
+    device = device or next_device(needs_gpu)
     with _lock:
         shared = _loaded[load.__qualname__, device.name]
     model: T = shared.acquire(partial(load, plan, device), tag=repr(plan))

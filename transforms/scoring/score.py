@@ -1,6 +1,6 @@
 """Score a chunk: decode ahead in threads, batch by shape, evaluate the losses."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,15 +15,17 @@ from transforms.images.sandboxed import EncodedPair, decode_pairs
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import (
     BACKEND_KEY,
+    DEVICE_KEY,
     PRECISION_KEY,
     EncodedChunk,
     Failure,
     ScoredChunk,
     encoded_schema,
     metrics_schema,
-    pair_failure,
+    row_failure,
 )
 from transforms.scoring.batch import Batching, P, batch_by_shape
+from transforms.scoring.model_cache import load_once
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
@@ -41,6 +43,9 @@ _PIXELS_AHEAD = 2**23
 # Pairs that a child decodes at a time: fewer would leave it waiting for the next ones.
 _TASK_PAIRS = 4
 
+# Note of a pair that the GPU had no memory for.
+SCORED_ON_CPU = "scored_on_cpu"
+
 # The reasons for which a decoded pair can fail.
 SCORE_REASONS = {"evaluation_failed": "the losses of this pair alone could not be computed; the message says why"}
 
@@ -51,6 +56,7 @@ class Evaluate(Protocol):
     plan: Plan
     precision: str
     backend: str
+    device: "Device"
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]: ...
 
@@ -100,8 +106,7 @@ def score_chunk(
     failed: dict[int, Failure] = {}
 
     def fail(position: int, stage: str, reason: str, message: str, data: bytes | None = None) -> None:
-        id, source = (pairs[name][position].as_py() for name in ("id", "source"))
-        failed[position] = pair_failure(id, source, stage, reason, message, data)
+        failed[position] = row_failure(pairs, position, stage, reason, message, data)
         done(1)
 
     def done(number: int) -> None:
@@ -118,17 +123,28 @@ def score_chunk(
 
     # Counting the failures would not do: a single one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
-    order = _candidates_together(pairs) if evaluator.plan.networks else range(len(pairs))
-    decoded = _decode_ahead(pairs, order, policy, sandbox, batching)
+    images = _encoded(pairs)
+    order = _candidates_together(images)
+    decoded = _decode_ahead([images[row] for row in order], policy, sandbox, batching)
     for group in batch_by_shape(good_pairs(decoded), batching):
         for part, columns in evaluate_group(evaluator, group):
+            notes: tuple[str, ...] = ()
+            if isinstance(columns, EvaluationError) and evaluator.device.on_gpu:
+                ((part, columns),) = evaluate_group(_on_cpu(evaluator.plan), part)
+                notes = (SCORED_ON_CPU,)
             if isinstance(columns, EvaluationError):
                 fail(part[0].position, "score", "evaluation_failed", str(columns))
             else:
-                result.put(part, columns)
+                result.put(part, columns, notes)
                 done(len(part))
     failures = (*encoded.failures, *(failed[position] for position in sorted(failed)))
     return ScoredChunk(encoded.chunk, result.table(pairs, evaluator), failures)
+
+
+def _on_cpu(plan: Plan) -> "Evaluator":
+    from transforms.losses.devices import CPU
+
+    return load_once(load_evaluator, plan, device=CPU)
 
 
 @dataclass(frozen=True)
@@ -138,16 +154,15 @@ class _ChunkPair(DecodedPair):
     position: int = 0
 
 
-def _candidates_together(pairs: pa.Table) -> Sequence[int]:
-    """The rows in their order, but those with the bytes of an earlier target behind it: a batch then shares targets."""
-    first: dict[bytes, int] = {}
-    targets = [_view(target) for target in pairs["target"]]
-    keys = [row if t is None else first.setdefault(sha256(t).digest(), row) for row, t in enumerate(targets)]
-    return sorted(range(len(pairs)), key=keys.__getitem__)
+def _candidates_together(encoded: Sequence[EncodedPair]) -> list[int]:
+    """The rows in their order, but those with the target of an earlier one behind it: a batch then shares targets."""
+    first: dict[int, int] = {}
+    keys = [row if target is None else first.setdefault(id(target), row) for row, (_, target) in enumerate(encoded)]
+    return sorted(range(len(encoded)), key=keys.__getitem__)
 
 
 def _decode_ahead(
-    pairs: pa.Table, order: Sequence[int], policy: DecodePolicy, sandbox: Sandbox, batching: Batching
+    encoded: Sequence[EncodedPair], policy: DecodePolicy, sandbox: Sandbox, batching: Batching
 ) -> Iterator[DecodedPair | DecodeError]:
     """Decode pairs in this order, in threads that wait for a child each; what waits for the network is bounded."""
     ahead = replace(policy, max_image_pixels=min(policy.max_image_pixels, _PIXELS_AHEAD))
@@ -156,36 +171,65 @@ def _decode_ahead(
     submitted = taken = largest = 0
     executor = ThreadPoolExecutor(threads, "decode")
     try:
-        while taken < len(pairs):
+        while taken < len(encoded):
             # Until one has come out, pairs are taken to be as large as they may be; after that, as large as the
             # largest so far.
             fitting = batching.pending_bytes // (largest or 6 * ahead.max_image_pixels)
             most = max(1, min(_BATCHES_AHEAD * batching.pairs, fitting))
-            task = min(_TASK_PAIRS, max(1, most // threads), len(pairs) - submitted)
+            task = min(_TASK_PAIRS, max(1, most // threads), len(encoded) - submitted)
+            while 0 < task < min(most, len(encoded) - submitted) and _same_target(encoded, submitted + task):
+                # Candidates go together, so that their target is decoded once.
+                task += 1
             if task and submitted + task - taken <= most:
-                rows = order[submitted : submitted + task]
-                pending.append(executor.submit(decode_pairs, _encoded(pairs, rows), ahead, sandbox))
+                together = encoded[submitted : submitted + task]
+                pending.append(executor.submit(decode_pairs, together, ahead, sandbox))
                 submitted += task
                 continue
             for outcome in pending.popleft().result():
                 if isinstance(outcome, DecodedPair):
                     largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
                 elif outcome.reason == "too_many_pixels" and ahead != policy:
-                    (outcome,) = decode_pairs(_encoded(pairs, order[taken : taken + 1]), policy, sandbox)
+                    (outcome,) = decode_pairs([encoded[taken]], policy, sandbox)
                 taken += 1
                 yield outcome
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _encoded(pairs: pa.Table, rows: Sequence[int]) -> list[EncodedPair]:
-    """The bytes of the images, where they lie."""
-    return [(_view(pairs["generated"][row]), _view(pairs["target"][row])) for row in rows]
+def _same_target(encoded: Sequence[EncodedPair], row: int) -> bool:
+    """Whether a row has the target of the row before."""
+    return encoded[row][1] is encoded[row - 1][1] is not None
+
+
+def _encoded(rows: pa.Table) -> list[EncodedPair]:
+    """The bytes of the images; rows with the same target share its view."""
+    return list(zip(_views(rows["generated"]), _shared(_views(rows["target"])), strict=True))
+
+
+def _shared(views: Sequence[memoryview | None]) -> list[memoryview | None]:
+    """The views, but the first of equal bytes for all of these."""
+    lengths = Counter(len(view) for view in views if view is not None)
+    first: dict[bytes, memoryview] = {}
+    return [
+        view if view is None or lengths[len(view)] == 1 else first.setdefault(sha256(view).digest(), view)
+        for view in views
+    ]
+
+
+def _views(column: pa.ChunkedArray) -> list[memoryview | None]:
+    views: list[memoryview | None] = []
+    for chunk in column.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            views += map(_view, chunk)
+            continue
+        indices = chunk.indices.to_pylist()
+        distinct = {index: _view(chunk.dictionary[index]) for index in set(indices) - {None}}
+        views += map(distinct.get, indices)
+    return views
 
 
 def _view(value: pa.Scalar) -> memoryview | None:
-    data = value.value if isinstance(value, pa.DictionaryScalar) else value
-    return memoryview(data.as_buffer()) if data.is_valid else None
+    return memoryview(value.as_buffer()) if value.is_valid else None
 
 
 def evaluate_group(
@@ -225,7 +269,7 @@ class _Rows:
         noted = pairs["notes"].to_pylist() if "notes" in pairs.schema.names else [()] * length
         self.notes: list[tuple[str, ...]] = [tuple(notes) for notes in noted]
 
-    def put(self, group: Sequence[_ChunkPair], columns: dict[str, np.ndarray]) -> None:
+    def put(self, group: Sequence[_ChunkPair], columns: dict[str, np.ndarray], notes: tuple[str, ...]) -> None:
         positions = [pair.position for pair in group]
         height, width = group[0].generated.shape[:2]
         self.scored[positions] = True
@@ -235,12 +279,16 @@ class _Rows:
             self.defined[column][positions] = True
         nulls = tuple(self.plan.why_null(column, height, width) for column in self.values if column not in columns)
         for pair in group:
-            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *nulls)
+            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *notes, *nulls)
 
     def table(self, pairs: pa.Table, evaluator: Evaluate) -> pa.Table:
         keep = [column for column in pairs.schema if column.name not in (*encoded_schema().names, "notes")]
-        computed_in = {PRECISION_KEY: evaluator.precision, BACKEND_KEY: evaluator.backend}
-        schema = metrics_schema(self.plan.columns, keep).with_metadata(computed_in)
+        computed = {
+            PRECISION_KEY: evaluator.precision,
+            BACKEND_KEY: evaluator.backend,
+            DEVICE_KEY: evaluator.device.kind,
+        }
+        schema = metrics_schema(self.plan.columns, keep).with_metadata(computed)
         arrays = {name: pairs[name] for name in ("id", "source", *(column.name for column in keep))}
         arrays |= {"height": pa.array(self.size[:, 0]), "width": pa.array(self.size[:, 1])}
         arrays |= {name: pa.array(self.values[name], mask=~self.defined[name]) for name in self.values}

@@ -20,6 +20,7 @@ class RunRecord:
         seconds: from the start of the launcher to the end of the run; None: it has not ended.
         counts: numbers of pairs by what became of them; None: it has not ended.
         precision: what the networks were computed in; None: it has not ended.
+        devices: the kinds of device that computed; None: it has not ended.
         scored_again: why the files of an earlier try could not be used, by chunk; None: it has not ended.
     """
 
@@ -32,6 +33,7 @@ class RunRecord:
     seconds: float | None = None
     counts: Mapping[str, int] | None = None
     precision: tuple[str, ...] | None = None
+    devices: tuple[str, ...] | None = None
     scored_again: Mapping[str, str] | None = None
     claim: str = ""
 
@@ -61,6 +63,6 @@ class RunRecord:
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("status", "fingerprint", "claim"), str),
     **dict.fromkeys(("identity", "versions", "counts", "scored_again"), dict),
-    **dict.fromkeys(("beam_flags", "precision"), list),
+    **dict.fromkeys(("beam_flags", "precision", "devices"), list),
     **dict.fromkeys(("started", "seconds"), (int, float)),
 }

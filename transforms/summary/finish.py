@@ -36,6 +36,7 @@ def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
         seconds=round(time.time() - record.started, 3),
         counts=summary.counts(),
         precision=tuple(sorted(summary.precisions)),
+        devices=tuple(sorted(summary.devices)),
         scored_again=dict(sorted(summary.scored_again.items())),
     )
     files.write_whole(files.summary, summary_file(summary, record.identity))

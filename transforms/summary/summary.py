@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from transforms.columns import Column
-from transforms.schema import NOT_DONE, PRECISION_KEY, Failure, ScoredChunk
+from transforms.schema import DEVICE_KEY, NOT_DONE, PRECISION_KEY, Failure, ScoredChunk, row_key, row_keys
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import ScoredPairs, Slices
 
@@ -33,7 +33,7 @@ class Summary:
         unread: records of files, or parts of files, that could not be read.
         chunks: number of chunks.
         earlier_duplicates: scored pairs that had the id of another one when they were summarized and read back.
-        ids: hashes of the ids of the other scored pairs. They and the next four are not part of a summary's JSON.
+        ids: hashes of the keys of the other scored pairs. They and the next four are not part of a summary's JSON.
         done: names of the chunks with metrics.
         with_failures: names of the chunks with failures.
         not_done: why files are to be read another time: a reason of `NOT_DONE` by message.
@@ -42,6 +42,7 @@ class Summary:
         examples: per reason, the first `FAILURE_EXAMPLES` failed pairs by source.
         failed_files: reason per input file that could not be read, or not to its end.
         precisions: the networks' precisions on the workers.
+        devices: the kinds of device that the workers computed on.
         pairs: the pairs with a row in the metrics.
         slices: the same pairs by the value of a kept field, if one was chosen.
     """
@@ -60,6 +61,7 @@ class Summary:
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     failed_files: dict[str, str] = field(default_factory=dict)
     precisions: set[str] = field(default_factory=set)
+    devices: set[str] = field(default_factory=set)
     pairs: ScoredPairs = field(default_factory=ScoredPairs)
     slices: Slices | None = None
 
@@ -81,7 +83,7 @@ class Summary:
             failed=len(failed),
             unread=chunk.chunk.pairs - scored - len(failed) if files else 0,
             chunks=1,
-            ids=[_hashes(chunk.metrics["id"].to_pylist())],
+            ids=[_hashes(row_keys(chunk.metrics).to_pylist())],
             done={chunk.chunk.name} if chunk.done else set(),
             with_failures={chunk.chunk.name} if chunk.failures else set(),
             not_done={f.message: f.reason for f in chunk.failures if f.reason in NOT_DONE},
@@ -89,7 +91,8 @@ class Summary:
             failures=Counter(failure.reason for failure in failed),
             examples=_examples(failed),
             failed_files=files,
-            precisions={chunk.metrics.schema.metadata[PRECISION_KEY].decode()} if scored else set(),
+            precisions=_metadata(chunk, PRECISION_KEY) if scored else set(),
+            devices=_metadata(chunk, DEVICE_KEY) if scored else set(),
             pairs=ScoredPairs.of_table(chunk.metrics, columns),
             slices=Slices.of_table(chunk.metrics, columns, slice_by) if slice_by else None,
         )
@@ -119,6 +122,7 @@ class Summary:
             # Always the smaller reason, so that the order of merging does not matter.
             self.failed_files[path] = min(reason, self.failed_files.get(path, reason))
         self.precisions |= other.precisions
+        self.devices |= other.devices
         self.pairs.merge(other.pairs)
         if self.slices and other.slices:
             self.slices.merge(other.slices)
@@ -162,6 +166,7 @@ class Summary:
             "chunks": self.chunks,
             "duplicate_ids": self.duplicate_ids,
             "precision": sorted(self.precisions),
+            "devices": sorted(self.devices),
             "failures": dict(sorted(self.failures.items())),
             "failure_examples": {
                 reason: [{"id": id, "source": source, "message": message} for source, id, message in examples]
@@ -193,9 +198,16 @@ class Summary:
             examples={r: tuple((e["source"], e["id"], e["message"]) for e in examples[r]) for r in examples},
             failed_files=dict(data["failed_files"]),
             precisions=set(data["precision"]),
+            devices=set(data.get("devices", ())),
             pairs=ScoredPairs.from_json(data, counts["scored"], columns),
             slices=Slices.from_json(data["slices"], columns) if data["slices"] else None,
         )
+
+
+def _metadata(chunk: ScoredChunk, key: bytes) -> set[str]:
+    """The value that the metrics' schema has for a key, if it has one."""
+    metadata = chunk.metrics.schema.metadata
+    return {metadata[key].decode()} if key in metadata else set()
 
 
 def _hashes(ids: Iterable[str]) -> np.ndarray:
@@ -207,5 +219,5 @@ def _hashes(ids: Iterable[str]) -> np.ndarray:
 def _examples(failed: Iterable[Failure]) -> dict[str, tuple[Example, ...]]:
     found: dict[str, list[Example]] = {}
     for failure in failed:
-        found.setdefault(failure.reason, []).append((failure.source, failure.id, failure.message))
+        found.setdefault(failure.reason, []).append((failure.source, row_key(asdict(failure)), failure.message))
     return {reason: tuple(sorted(examples)[:FAILURE_EXAMPLES]) for reason, examples in found.items()}

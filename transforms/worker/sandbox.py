@@ -104,9 +104,13 @@ class Sandbox:
         if self.seconds <= 0 or self.memory <= 0:
             raise ValueError(f"the limits of a record are {self.seconds} s and {self.memory} bytes, not positive")
 
-    def start(self) -> None:
-        """Start the children that decoding takes, without waiting for them: they take 0.3 s, TensorFlow takes more."""
-        self._place().start()
+    def start(self, task: str) -> None:
+        """Start the children that a task takes, without waiting for them: they take 0.3 s, TensorFlow takes more.
+
+        Args:
+            task: `module:function`, whose module children import before they are asked for anything.
+        """
+        self._place().start(task)
 
     def call(
         self,
@@ -198,7 +202,7 @@ class _Here:
 
     turns = nullcontext()
 
-    def start(self) -> None:
+    def start(self, task: str) -> None:
         """Do nothing: it runs."""
 
     def call(
@@ -211,7 +215,7 @@ class _Here:
 class _Child:
     """A child process, and this end of the connection to it."""
 
-    def __init__(self, settings: Sandbox) -> None:
+    def __init__(self, settings: Sandbox, task: str) -> None:
         self._settings = settings
         self.connection, theirs = socket.socketpair()
         for end in (self.connection, theirs):
@@ -220,7 +224,7 @@ class _Child:
         limit = struct.pack("ll", int(_WALL_SECONDS_PER_SECOND * settings.seconds) + 1, 0)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self.connection.setsockopt(socket.SOL_SOCKET, option, limit)
-        arguments = (theirs.fileno(), os.getpid(), settings.seconds, settings.memory)
+        arguments = (theirs.fileno(), os.getpid(), settings.seconds, settings.memory, task)
         with theirs:
             self._process = subprocess.Popen(
                 # Without the directory that the worker happens to be in, whose files could pass for libraries.
@@ -275,6 +279,7 @@ class _Pool:
         self._most = thread_count()
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
+        self._task = ""
         self._ended = Event()
         self._lock = Lock()
         self.turns = BoundedSemaphore(self._most)
@@ -286,8 +291,9 @@ class _Pool:
         for child in list(self._all):
             child.kill()
 
-    def start(self) -> None:
+    def start(self, task: str) -> None:
         with self._lock:
+            self._task = task
             missing = self._most - len(self._idle)
             self._idle += [self._new() for _ in range(missing)]
 
@@ -355,7 +361,7 @@ class _Pool:
     def _new(self) -> _Child:
         if self._ended.is_set():
             raise RuntimeError("the work was interrupted")
-        child = self._starter.submit(_Child, self._settings).result()
+        child = self._starter.submit(_Child, self._settings, self._task).result()
         self._all.add(child)
         if self._ended.is_set():
             child.kill()

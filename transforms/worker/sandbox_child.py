@@ -1,12 +1,13 @@
 """The child process of a sandbox: runs tasks on untrusted bytes for its worker, under limits it sets itself.
 
-`python -m transforms.worker.sandbox_child CONNECTION PARENT SECONDS MEMORY`: a process of its own, which never sees the
-`__main__` of its worker, whether that is a script without a guard, a notebook or Beam. A task is a generator function;
-its items are sent as they come, and each is given its own time.
+`python -m transforms.worker.sandbox_child CONNECTION PARENT SECONDS MEMORY TASK`: a process of its own, which never
+sees the `__main__` of its worker, whether that is a script without a guard, a notebook or Beam. It gets ready for TASK,
+if that is not empty. A task is a generator function; its items are sent as they come, and each is given its own time.
 """
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import io
 import os
@@ -31,10 +32,13 @@ _MOST_FOR_FILE = 4 << 30
 def main(arguments: Sequence[str]) -> None:
     """Serve the worker at the other end of the connection until it closes it."""
     connection, parent, seconds, memory = int(arguments[0]), int(arguments[1]), float(arguments[2]), int(arguments[3])
+    task = arguments[4]
     _prepare(parent)
     with socket.socket(fileno=connection) as worker:
         for library in _LIBRARIES:
             importlib.import_module(library)
+        if task:
+            pkgutil.resolve_name(task)
         memory += _address_space()
         # The worker has gone, or has lost interest.
         with contextlib.suppress(EOFError, ConnectionError):
@@ -81,19 +85,22 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
     """Run one task, and send its items, or the error it ended with."""
     request, parts = receive(worker)
     try:
+        # What a module does as it is imported is no record's fault.
+        task = pkgutil.resolve_name(request["task"])
         _start_clock(seconds)
         _limit_memory(memory + min(2 * (request["file_size"] or 0), _MOST_FOR_FILE))
         file = None if request["file_size"] is None else _WorkersFile(worker, request["file_size"])
-        for item, buffers in pkgutil.resolve_name(request["task"])(request["arguments"], parts, file):
+        for item, buffers in task(request["arguments"], parts, file):
             send(worker, {"kind": "item", "item": item}, buffers)
             _start_clock(seconds)
         send(worker, {"kind": "done"})
     except (EOFError, ConnectionError):
         raise
-    except MemoryError as error:
-        send(worker, {"kind": "out_of_memory", "message": str(error)})
     except Exception as error:
-        send(worker, {"kind": "error", "type": type(error).__name__, "message": str(error)})
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            send(worker, {"kind": "out_of_memory"})
+        else:
+            send(worker, {"kind": "error", "type": type(error).__name__, "message": str(error)})
 
 
 def _start_clock(seconds: float) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pipeline.audit.runs.drift import drift
 from pipeline.console.numbers import as_given
 from transforms.columns import Column
+from transforms.schema import row_key
 from transforms.summary.distribution import Distribution, as_stored
 from transforms.summary.scored_pairs import ScoredPairs
 from transforms.summary.summary import Summary
@@ -271,7 +272,7 @@ class PairLimit(_OfColumn):
                 value = rank if ascending else -rank
                 if not as_stored(self.min) <= value <= as_stored(self.max):
                     shown = value if math.isfinite(value) else None
-                    found.setdefault(source, {"id": json.loads(text)["id"], "source": source, "value": shown})
+                    found.setdefault(source, {"id": row_key(json.loads(text)), "source": source, "value": shown})
         return tuple(found.values())
 
 

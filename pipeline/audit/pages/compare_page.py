@@ -107,7 +107,7 @@ def _changed_pairs(
     for position, (old, new) in enumerate(zip(*(table["source"].to_pylist() for table in rows), strict=True)):
         yield ChangedPairView(
             anchor=anchor(f"{letter} {new}"),
-            id=rows[1]["id"][position].as_py(),
+            id=rows[1]["key"][position].as_py(),
             source=new,
             values={column: found[position] for column, found in values.items()},
             groups=tuple(groups[position]),

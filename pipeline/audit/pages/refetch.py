@@ -48,7 +48,10 @@ class Inputs:
             identity: of run.json.
             now: the files where they are now, if they have moved.
         """
-        fields = Fields(**identity["fields"] | {"keep": ()})
+        named = identity["fields"]["generated"]
+        # Runs of version 0.1.0 have one name.
+        generated = (named,) if isinstance(named, str) else tuple(named)
+        fields = Fields(**identity["fields"] | {"keep": (), "generated": generated})
         files = {file["path"]: InputFile(**file) for file in identity["input"]}
         candidates = {path: [file for file in now if _alike(path, file.path)] for path in files}
         moved = {

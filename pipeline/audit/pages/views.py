@@ -15,6 +15,7 @@ from pipeline.audit.runs.statistics import relative_change, share, statistics
 from transforms.columns import Column
 from transforms.images.decode import REASONS
 from transforms.reading.read_chunks import READ_REASONS
+from transforms.schema import row_key
 from transforms.scoring.score import SCORE_REASONS
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import OTHER, ScoredPairs, Slices
@@ -224,7 +225,7 @@ def pair_views(
     return [
         PairView(
             anchor=anchor(row["source"]),
-            id=row["id"],
+            id=row_key(row),
             source=row["source"],
             size=f"{row['width']}×{row['height']}",  # noqa: RUF001 (a sign between numbers)
             values={name: row.get(name) for name in columns},

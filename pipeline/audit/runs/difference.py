@@ -1,4 +1,4 @@
-"""Two runs of the same pairs, joined by id: how each loss of each pair has changed."""
+"""Two runs of the same pairs, joined by id and candidate: how each loss of each pair has changed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from pipeline.audit.runs.summaries import RunSummary, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
 from pipeline.errors import UsageError
 from transforms.columns import RENAMED, Column
+from transforms.schema import CANDIDATE, row_keys
 from transforms.storage.errors import READ_ERRORS
 from transforms.storage.run_files import RunFiles, list_files
 from transforms.storage.run_record import RunRecord
@@ -34,7 +35,7 @@ class ComparedRun:
         summary: its summary.
         record: its run.json.
         verdict: its verdict.json, if a gate has judged it.
-        metrics: id, source and the columns that can get better or worse.
+        metrics: id, source, key (`row_key`) and the columns that can get better or worse.
     """
 
     summary: RunSummary
@@ -53,10 +54,10 @@ class CommonPairs:
 
     Attributes:
         before: [N] rows of the first run.
-        after: [N] rows of the second run with the same ids.
-        only_before: number of ids that only the first run has.
-        only_after: number of ids that only the second run has.
-        repeated: number of ids that a run has more than once. They are ambiguous and left out.
+        after: [N] rows of the second run with the same keys.
+        only_before: number of keys that only the first run has.
+        only_after: number of keys that only the second run has.
+        repeated: number of keys that a run has more than once. They are ambiguous and left out.
     """
 
     before: pa.Table
@@ -138,18 +139,18 @@ def read_compared(run: str) -> ComparedRun:
 
 
 def difference(before: ComparedRun, after: ComparedRun) -> Difference:
-    """Join two runs by id and see how each column has changed."""
+    """Join two runs by key and see how each column has changed."""
     common = join(before.metrics, after.metrics)
-    # The first two columns are id and source.
-    columns = [before.summary.summary.columns[name].column for name in before.metrics.column_names[2:]]
+    # The first columns are id, source and key.
+    columns = [before.summary.summary.columns[name].column for name in before.metrics.column_names[3:]]
     return Difference(before, after, common, tuple(column_difference(common, column) for column in columns))
 
 
 def join(before: pa.Table, after: pa.Table) -> CommonPairs:
-    """Join the metrics of two runs by id."""
+    """Join the metrics of two runs by key."""
     repeated = pc.unique(pa.concat_arrays([_repeated(before), _repeated(after)]))
-    first, second = (table.filter(pc.invert(pc.is_in(table["id"], repeated))) for table in (before, after))
-    positions = pc.index_in(first["id"], second["id"].combine_chunks())
+    first, second = (table.filter(pc.invert(pc.is_in(table["key"], repeated))) for table in (before, after))
+    positions = pc.index_in(first["key"], second["key"].combine_chunks())
     common = first.filter(pc.is_valid(positions))
     return CommonPairs(
         before=common,
@@ -192,14 +193,16 @@ def values_and_gains(before: pa.Table, after: pa.Table, column: Column) -> tuple
 
 
 def _read_metrics(run: str, columns: Sequence[str]) -> pa.Table:
-    """Id, source and these columns of a run's pairs, local or `gs://`."""
+    """Id, source, key and these columns of a run's pairs, local or `gs://`."""
     names = ["id", "source", *columns]
     tables = []
     for path in sorted(list_files(RunFiles(run).metrics_directory)):
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             stored = {RENAMED.get(name, name): name for name in pq.read_schema(file).names}
-            table = pq.read_table(file, columns=[stored.get(name, name) for name in names])
-            tables.append(table.rename_columns(names))
+            candidate = [CANDIDATE] if CANDIDATE in stored else []
+            table = pq.read_table(file, columns=[*(stored.get(name, name) for name in names), *candidate])
+            columns_of_file = table.select(range(len(names))).rename_columns(names)
+            tables.append(columns_of_file.add_column(2, "key", row_keys(table)))
     return pa.concat_tables(tables)
 
 
@@ -209,7 +212,7 @@ def _largest(changes: np.ndarray, pairs: pa.Table) -> tuple[int, ...]:
     if len(candidates) > MOST_CHANGED:
         limit = np.partition(changes[candidates], -MOST_CHANGED)[-MOST_CHANGED]
         candidates = candidates[changes[candidates] >= limit]
-    ids = dict(zip(candidates.tolist(), pairs["id"].take(candidates).to_pylist(), strict=True))
+    ids = dict(zip(candidates.tolist(), pairs["key"].take(candidates).to_pylist(), strict=True))
     return tuple(sorted(ids, key=lambda position: (-changes[position], ids[position]))[:MOST_CHANGED])
 
 
@@ -219,5 +222,5 @@ def _median(values: np.ndarray) -> float:
 
 
 def _repeated(table: pa.Table) -> pa.Array:
-    counts = pc.value_counts(table["id"])
+    counts = pc.value_counts(table["key"])
     return counts.field("values").filter(pc.greater(counts.field("counts"), 1))

@@ -58,8 +58,8 @@ _SUMMARY = _object(
 )
 
 
-# Earlier versions did not count them.
-_SUMMARY["properties"]["duplicate_ids"] = _COUNT
+# Earlier versions did not have them.
+_SUMMARY["properties"] |= {"duplicate_ids": _COUNT, "devices": _list(_TEXT)}
 
 
 def check_layout(data: Mapping[str, Any]) -> None:

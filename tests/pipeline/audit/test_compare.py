@@ -22,6 +22,7 @@ def table(values: dict[str, float | None] | list[tuple[str, float | None]]) -> p
         {
             "id": [id for id, _ in rows],
             "source": [f"in.parquet#{number}" for number in range(len(rows))],
+            "key": [id for id, _ in rows],
             "x": pa.array([value for _, value in rows], pa.float32()),
         }
     )

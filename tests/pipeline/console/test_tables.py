@@ -20,7 +20,14 @@ def row(id: str, mae: float | None = 0.25, psnr: float | None = None, notes=()) 
 
 def summary(rows=(), **others: object) -> dict[str, object]:
     losses = {"mae": {"worst": list(rows)}, "psnr": {"worst": []}}
-    whole = {"counts": COUNTS, "failures": {}, "precision": ["float32"], "failed_files": {}, "losses": losses}
+    whole = {
+        "counts": COUNTS,
+        "failures": {},
+        "precision": ["float32"],
+        "devices": [],
+        "failed_files": {},
+        "losses": losses,
+    }
     whole |= {"duplicate_ids": 0} | others
     return whole | {"columns": [asdict(column) for column in columns_named(*whole["losses"])]}
 

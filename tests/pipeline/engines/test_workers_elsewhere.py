@@ -114,7 +114,7 @@ def test_wrong(arguments, told):
 
 def test_one_thread_and_one_process_hold_a_gpu():
     debug = check(*GS, *CLOUD, IMAGE, GPU).view_as(DebugOptions)
-    assert debug.number_of_worker_harness_threads == 1
+    assert debug.number_of_worker_harness_threads == 3
     assert "no_use_multiple_sdk_containers" in debug.experiments
     assert check(*GS, *CLOUD, IMAGE).view_as(DebugOptions).number_of_worker_harness_threads is None
     chosen = check(*GS, *CLOUD, IMAGE, GPU, "--number_of_worker_harness_threads=2").view_as(DebugOptions)

@@ -1,5 +1,7 @@
 """Optimizing pairs: what is saved, when each stops, and that no pair notices the others."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,9 +9,11 @@ from support.as_gpu import AS_GPU
 from support.pictures import noise, smooth
 
 from transforms.descent import loop
+from transforms.descent import slots as slots_module
 from transforms.descent.settings import DEFAULT_OBJECTIVE, METHODS, STOP_REASONS, Descent
 from transforms.descent.slots import Start, optimize_pairs
 from transforms.losses import pixels
+from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.objective import parse_objective
@@ -327,6 +331,44 @@ class TestGraphs:
         for key, result in optimize(starts, on_gpu, method=method, max_steps=12, rtol=0.0).items():
             assert (result.steps, result.stop_reason) == (expected[key].steps, expected[key].stop_reason)
             assert np.abs(result.image.astype(int) - expected[key].image).max() <= 1
+
+    @pytest.mark.slow
+    def test_a_gpu_sees_few_sizes_of_batches(self, monkeypatch):
+        """XLA compiles for every one of them, which takes tens of seconds with a network."""
+        sizes, advance = set(), slots_module._Engine.advance
+
+        def recorded(engine, rows, running):
+            sizes.add(rows.progress.stop.shape[0])
+            return advance(engine, rows, running)
+
+        monkeypatch.setattr(slots_module._Engine, "advance", recorded)
+        plan = plan_of("mse")
+        on_gpu = ObjectiveFunction(plan, Networks(plan, AS_GPU))
+        starts = [dataclasses.replace(pair(kind), key=f"{kind} {n}") for n in range(2) for kind in KINDS]
+        settings = {"max_steps": 30, "target_ratio": 0.3}
+        expected = optimize(starts, ObjectiveFunction(plan), 16, **settings)
+        sizes.clear()
+        found = optimize(starts, on_gpu, 16, **settings)
+        assert sizes <= {1, 2, 4, 8, 16}
+        assert {key: result.stop_reason for key, result in found.items()} == {
+            key: result.stop_reason for key, result in expected.items()
+        }
+
+    @pytest.mark.parametrize(
+        "network",
+        [pytest.param(name, marks=pytest.mark.slow if name else []) for name in ("", "vgg16_lpips", "alexnet_lpips")],
+    )
+    def test_xla_compiles_every_loss(self, network, lpips_weights, alexnet_weights):
+        """To the first steps that a CPU makes. All at once, for XLA takes ten seconds."""
+        names = [name for name, loss in LOSSES.items() if loss.differentiable and loss.network == network]
+        weights = {"vgg16_lpips": lpips_weights, "alexnet_lpips": alexnet_weights}
+        plan = dataclasses.replace(plan_of(" + ".join(names)), weights=weights)
+        objectives = [ObjectiveFunction(plan, Networks(plan, device)) for device in (None, AS_GPU)]
+        start = pair("noisy", (max(objectives[0].smallest_side, 16),) * 2)
+        results = [optimize([start], objective, max_steps=2, trace_every=1)["noisy"] for objective in objectives]
+        expected, found = ([value for _, value in result.trace] for result in results)
+        # Adam divides by the root of the gradient's square, which is not exact where a gradient is small.
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 class TestErrors:

@@ -30,12 +30,13 @@ NAMES = [
     "ciede2000_p95",
     "lpips_vgg",
     "lpips_alex",
+    "dists",
     "vgg_mse",
     "style",
     "vgg_mse_keras",
     "style_keras",
 ]
-NETWORK = ["lpips_vgg", "lpips_alex", "vgg_mse", "style", "vgg_mse_keras", "style_keras"]
+NETWORK = ["lpips_vgg", "lpips_alex", "dists", "vgg_mse", "style", "vgg_mse_keras", "style_keras"]
 
 
 def test_the_losses_are_complete_and_in_order():

@@ -4,10 +4,13 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import tensorflow as tf
 
-from transforms.losses.devices import Device, find_devices
+from transforms.losses import devices
+from transforms.losses.devices import CPU, Device, DeviceError, find_devices, next_device
 from transforms.scoring.batch import PIXELS_PER_PAIR, Batching, batching_for
 
 GB = 10**9
@@ -69,6 +72,95 @@ def test_batches_follow_the_memory(gigabytes, large, small):
     assert batching.pixels == large * PIXELS_PER_PAIR
     assert min(batching.pairs, batching.pixels // (64 * 64)) == small
     assert batching.pending_bytes == Batching.pending_bytes
+
+
+@pytest.fixture
+def cards(monkeypatch, tmp_path):
+    """Makes TensorFlow tell of GPUs: a function of their names and capabilities, and of the driver's version."""
+
+    def make(cards, driver="535.129.03"):
+        names = [f"GPU:{n}" for n in range(len(cards))]
+        details = [{"device_name": name, "compute_capability": capability} for name, capability in cards]
+        config = tf.config
+        monkeypatch.setattr(config, "list_physical_devices", lambda kind: range(len(cards)))
+        monkeypatch.setattr(config, "list_logical_devices", lambda kind: [Named(f"/device:{name}") for name in names])
+        monkeypatch.setattr(config.experimental, "set_memory_growth", lambda gpu, on: None)
+        monkeypatch.setattr(config.experimental, "enable_op_determinism", lambda: None)
+        monkeypatch.setattr(config.experimental, "get_device_details", lambda gpu: details[gpu])
+        local = [Named(f"/device:{name}", (n + 1) * GB) for n, name in enumerate(names)]
+        monkeypatch.setattr(devices.device_lib, "list_local_devices", lambda options: local)
+        version = tmp_path / "version"
+        version.write_text(f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Thu\nGCC version: gcc 12.2.0\n")
+        monkeypatch.setattr(devices, "_DRIVER", version)
+        return find_devices.__wrapped__()
+
+    return make
+
+
+class Named(NamedTuple):
+    name: str
+    memory_limit: int = 0
+
+
+def test_every_gpu_is_described_by_itself(cards):
+    assert cards([("NVIDIA L4", (8, 9)), ("Tesla T4", (7, 5))]) == (
+        Device("GPU:0", GB, (8, 9), "NVIDIA L4"),
+        Device("GPU:1", 2 * GB, (7, 5), "Tesla T4"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("card", "driver", "words"),
+    [
+        (("NVIDIA B200", (10, 0)), "570.86.10", ["cannot compute on NVIDIA B200", "(10, 0)", "H100, A100, L4 or T4"]),
+        (("NVIDIA H100", (9, 0)), "535.129.03", ["NVIDIA H100 needs", "driver 555 or newer", "535"]),
+    ],
+)
+def test_cards_that_tensorflow_cannot_use_are_named(cards, card, driver, words):
+    """It would abort, or compile for half an hour and fail then."""
+    with pytest.raises(DeviceError) as raised:
+        cards([card], driver)
+    assert all(word in str(raised.value) for word in words)
+
+
+def test_h100_works_with_a_new_driver(cards):
+    assert cards([("NVIDIA H100", (9, 0))], "555.42.02")[0].kind == "NVIDIA H100"
+
+
+@pytest.mark.parametrize("by", ["the pipeline", "the environment"])
+@pytest.mark.parametrize(
+    ("build", "driver", "words"),
+    [
+        ({"is_cuda_build": False}, None, r"has no CUDA; install tensorflow\[and-cuda\]"),
+        ({"is_cuda_build": True}, None, "no NVIDIA driver is loaded; on Dataflow give install-nvidia-driver:5xx"),
+        (
+            {"is_cuda_build": True, "cuda_version": "12.5.1", "cudnn_version": "9"},
+            "470.1.2",
+            "driver is 470, TensorFlow [0-9.]+ is built for CUDA 12.5.1 and cuDNN 9",
+        ),
+    ],
+)
+def test_a_gpu_that_is_asked_for_and_missing_is_an_error(monkeypatch, tmp_path, by, build, driver, words):
+    """The work would go on at a CPU's speed, for a GPU's price."""
+    version = tmp_path / "version"
+    if driver:
+        version.write_text(f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Thu\n")
+    monkeypatch.setattr(devices, "_DRIVER", version)
+    monkeypatch.setattr(devices, "find_devices", lambda: (CPU,))
+    monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: build)
+    if by == "the environment":
+        monkeypatch.setenv(devices.REQUIRE_GPU, "1")
+    with pytest.raises(DeviceError, match=words):
+        next_device(needs_gpu=by == "the pipeline")
+
+
+def test_one_thread_at_a_time_computes_on_a_gpu():
+    """The memory of the batch follows that of the card; it holds one."""
+    gpu, cpu = Device("GPU:0", GB), Device("CPU:0")
+    with gpu.turn(), cpu.turn(), cpu.turn():
+        assert not gpu.turn().acquire(blocking=False)
+        with Device("GPU:1", GB).turn():
+            pass
 
 
 def test_this_process_has_a_device():

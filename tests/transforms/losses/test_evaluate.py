@@ -12,6 +12,7 @@ from support.pictures import noise, smooth
 
 from transforms.losses import edges, evaluate, perceptual, pixels
 from transforms.losses.catalog import LOSSES
+from transforms.losses.devices import MOST_PIXELS_ON_GPU
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.backends import ncnn
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
@@ -39,7 +40,8 @@ OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssim": 1.0, "ssim_y": 1.0, "m
 @pytest.fixture(scope="module")
 def weights(lpips_weights, alexnet_weights, keras_weights):
     """By network."""
-    return {"vgg16_lpips": lpips_weights, "alexnet_lpips": alexnet_weights, "vgg16_keras": keras_weights}
+    lpips = {"vgg16_lpips": lpips_weights, "vgg16_dists": lpips_weights, "alexnet_lpips": alexnet_weights}
+    return {**lpips, "vgg16_keras": keras_weights}
 
 
 @pytest.fixture(scope="module", params=["tensorflow", "ncnn"])
@@ -195,6 +197,68 @@ class TestValues:
         images = pairs(DIFFERENT, (61, 47))
         expected = Evaluator(plan)(*images)["lpips_vgg"]
         np.testing.assert_allclose(as_on_gpu(*images)["lpips_vgg"], expected, rtol=1e-6)
+
+
+class TestOnGpu:
+    """On a CPU that is taken for a GPU."""
+
+    @pytest.fixture(scope="class")
+    def plan(self, weights):
+        return Plan(("lpips_alex", "ssim", "mae"), weights=weights)
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 5])
+    def test_batches_are_filled_up_to_powers_of_two(self, plan, count, monkeypatch):
+        evaluator = Evaluator(plan, Networks(plan, AS_GPU))
+        sizes, evaluate = [], evaluator._evaluate
+        monkeypatch.setattr(evaluator, "_evaluate", lambda *of: sizes.append(len(of[1])) or evaluate(*of))
+        generated, target = (images[:count] for images in pairs([*DIFFERENT, "identical"], (40, 48)))
+        columns, expected = evaluator(generated, target), Evaluator(plan)(generated, target)
+        assert sizes == [{1: 1, 2: 2, 3: 4, 5: 8}[count]]
+        for name, values in expected.items():
+            # Sums of float32 in another order.
+            np.testing.assert_allclose(columns[name], values, rtol=1e-5, atol=1e-7, err_msg=name)
+
+    def test_want_of_memory_is_remembered(self, plan, monkeypatch):
+        """TensorFlow waits ten seconds before it gives up, so it must not happen for every batch."""
+        evaluator = Evaluator(plan, Networks(plan, AS_GPU))
+        sizes = []
+
+        def evaluate(losses, generated, target):
+            sizes.append(len(generated))
+            if len(generated) > 2:
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+            return {"mae": generated[:, 0, 0, 0].astype(np.float32)}
+
+        monkeypatch.setattr(evaluator, "_evaluate", evaluate)
+        images = np.zeros((7, 8, 8, 3), np.uint8)
+        images[:, 0, 0, 0] = range(7)
+        for _ in range(2):
+            assert evaluator(images, images)["mae"].tolist() == [*range(7)]
+        assert sizes == [8, 4, 2, 2, 2, 1, 2, 2, 2, 1]
+
+    def test_a_single_pair_without_memory_is_an_error(self, plan, monkeypatch):
+        evaluator = Evaluator(plan, Networks(plan, AS_GPU))
+
+        def exhaust(*_):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+        monkeypatch.setattr(evaluator, "_evaluate", exhaust)
+        with pytest.raises(EvaluationError, match="OOM"):
+            evaluator(*np.zeros((2, 1, 8, 8, 3), np.uint8))
+
+    def test_no_tensor_has_two_billion_elements(self, plan, monkeypatch):
+        """TensorFlow aborts the process."""
+        evaluator = Evaluator(plan, Networks(plan, AS_GPU))
+        sizes, evaluate = [], evaluator._evaluate
+        monkeypatch.setattr(evaluator, "_evaluate", lambda *of: sizes.append(of[1].size // 3) or evaluate(*of))
+        monkeypatch.setattr(evaluator, "_most_pixels", 5000)
+        images = np.zeros((3, 48, 48, 3), np.uint8)
+        assert evaluator(images, images)["mae"].tolist() == [0, 0, 0]
+        assert sizes == [2 * 48 * 48, 48 * 48]
+        assert 2 * 64 * MOST_PIXELS_ON_GPU < 2**31 <= 2 * 64 * (MOST_PIXELS_ON_GPU + 1)
+        huge = np.broadcast_to(np.uint8(0), (1, 4097, 4097, 3))
+        with pytest.raises(EvaluationError, match="more than TensorFlow computes on a GPU"):
+            evaluator(huge, huge)
 
 
 class TestBackends:
@@ -449,8 +513,8 @@ class TestBfloat16:
                 continue
             np.testing.assert_allclose(values[:-1], expected[name][:-1], rtol=2e-2, err_msg=name)
             # The difference of the almost identical pair, the last, all but drowns in the features' own 8 bits.
-            # AlexNet's distance of it is 4e-5, and bfloat16 moves that by 1.5e-5.
-            drowned = 2e-5 if name == "lpips_alex" else 0
+            # AlexNet's distance of it is 4e-5, and bfloat16 moves that by 1.5e-5; DISTS of 4e-3 moves by 4e-4.
+            drowned = {"lpips_alex": 2e-5, "dists": 1e-3}.get(name, 0)
             np.testing.assert_allclose(values[-1], expected[name][-1], rtol=0.1, atol=drowned, err_msg=name)
         np.testing.assert_allclose(coarse(*images)["lpips_vgg"], expected["lpips_vgg"], rtol=2e-2, atol=6e-3)
 

@@ -5,7 +5,7 @@ import os
 import pytest
 from support import shards
 
-from transforms.reading.image_paths import PathError, PathPair, fetch_images, named_chunk, resolve
+from transforms.reading.image_paths import NamedPair, Place, RecordError, fetch_images, named_chunk, resolve
 from transforms.schema import Chunk
 
 
@@ -40,18 +40,18 @@ def test_resolve(path, root, expected):
     if "_" not in expected:
         assert resolve(path, root) == expected
         return
-    with pytest.raises(PathError) as caught:
+    with pytest.raises(RecordError) as caught:
         resolve(path, root)
     assert caught.value.reason == expected
 
 
 def test_each_bad_file_costs_its_pairs_only(tmp_path):
-    good = shards.write(tmp_path / "good.png", b"good").path
+    good = Place(shards.write(tmp_path / "good.png", b"good").path, size=4)
     os.mkfifo(tmp_path / "pipe.png")
-    others = {"missing": f"{tmp_path}/no.png", "directory": str(tmp_path), "pipe": f"{tmp_path}/pipe.png"}
-    pairs = [PathPair("good", "s#0", good, good, sizes=(4, 4)), PathPair("bytes", "s#1", b"in the record", good)]
-    pairs += [PathPair("none", "s#2", None, good), PathPair("changed", "s#3", good, good, sizes=(4, 5))]
-    pairs += [PathPair(name, f"s#{number}", good, path) for number, (name, path) in enumerate(others.items(), 4)]
+    paths = {"missing": f"{tmp_path}/no.png", "directory": str(tmp_path), "pipe": f"{tmp_path}/pipe.png"}
+    pairs = [NamedPair("good", "s#0", good, good), NamedPair("bytes", "s#1", b"in the record", good)]
+    pairs += [NamedPair("none", "s#2", None, good), NamedPair("changed", "s#3", good, Place(good.path, size=5))]
+    pairs += [NamedPair(name, f"s#{number}", good, Place(path)) for number, (name, path) in enumerate(paths.items(), 4)]
     encoded = fetch_images(named_chunk(Chunk("c", "s", "csv", 0, len(pairs)), pairs, ()), None, ())
     assert encoded.pairs.select(["id", "generated", "target"]).to_pylist() == [
         {"id": "good", "generated": b"good", "target": b"good"},
@@ -60,5 +60,5 @@ def test_each_bad_file_costs_its_pairs_only(tmp_path):
     ]
     assert {failure.id: failure.reason for failure in encoded.failures} == {
         "changed": "changed_image",
-        **dict.fromkeys(others, "unreadable_image"),
+        **dict.fromkeys(paths, "unreadable_image"),
     }

@@ -68,7 +68,7 @@ class TestCheckFields:
     @pytest.mark.parametrize(
         ("fields", "problem"),
         [
-            ({"generated": "fake"}, "no field 'fake' (--generated_field)"),
+            ({"generated": ("fake",)}, "no field 'fake' (--generated_field)"),
             ({"target": "real"}, "no field 'real' (--target_field)"),
             ({"id": "key"}, "no field 'key' (--id_field)"),
             ({"keep": ("camera",)}, "no field 'camera' (--keep_fields)"),
@@ -78,7 +78,7 @@ class TestCheckFields:
             ({"keep": ("values",)}, "field 'values' (--keep_fields) is list<"),
             ({"keep": ("model", "model")}, "--keep_fields=model: given twice"),
             ({"keep": ("source",)}, "--keep_fields=source: the name is taken"),
-            ({"generated": "a", "target": "b"}, "no field 'a' (--generated_field); no field 'b' (--target_field)"),
+            ({"generated": ("a",), "target": "b"}, "no field 'a' (--generated_field); no field 'b' (--target_field)"),
         ],
     )
     def test_bad(self, tmp_path, name, fields, problem):

@@ -75,7 +75,7 @@ class TestBoth:
         write_images(tmp_path / "images")
         records = [{"lq": row["generated"], "gt": row["target"]} for row in rows(2)]
         file = write_manifest(tmp_path / name, records)
-        fields = Fields(generated="lq", target="gt", image_root=f"{tmp_path}/images")
+        fields = Fields(generated=("lq",), target="gt", image_root=f"{tmp_path}/images")
         pairs, failures = read(file, fields)
         assert failures == []
         assert [row["id"] for row in pairs] == [f"{name}#0", f"{name}#1"]

@@ -170,7 +170,7 @@ def test_ids_of_a_database(tmp_path, ids, expected, name):
 
 def test_one_field_may_play_several_parts(tmp_path):
     table = pa.table({"key": ["a", "b"], "image": [b"x", b"y"]})
-    fields = Fields("image", "image", "key", ("key",))
+    fields = Fields(("image",), "image", "key", ("key",))
     keep = check_schema(table.schema, fields)
     pairs, _ = read_all(shards.write_parquet(tmp_path / "a.parquet", table), fields, keep)
     assert pairs.select(["id", "generated", "target", "key"]).to_pylist() == [

@@ -3,7 +3,6 @@
 import gzip
 import os
 import struct
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,9 +43,7 @@ def test_a_footer_that_claims_rows(tmp_path: Path, rows: int) -> None:
     """No chunk is made of rows that are not there."""
     path = tmp_path / "a.parquet"
     path.write_bytes(lie(TABLE, claim_rows(rows)))
-    started = time.monotonic()
     assert reasons(path) == [("file", "list", "unreadable_file")]
-    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("store_schema", [True, False])
@@ -67,10 +64,10 @@ def test_one_image_that_many_rows_share_is_there_once(tmp_path: Path, store_sche
 
 def test_a_page_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    images = pa.array([b"\0" * (100 << 20)] * 6, pa.binary())
+    images = pa.array([b"\0" * (40 << 20)] * 6, pa.binary())
     table = pa.table({"generated": images, "target": [b"x"] * 6})
     pq.write_table(table, path, use_dictionary=False, compression="zstd")
-    found = reasons(path, Sandbox(memory=300 << 20))
+    found = reasons(path, Sandbox(memory=120 << 20))
     assert found == [("file", "read", "out_of_memory")] * len(found)
 
 
@@ -103,13 +100,11 @@ def test_a_long_record_that_breaks_off(tmp_path: Path, packed: bool) -> None:
 
 
 def test_headers_of_records_that_are_none_take_no_time(tmp_path: Path) -> None:
-    """Each claims half of the file, so to check them all would take time quadratic in their number."""
+    """Each claims half of the file, so to check them all would take hours, and the sandbox would end it."""
     path = tmp_path / "a.tfrecord"
     size = 4 << 20
     path.write_bytes(b"\x01" * 12 + header(size // 2) * (size // 12))
-    started = time.monotonic()
-    assert reasons(path) == [("pair", "read", "damaged_header")]
-    assert time.monotonic() - started < 20
+    assert reasons(path, Sandbox(seconds=100)) == [("pair", "read", "damaged_header")]
     assert size < tfrecord_container.MAX_RECORD_BYTES
 
 

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.as_gpu import AS_GPU
 from support.pictures import encode, noise, smooth
 
 from transforms.images.decode import DecodePolicy
+from transforms.losses.devices import CPU, Device
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import (
     BACKEND_KEY,
+    DEVICE_KEY,
     PRECISION_KEY,
     Chunk,
     EncodedChunk,
@@ -107,7 +110,7 @@ class TestGoodPairs:
 
     def test_precision_and_backend_are_kept_with_the_table(self, evaluator):
         metadata = score_chunk(chunk_of(mixed(1)), evaluator).metrics.schema.metadata
-        assert metadata == {PRECISION_KEY: b"float32", BACKEND_KEY: b"tensorflow"}
+        assert metadata == {PRECISION_KEY: b"float32", BACKEND_KEY: b"tensorflow", DEVICE_KEY: b"CPU"}
 
     @pytest.mark.parametrize(
         ("dtype", "values"),
@@ -245,6 +248,7 @@ class Fussy:
     plan: Plan = MEAN
     precision: str = "float32"
     backend: str = "tensorflow"
+    device: Device = CPU
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         if len(generated) > self.most:
@@ -263,6 +267,12 @@ def plain(values: list[int]) -> EncodedChunk:
 
 
 class TestEvaluationErrors:
+    def test_a_pair_that_fails_on_a_gpu_is_scored_on_the_cpu(self):
+        """Which rows there are must not depend on the card."""
+        scored = score_chunk(plain([1, 200, 3]), Fussy(hated=200, device=AS_GPU))
+        assert scored.failures == ()
+        assert ["scored_on_cpu" in notes for notes in scored.metrics["notes"].to_pylist()] == [False, True, False]
+
     @pytest.mark.parametrize("count", [1, 2, 3, 7, 16])
     def test_only_the_pair_to_blame_fails(self, count):
         for guilty in range(count):

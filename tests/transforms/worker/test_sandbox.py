@@ -45,6 +45,11 @@ def test_time_is_counted_for_each_record() -> None:
     assert read(*["a"] * 2000) == ["a"] * 2000
 
 
+def test_a_record_does_not_pay_for_imports() -> None:
+    """Nor for what is compiled as a module is imported."""
+    assert [item for item, _ in Sandbox(seconds=0.3).call("support.slow_import:nothing", None)] == ["done"]
+
+
 def test_a_record_does_not_pay_for_those_before_it() -> None:
     """It gets another process where its own was short of memory."""
     assert read("leak", "large", "a") == ["kael", "egral", "a"]

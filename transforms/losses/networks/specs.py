@@ -6,6 +6,7 @@ A new network is a row here and a module that holds its architecture and the fun
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
+from typing import Any
 
 from transforms.losses.networks.weights_file import UnreadableWeightsError, WeightsError, WeightsFile
 
@@ -26,14 +27,14 @@ class Network:
         name: names the network in a loss's row, in `Plan.weights` and in run.json.
         layers: the layers whose features losses may compare, shallowest first, each with the height and width in pixels
             below which it has no pixel left.
-        architecture: class with the signature and the `features` of `vgg16.Vgg16`.
+        architecture: class with the signature and the `features` of `convolutional.ConvolutionalNetwork`.
         preprocessing: what belongs to the weights.
         load: `(content of the weights file) -> (tensors of the architecture, weights of the losses on it)`; checks
             names and shapes, and raises `WeightsError`.
         fetch: `() -> path`; downloads the weights file unless this machine has it. For a network with a `sha256` it
             takes the download's local copy instead, if there is one: `(archive: Path | None) -> path`.
         cached: `() -> Path`, where `fetch` keeps the file.
-        flag: name of the flag that takes the path of another copy of the file.
+        flag: name of the flag that takes the path of another copy of the file; networks may share a file and its flag.
         help: of that flag.
         sha256: of the weights file. Empty: the file's content when the run starts is what counts.
         ncnn: `(tensors of the architecture) -> backends.ncnn.NcnnModel`; empty: TensorFlow computes it everywhere.
@@ -120,35 +121,54 @@ _LPIPS_PREPROCESSING = Preprocessing(
     scale=tuple(2 / scale for scale in _LPIPS_SCALE),  # type: ignore[arg-type]
     offset=tuple((-1 - shift) / scale for shift, scale in zip(_LPIPS_SHIFT, _LPIPS_SCALE, strict=True)),  # type: ignore[arg-type]
 )
+# LPIPS and DISTS share a file. The safetensors file that `pairloss weights` makes depends on the tensors alone.
+_VGG16_SHA256 = "36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143"
+_VGG16_HELP = "VGG16 of LPIPS and DISTS, local or gs://; default: fetched once, cached"
+
+
+def _on_lpips_weights(name: str, weights: str, **row: Any) -> Network:
+    """The row of a network whose weights `lpips_weights` fetches, under the name `weights`."""
+    source = f"transforms.losses.networks.lpips_weights:{weights}"
+    functions = {function: f"{source}.{function}" for function in ("load", "fetch", "cached")}
+    return Network(name=name, preprocessing=_LPIPS_PREPROCESSING, **functions | row)
+
 
 NETWORKS = {
     network.name: network
     for network in (
-        Network(
-            name="vgg16_lpips",
+        _on_lpips_weights(
+            "vgg16_lpips",
+            "VGG16",
             layers=VGG16_LAYERS,
             architecture="transforms.losses.networks.vgg16:Vgg16",
-            preprocessing=_LPIPS_PREPROCESSING,
-            load="transforms.losses.networks.lpips_weights:VGG16.load",
-            fetch="transforms.losses.networks.lpips_weights:VGG16.fetch",
-            cached="transforms.losses.networks.lpips_weights:VGG16.cached",
             flag="weights",
-            help="LPIPS weights on VGG16, local or gs://; default: fetched once, cached",
-            # The safetensors file that `pairloss weights` makes depends on the tensors alone.
-            sha256="36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143",
+            help=_VGG16_HELP,
+            sha256=_VGG16_SHA256,
             ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
             strides=VGG16_LAYERS,
             reach=VGG16_REACH,
             memory=VGG16_MEMORY,
         ),
-        Network(
-            name="alexnet_lpips",
+        _on_lpips_weights(
+            "vgg16_dists",
+            "VGG16",
+            # DISTS halves rounding up; below these sizes its maps would be mostly the zeros around.
+            layers={layer: VGG16_LAYERS[layer] for layer in LPIPS_LAYERS},
+            architecture="transforms.losses.networks.vgg16_dists:DistsVgg16",
+            load="transforms.losses.networks.vgg16_dists:load",
+            flag="weights",
+            help=_VGG16_HELP,
+            sha256=_VGG16_SHA256,
+            strides={layer: VGG16_LAYERS[layer] for layer in LPIPS_LAYERS},
+            # L2 pooling sees a pixel more than max-pooling.
+            reach=105,
+            memory=VGG16_MEMORY,
+        ),
+        _on_lpips_weights(
+            "alexnet_lpips",
+            "ALEXNET",
             layers=ALEXNET_LAYERS,
             architecture="transforms.losses.networks.alexnet:AlexNet",
-            preprocessing=_LPIPS_PREPROCESSING,
-            load="transforms.losses.networks.lpips_weights:ALEXNET.load",
-            fetch="transforms.losses.networks.lpips_weights:ALEXNET.fetch",
-            cached="transforms.losses.networks.lpips_weights:ALEXNET.cached",
             flag="alexnet_weights",
             help="the same for lpips_alex",
             sha256="c249201940720845ad554a67eccf28fedd15859b44a3ce0234059ef8c7043363",

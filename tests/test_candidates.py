@@ -1,0 +1,151 @@
+"""Several candidates of one target: a row per pair and candidate, from records and from folders."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support import shards
+from support.pictures import encode, noise, smooth
+
+from pipeline.audit.runs.difference import difference, read_compared
+from pipeline.run import OK, USAGE, main
+from transforms.images.decode import DecodePolicy
+from transforms.images.sandboxed import decode_pairs
+from transforms.reading.list_chunks import list_chunks
+from transforms.reading.read_chunks import read_series
+from transforms.schema import Fields
+from transforms.scoring.score import _encoded
+from transforms.worker.sandbox import Sandbox
+
+MODELS = ("model_a", "model_b")
+OPTIONS = ("--losses=mae,ssim", "--quiet", "--chunk_pairs=5", "--batch_size=1")
+
+
+def records() -> list[dict[str, object]]:
+    """Six targets with two candidates; one candidate of 2 and the target of 4 are broken."""
+    rows = []
+    for number in range(6):
+        images = {name: encode(noise(10 * number + i, 24, 32)) for i, name in enumerate(MODELS)}
+        rows.append({"id": f"{number}", **images, "gt": encode(smooth(24, 32, number))})
+    rows[2]["model_b"] = b"broken"
+    rows[4]["gt"] = b"broken"
+    return rows
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("candidates")
+    rows = records()
+    shards.write_parquet(root / "pairs.parquet", pa.Table.from_pylist(rows), row_group_size=4)
+    shards.write_tfrecord(root / "pairs.tfrecord", rows)
+    named = []
+    for row in rows:
+        for name in (*MODELS, "gt"):
+            shards.write(root / name / f"{row['id']}.png", row[name])
+        named.append({"id": row["id"], **{name: f"{name}/{row['id']}.png" for name in (*MODELS, "gt")}})
+    shards.write_parquet(root / "paths.parquet", pa.Table.from_pylist(named))
+    shards.write(root / "pairs.jsonl", "".join(json.dumps(row) + "\n" for row in named).encode())
+    return root
+
+
+def run(output: Path, *flags: str) -> tuple[pa.Table, dict[tuple[str, str], str]]:
+    """The metrics sorted by key, and the reasons of the failures by key."""
+    assert main([f"--output={output}", *flags, *OPTIONS]) == OK
+    counts = json.loads((output / "run.json").read_text())["counts"]
+    assert counts["scored"] + counts["failed"] == counts["read"] == 12
+    lines = [line for path in (output / "failures").iterdir() for line in path.read_text().splitlines()]
+    failed = {(row["id"], row["candidate"]): row["reason"] for row in map(json.loads, lines)}
+    return pq.read_table(output / "metrics").sort_by([("id", "ascending"), ("candidate", "ascending")]), failed
+
+
+@pytest.fixture(scope="module")
+def scored(inputs, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "parquet"
+    run(output, f"--input={inputs}/pairs.parquet", f"--generated_field={','.join(MODELS)}", "--target_field=gt")
+    return output
+
+
+class TestRun:
+    def test_every_candidate_is_a_row_or_a_failure(self, scored, inputs):
+        table = pq.read_table(scored / "metrics").sort_by([("id", "ascending"), ("candidate", "ascending")])
+        keys = list(zip(table["id"].to_pylist(), table["candidate"].to_pylist(), strict=True))
+        assert keys == [(str(n), m) for n in range(6) for m in MODELS if (n, m) != (2, "model_b") and n != 4]
+        summary = json.loads((scored / "summary.json").read_text())
+        assert summary["duplicate_ids"] == 0
+        assert [(one["value"], one["pairs"]) for one in summary["slices"]["values"]] == [("model_a", 5), ("model_b", 4)]
+        assert table["source"].to_pylist()[:3] == [f"{inputs}/pairs.parquet#{n}" for n in range(3)]
+
+    @pytest.mark.parametrize("name", ["pairs.tfrecord", "pairs.jsonl", "paths.parquet", "folders", "field"])
+    def test_every_input_gives_the_same_rows(self, scored, inputs, tmp_path, name):
+        if name == "folders":
+            flags = [
+                *(f"--generated={model}={inputs}/{model}/*.png" for model in MODELS),
+                f"--target={inputs}/gt/*.png",
+            ]
+        elif name == "field":
+            (tmp_path / "out").mkdir()
+            for model in MODELS:
+                (tmp_path / "out" / model).symlink_to(inputs / model)
+            flags = [f"--generated={tmp_path}/out/{{candidate}}/{{id}}.png", f"--target={inputs}/gt/{{id}}.png"]
+        else:
+            flags = [f"--input={inputs}/{name}", f"--generated_field={','.join(MODELS)}", "--target_field=gt"]
+        table, failed = run(tmp_path / "run", *flags)
+        expected = pq.read_table(scored / "metrics").sort_by([("id", "ascending"), ("candidate", "ascending")])
+        assert table.drop_columns("source") == expected.drop_columns("source")
+        broken = "unknown_format"
+        assert failed == {("2", "model_b"): broken, ("4", "model_a"): broken, ("4", "model_b"): broken}
+
+    def test_compare_joins_by_id_and_candidate(self, scored):
+        compared = read_compared(str(scored))
+        found = difference(compared, compared)
+        assert (len(found.common.before), found.common.repeated) == (9, 0)
+        assert found.common.before["key"][0].as_py() == "0 [model_a]"
+
+    def test_a_missing_candidate_is_a_failure_of_its_own(self, inputs, tmp_path):
+        for number in range(6):
+            image = (inputs / f"gt/{number}.png").read_bytes()
+            shards.write(tmp_path / f"gt/{number}.png", image)
+            shards.write(tmp_path / f"a/{number}.png", image)
+            if number != 3:
+                shards.write(tmp_path / f"b/{number}.png", image)
+        _, failed = run(
+            tmp_path / "run", *(f"--generated={name}={tmp_path}/{name}" for name in "ab"), f"--target={tmp_path}/gt"
+        )
+        assert failed == {("3", "b"): "no_generated"} | {("4", name): "unknown_format" for name in "ab"}
+
+    @pytest.mark.parametrize(
+        ("flags", "problem"),
+        [
+            (["--input=x.parquet", "--generated_field=a,a"], "given twice"),
+            (["--input=x.parquet", "--generated_field=a,b", "--keep_fields=candidate"], "would clash"),
+            (["--generated=a=x/{id}.png", "--generated=b=y/{id}.png", "--generated=z/{id}.png"], "has no name"),
+            (["--generated=a=x/{candidate}/{id}.png", "--generated=b=y/{candidate}/{id}.png"], "drop one"),
+        ],
+    )
+    def test_wrong_flags(self, tmp_path, capsys, flags, problem):
+        target = [] if flags[0].startswith("--input") else ["--target=gt/{id}.png"]
+        assert main([*flags, *target, f"--output={tmp_path}/run", "--losses=mae"]) == USAGE
+        assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["pairs.parquet", "pairs.tfrecord", "pairs.jsonl"])
+def test_a_target_is_decoded_once(inputs, name):
+    fields = Fields((*MODELS,), "gt")
+    ((chunk, *_), *_) = list_chunks(shards.input_file(inputs / name), "auto", fields)
+    (encoded,) = read_series((chunk,), fields)
+    pairs = decode_pairs(_encoded(encoded.pairs), DecodePolicy(), Sandbox())
+    assert pairs[0].target.ctypes.data == pairs[1].target.ctypes.data
+    assert pairs[0].generated.ctypes.data != pairs[1].generated.ctypes.data
+
+
+def test_a_hive_directory_is_no_candidate(inputs, tmp_path):
+    for side in ("out", "gt"):
+        image = (inputs / "gt/0.png").read_bytes()
+        shards.write(tmp_path / f"day=1/{side}/0.png", image)
+    sides = ["--generated=day=1/out/*.png", "--target=day=1/gt/*.png"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert main([*sides, "--output=run", "--losses=mae", "--quiet"]) == OK
+        assert "candidate" not in pq.read_table("run/metrics").column_names

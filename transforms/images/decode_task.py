@@ -1,0 +1,37 @@
+"""The task that decodes pairs in a child of the sandbox."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+
+# The check of JPEGs is compiled here, where no record pays for it.
+import transforms.images.jpeg_entropy  # noqa: F401
+from transforms.images.decode import DecodeError, DecodePolicy, decode_candidates
+from transforms.worker.messages import Buffer
+from transforms.worker.sandbox import records_of
+
+
+def decode_records(
+    arguments: dict[str, Any], parts: Sequence[Buffer], file: BinaryIO | None
+) -> Iterator[tuple[Any, Sequence[Buffer]]]:
+    """Yield per target its pairs, each with shape, dtype, notes and the pixels of both images, or the error."""
+    policy = DecodePolicy(**arguments["policy"])
+    for target, *generated in records_of(arguments, parts):
+        headers: list[dict[str, Any]] = []
+        pixels: dict[int, np.ndarray] = {}
+        for pair in decode_candidates(generated, target, policy):
+            if isinstance(pair, DecodeError):
+                if pair.reason == "out_of_memory":
+                    # Perhaps records before it left too little: it gets another try.
+                    raise MemoryError(pair.message) from pair
+                headers.append({"error": [pair.reason, pair.message, pair.image]})
+                continue
+            images = [np.ascontiguousarray(image) for image in (pair.generated, pair.target)]
+            # The target's pixels are sent once.
+            pixels |= {id(image): image for image in images}
+            places = [list(pixels).index(id(image)) for image in images]
+            headers.append(
+                {"shape": images[0].shape, "dtype": images[0].dtype.str, "notes": pair.notes, "pixels": places}
+            )
+        yield headers, list(pixels.values())
