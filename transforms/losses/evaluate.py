@@ -67,9 +67,9 @@ class Evaluator:
         self.backend = "ncnn" if self._networks.on_ncnn else "tensorflow"
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
         self._graph = cache(self._build_graph)
+        self._in_tiles = TiledEvaluator(plan, self._networks, self._executor)
         # On a GPU, the most pixels of a batch.
         self._most_pixels = MOST_PIXELS_ON_GPU
-        self._in_tiles = TiledEvaluator(plan, self._networks, self._executor)
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the columns that are defined for images of this size.
@@ -148,8 +148,9 @@ class Evaluator:
         )
         kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
         fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
-        # Candidates of one target share its pass through the network.
-        shared = None if with_gradient or not self.plan.networks else _shared(target)
+        # Candidates of one target share its pass through the network. A GPU gets few sizes of batch instead.
+        sharing = self.plan.networks and not (with_gradient or self.device.on_gpu)
+        shared = _shared(target) if sharing else None
         ncnn_values = self._values_on_ncnn(on_ncnn, generated, target, shared)
         in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features, *on_ncnn))
         columns: dict[str, np.ndarray] = {}
