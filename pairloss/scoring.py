@@ -41,7 +41,7 @@ def score(
         target: the image that each generated one should look like; its shape and dtype are the same.
         losses: names from `LOSSES`.
         objective: weighted sum of losses, for a column `objective`, such as "lpips_vgg + 0.1*fd_l1".
-        precision: of the networks: "float32", "bfloat16", "float16" or "auto".
+        precision: of the networks: "float32", "tensorfloat32" (on GPUs), "bfloat16", "float16" or "auto".
         crop_border: pixels to cut from each side of both images before any loss.
         policy: what to decode from files, and what to do where the two files of a pair differ in size.
 

@@ -105,4 +105,6 @@ def build_report(
 def _meaning(note: str) -> str:
     """The meaning of a note such as `generated:gray` or `too_small:ssim`."""
     subject, _, kind = note.partition(":")
-    return f"the image is too small for {kind}" if subject == "too_small" else NOTES.get(kind, "")
+    if subject in ("too_small", "too_large"):
+        return f"the image is {subject.replace('_', ' ')} for {kind}"
+    return NOTES.get(kind, "")

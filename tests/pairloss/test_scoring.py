@@ -106,7 +106,10 @@ def test_policy(tmp_path):
         ({"losses": "lpips"}, "unknown loss 'lpips'"),
         ({"losses": []}, "losses names no loss"),
         ({"objective": "ssim *"}, r"malformed objective 'ssim \*'"),
-        ({"precision": "float64"}, "precision is 'float64'; give one of float32, bfloat16, float16, auto"),
+        (
+            {"precision": "float64"},
+            "give one of float32, tensorfloat32, bfloat16, float16, auto",
+        ),
     ],
 )
 def test_wrong_requests(options, message):

@@ -94,6 +94,7 @@ def optimize_pairs(
         if not running:
             return
         with _evaluation_errors(), objective.device.scope(), objective.device.turn():
+            objective.check_memory(sum(pair.original[..., 0].size for pair in running))
             rows = engine.advance(engine.enter(rows, running, entering), running)
             stopped = np.flatnonzero(rows.progress.stop[: len(running)] != loop.RUNNING)
             if not len(stopped):

@@ -34,6 +34,9 @@ class Loss:
         gradient_kernel: of a loss on features, value and gradient on a CPU, fused; empty if there is none.
         planar_kernel: of a loss on features, the same on maps whose channels are rows, as ncnn returns them; empty if
             there is none. See `transforms.losses.fused.planar`.
+        reach: how many pixels around a position its maps depend on, beyond a network's own reach, if it reduces over
+            positions by `pair.over` alone; then large pictures are evaluated in tiles. A loss on features must take
+            every position by itself, and say 0. None: pictures beyond `plan.WHOLE_PIXELS` are too large for it.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Loss:
     kernel: str = ""
     gradient_kernel: str = ""
     planar_kernel: str = ""
+    reach: int | None = None
 
 
 def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Loss]:
@@ -63,6 +67,7 @@ def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Lo
             min_side=16,
             network=network,
             planar_kernel="transforms.losses.fused.planar:feature_mse",
+            reach=0,
         ),
         Loss(
             name=f"style{suffix}",
@@ -74,6 +79,7 @@ def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Lo
             min_side=16,
             network=network,
             planar_kernel="transforms.losses.fused.planar:style",
+            reach=0,
         ),
     )
 
@@ -87,6 +93,7 @@ _LOSSES = (
         direction="lower",
         source="mean absolute error",
         kernel="transforms.losses.fused.residual:mae",
+        reach=0,
     ),
     Loss(
         name="mse",
@@ -96,6 +103,7 @@ _LOSSES = (
         direction="lower",
         source="mean squared error",
         kernel="transforms.losses.fused.residual:mse",
+        reach=0,
     ),
     Loss(
         name="psnr",
@@ -106,6 +114,7 @@ _LOSSES = (
         source="peak signal-to-noise ratio of images in [0, 1]",
         differentiable=False,
         kernel="transforms.losses.fused.residual:psnr",
+        reach=0,
     ),
     Loss(
         name="psnr_y",
@@ -115,6 +124,7 @@ _LOSSES = (
         direction="higher",
         source="PSNR of BT.601's luma, not rounded, as BasicSR's test_y_channel",
         differentiable=False,
+        reach=0,
     ),
     Loss(
         name="charbonnier",
@@ -123,6 +133,7 @@ _LOSSES = (
         range="[0.001, 1.0001]",
         direction="lower",
         source="Charbonnier et al. 1994; Lai et al. 2017 (LapSRN)",
+        reach=0,
     ),
     Loss(
         name="sobel_l1",
@@ -133,6 +144,7 @@ _LOSSES = (
         source="Sobel and Feldman 1968",
         min_side=2,
         kernel="transforms.losses.fused.residual:sobel_l1",
+        reach=1,
     ),
     Loss(
         name="sobel_l2",
@@ -143,6 +155,7 @@ _LOSSES = (
         source="Sobel and Feldman 1968",
         min_side=2,
         kernel="transforms.losses.fused.residual:sobel_l2",
+        reach=1,
     ),
     Loss(
         name="fd_l1",
@@ -153,6 +166,7 @@ _LOSSES = (
         source="forward differences of the residual",
         min_side=2,
         kernel="transforms.losses.fused.residual:fd_l1",
+        reach=1,
     ),
     Loss(
         name="fd_l2",
@@ -163,6 +177,7 @@ _LOSSES = (
         source="forward differences of the residual",
         min_side=2,
         kernel="transforms.losses.fused.residual:fd_l2",
+        reach=1,
     ),
     Loss(
         name="gdl",
@@ -172,6 +187,7 @@ _LOSSES = (
         direction="lower",
         source="Mathieu, Couprie and LeCun 2016, exponent 1",
         min_side=2,
+        reach=1,
     ),
     Loss(
         name="multiscale_fd",
@@ -181,6 +197,7 @@ _LOSSES = (
         direction="lower",
         source="Ranftl et al. 2022 (MiDaS), gradient matching",
         min_side=9,
+        reach=8,
     ),
     Loss(
         name="tv",
@@ -190,6 +207,7 @@ _LOSSES = (
         direction="none",
         source="Rudin, Osher and Fatemi 1992, anisotropic",
         min_side=2,
+        reach=1,
     ),
     Loss(
         name="gmsd",
@@ -201,6 +219,7 @@ _LOSSES = (
         min_side=3,
         differentiable=False,
         kernel="transforms.losses.fused.structure:gmsd",
+        reach=2,
     ),
     Loss(
         name="ssim",
@@ -211,6 +230,7 @@ _LOSSES = (
         source="Wang et al. 2004 (SSIM), as tf.image.ssim",
         min_side=11,
         kernel="transforms.losses.fused.structure:ssim",
+        reach=10,
     ),
     Loss(
         name="ssim_y",
@@ -220,6 +240,18 @@ _LOSSES = (
         direction="higher",
         source="SSIM of BT.601's luma, not rounded, as BasicSR's test_y_channel",
         min_side=11,
+        reach=10,
+    ),
+    Loss(
+        name="ssim_luma",
+        function="transforms.losses.structure:ssim_luma",
+        formula="ssim of MATLAB's rgb2gray in whole levels, over 255, instead of R, G and B",
+        range="[-1, 1]",
+        direction="higher",
+        source="Wang et al. 2004 (SSIM), as the authors' ssim_index.m",
+        min_side=11,
+        differentiable=False,
+        reach=10,
     ),
     Loss(
         name="ms_ssim",
@@ -229,6 +261,7 @@ _LOSSES = (
         direction="higher",
         source="Wang, Simoncelli and Bovik 2003 (MS-SSIM), as tf.image.ssim_multiscale",
         min_side=161,
+        reach=160,
     ),
     Loss(
         name="ciede2000",
@@ -238,6 +271,7 @@ _LOSSES = (
         direction="lower",
         source="Sharma, Wu and Dalal 2005",
         differentiable=False,
+        reach=0,
     ),
     Loss(
         name="ciede2000_p95",
@@ -247,6 +281,24 @@ _LOSSES = (
         direction="lower",
         source="Sharma, Wu and Dalal 2005",
         differentiable=False,
+        reach=0,
+    ),
+    Loss(
+        name="flip",
+        function="transforms.losses.flip:flip",
+        formula="mean of the pixels' FLIP at 67 pixels per degree: a colour difference, raised by edges and points",
+        range="[0, 1]",
+        direction="lower",
+        source="Andersson et al. 2020 (FLIP), low dynamic range",
+    ),
+    Loss(
+        name="ssimulacra2",
+        function="transforms.losses.ssimulacra2:ssimulacra2",
+        formula="100 - 10 e^0.63 of a cubic e of 108 weighted means and 4-norms of errors in XYB at six octaves",
+        range="(-inf, 100]",
+        direction="higher",
+        source="Sneyers 2022 and 2023 (SSIMULACRA 2.1), as libjxl",
+        min_side=8,
     ),
     Loss(
         name="lpips_vgg",
@@ -261,6 +313,7 @@ _LOSSES = (
         kernel="transforms.losses.fused.lpips:lpips",
         gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
         planar_kernel="transforms.losses.fused.planar:lpips",
+        reach=0,
     ),
     Loss(
         name="lpips_alex",
@@ -274,6 +327,7 @@ _LOSSES = (
         layers=tuple(ALEXNET_LAYERS),
         kernel="transforms.losses.fused.lpips:lpips",
         gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
+        reach=0,
     ),
     Loss(
         name="dists",

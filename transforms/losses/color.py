@@ -26,17 +26,12 @@ def ciede2000(pair: Pair) -> tf.Tensor:
 
     Reference: Sharma, Wu and Dalal 2005, "The CIEDE2000 color-difference formula".
     """
-    return tf.cast(tf.reduce_mean(_differences(pair), axis=[1, 2]), tf.float32)
+    return tf.cast(pair.over.mean(_differences(pair)), tf.float32)
 
 
 def ciede2000_p95(pair: Pair) -> tf.Tensor:
     """The CIEDE2000 colour difference that 95 % of the pixels do not exceed, interpolated between pixels."""
-    differences = _differences(pair)
-    ordered = tf.sort(tf.reshape(differences, [tf.shape(differences)[0], -1]), axis=1)
-    place = 0.95 * tf.cast(tf.shape(ordered)[1] - 1, tf.float64)
-    below = tf.floor(place)
-    low, high = (tf.gather(ordered, tf.cast(index, tf.int32), axis=1) for index in (below, tf.math.ceil(place)))
-    return tf.cast(low + (high - low) * (place - below), tf.float32)
+    return tf.cast(pair.over.quantile(_differences(pair), 0.95), tf.float32)
 
 
 def _differences(pair: Pair) -> tf.Tensor:

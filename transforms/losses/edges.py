@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.losses.pair import Pair
-from transforms.losses.pixels import mean_per_pair
 
 FORWARD_DIFFERENCE = np.array([-1.0, 1.0], np.float32)
 CENTRAL_DIFFERENCE = np.array([-1.0, 0.0, 1.0], np.float32)
@@ -40,13 +39,13 @@ def sobel_l1(pair: Pair) -> tf.Tensor:
     Reference: Sobel and Feldman 1968, "A 3x3 isotropic gradient operator for image processing".
     """
     dy, dx = _sobel(pair.generated - pair.target)
-    return (mean_per_pair(tf.abs(dy)) + mean_per_pair(tf.abs(dx))) / 2
+    return (pair.over.mean(tf.abs(dy)) + pair.over.mean(tf.abs(dx))) / 2
 
 
 def sobel_l2(pair: Pair) -> tf.Tensor:
     """Mean squared difference of Sobel edges, in [0, 64]; conventions as in `sobel_l1`."""
     dy, dx = _sobel(pair.generated - pair.target)
-    return (mean_per_pair(tf.square(dy)) + mean_per_pair(tf.square(dx))) / 2
+    return (pair.over.mean(tf.square(dy)) + pair.over.mean(tf.square(dx))) / 2
 
 
 def fd_l1(pair: Pair) -> tf.Tensor:
@@ -54,13 +53,13 @@ def fd_l1(pair: Pair) -> tf.Tensor:
 
     Each direction is averaged over its own valid pixels: there are fewer vertical differences than rows.
     """
-    return _fd_l1(pair.generated - pair.target)
+    return _fd_l1(pair.generated - pair.target, pair)
 
 
 def fd_l2(pair: Pair) -> tf.Tensor:
     """Mean squared forward difference of the residual, down plus across, in [0, 8]; see `fd_l1`."""
     dy, dx = _forward_differences(pair.generated - pair.target)
-    return mean_per_pair(tf.square(dy)) + mean_per_pair(tf.square(dx))
+    return pair.over.mean(tf.square(dy)) + pair.over.mean(tf.square(dx))
 
 
 def gdl(pair: Pair) -> tf.Tensor:
@@ -75,7 +74,7 @@ def gdl(pair: Pair) -> tf.Tensor:
     target_dy, target_dx = _forward_differences(pair.target)
     dy = tf.abs(generated_dy) - tf.abs(target_dy)
     dx = tf.abs(generated_dx) - tf.abs(target_dx)
-    return mean_per_pair(tf.abs(dy)) + mean_per_pair(tf.abs(dx))
+    return pair.over.mean(tf.abs(dy)) + pair.over.mean(tf.abs(dx))
 
 
 def multiscale_fd(pair: Pair) -> tf.Tensor:
@@ -85,11 +84,11 @@ def multiscale_fd(pair: Pair) -> tf.Tensor:
     term.
     """
     residual = pair.generated - pair.target
-    total = _fd_l1(residual)
-    for _ in range(OCTAVES - 1):
+    total = _fd_l1(residual, pair)
+    for octave in range(1, OCTAVES):
         # Pooling over one pixel takes every second pixel; its gradient is four times as fast as a strided slice's.
         residual = tf.nn.avg_pool2d(residual, ksize=1, strides=2, padding="VALID")
-        total += _fd_l1(residual)
+        total += _fd_l1(residual, pair, stride=2**octave)
     return total
 
 
@@ -100,12 +99,12 @@ def tv(pair: Pair) -> tf.Tensor:
 
     Reference: Rudin, Osher and Fatemi 1992, "Nonlinear total variation based noise removal algorithms".
     """
-    return _fd_l1(pair.generated)
+    return _fd_l1(pair.generated, pair)
 
 
-def _fd_l1(images: tf.Tensor) -> tf.Tensor:
+def _fd_l1(images: tf.Tensor, pair: Pair, stride: int = 1) -> tf.Tensor:
     dy, dx = _forward_differences(images)
-    return mean_per_pair(tf.abs(dy)) + mean_per_pair(tf.abs(dx))
+    return pair.over.mean(tf.abs(dy), stride) + pair.over.mean(tf.abs(dx), stride)
 
 
 def _forward_differences(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

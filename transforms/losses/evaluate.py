@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
+from hashlib import sha256
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.pair import Features, as_images
 from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
+from transforms.losses.tiles import TiledEvaluator
 from transforms.worker.threads import thread_count
 
 Values = dict[str, tf.Tensor]
@@ -24,6 +26,18 @@ Values = dict[str, tf.Tensor]
 _PIXELS_AT_ONCE = 2**20
 # One image's features as ncnn returns them, [C, h·w] by network and layer.
 _Planar = Mapping[str, Mapping[str, np.ndarray]]
+
+
+class _Shared(NamedTuple):
+    """Which pairs of a batch have the same target.
+
+    Attributes:
+        first: of each distinct target, the first pair that has it.
+        rows: of each pair, the number of its target among these.
+    """
+
+    first: list[int]
+    rows: list[int]
 
 
 class Evaluator:
@@ -55,6 +69,7 @@ class Evaluator:
         self._graph = cache(self._build_graph)
         # On a GPU, the most pixels of a batch.
         self._most_pixels = MOST_PIXELS_ON_GPU
+        self._in_tiles = TiledEvaluator(plan, self._networks, self._executor)
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the columns that are defined for images of this size.
@@ -73,26 +88,33 @@ class Evaluator:
             # TensorFlow would broadcast one image against many, and one column against a whole image.
             sides = (f"{images.dtype}{list(images.shape)}" for images in (generated, target))
             raise EvaluationError("generated and target images differ: {} and {}".format(*sides))
-        losses = self.plan.computed(*generated.shape[1:3])
+        height, width = generated.shape[1:3]
+        losses = self.plan.computed(height, width)
         if not losses:
             return {}
+        with_gradient = self.plan.pixel_gradient and self.plan.differentiated(height, width)
         try:
             # The kernels want the pixels of an image in one piece.
             generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
             with self.device.scope(), self.device.turn():
-                if self.device.on_gpu:
-                    return self._evaluate_on_gpu(losses, generated, target)
-                return self._evaluate(losses, generated, target)
+                if not self.plan.fits_whole(height, width):
+                    columns = self._in_tiles(losses, generated, target)
+                elif self.device.on_gpu:
+                    columns = self._whole_on_gpu(losses, with_gradient, generated, target)
+                else:
+                    self._networks.check_memory(losses, len(generated) * height * width, with_gradient)
+                    columns = self._whole(losses, with_gradient, generated, target)
         except (tf.errors.OpError, MemoryError) as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
+        if self.plan.objective and "objective" not in columns and set(self.plan.objective_losses) <= columns.keys():
+            columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
+        return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
 
-    def _evaluate_on_gpu(
-        self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray
+    def _whole_on_gpu(
+        self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Evaluate batches of `Device.batch` pairs, the last one repeated, as large as have been seen to fit."""
         pixels = generated[0, ..., 0].size
-        if pixels > MOST_PIXELS_ON_GPU:
-            raise EvaluationError(f"{pixels} pixels are more than TensorFlow computes on a GPU; it counts in 32 bits")
         parts: list[dict[str, np.ndarray]] = []
         done = 0
         while done < len(generated):
@@ -100,7 +122,7 @@ class Evaluator:
             pairs = min(len(generated) - done, fitting)
             rows = np.minimum(np.arange(done, done + self.device.batch(pairs)), done + pairs - 1)
             try:
-                columns = self._evaluate(losses, generated[rows], target[rows])
+                columns = self._whole(losses, with_gradient, generated[rows], target[rows])
             except tf.errors.ResourceExhaustedError:
                 if len(rows) == 1:
                     raise
@@ -111,9 +133,10 @@ class Evaluator:
                 done += pairs
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _evaluate(self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-        whole_objective = self.plan.objective is not None and set(self.plan.objective_losses) <= set(losses)
-        with_gradient = whole_objective and self.plan.pixel_gradient
+    def _whole(
+        self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The losses of pictures in one piece, and perhaps the objective with its gradient."""
         # The gradient and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
         fusible = () if with_gradient or self.device.on_gpu else [name for name in losses if LOSSES[name].kernel]
         of_levels = generated.dtype.kind == "u"
@@ -125,19 +148,19 @@ class Evaluator:
         )
         kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
         fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
-        ncnn_values = self._values_on_ncnn(on_ncnn, generated, target)
+        # Candidates of one target share its pass through the network.
+        shared = None if with_gradient or not self.plan.networks else _shared(target)
+        ncnn_values = self._values_on_ncnn(on_ncnn, generated, target, shared)
         in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features, *on_ncnn))
         columns: dict[str, np.ndarray] = {}
         if in_graph or on_features:
-            columns = self._run_graph(in_graph, on_features, with_gradient, generated, target)
+            columns = self._run_graph(in_graph, on_features, with_gradient, generated, target, shared)
         columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
         columns |= dict(zip(on_ncnn, np.array(list(ncnn_values), np.float32).T, strict=True))
-        if self.plan.objective and whole_objective and not with_gradient:
-            columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
-        return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
+        return columns
 
     def _values_on_ncnn(
-        self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray
+        self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray, shared: _Shared | None
     ) -> Iterator[Sequence[float]]:
         """The values of the losses, a sequence for each pair; a pair's bits depend on the pair alone."""
         layers = {name: self.plan.layers(name, losses) for name in self._networks.on_ncnn}
@@ -145,6 +168,9 @@ class Evaluator:
         values = partial(self._compare_on_ncnn, losses)
         if not losses:
             return iter([()] * len(generated))
+        if shared:
+            theirs = list(self._executor.map(features, target[shared.first]))
+            return self._executor.map(lambda image, row: values(features(image), theirs[row]), generated, shared.rows)
         if len(generated) < thread_count() and generated[0, ..., 0].size <= _PIXELS_AT_ONCE:
             # A thread for each image.
             return map(values, *(self._executor.map(features, images) for images in (generated, target)))
@@ -167,33 +193,42 @@ class Evaluator:
         with_gradient: bool,
         generated: np.ndarray,
         target: np.ndarray,
+        shared: _Shared | None,
     ) -> dict[str, np.ndarray]:
-        values, features = self._graph(losses, on_features, with_gradient, generated.dtype)(generated, target)
+        graph = self._graph(losses, on_features, with_gradient, generated.dtype, shared is not None)
+        # Of targets that are shared, the network gets each once.
+        once = (target[shared.first], np.array(shared.rows, np.int32)) if shared else ()
+        values, features = graph(generated, target, *once)
         columns = {name: value.numpy() for name, value in values.items()}
         for name in on_features:
             loss = LOSSES[name]
             # A view of the tensors' own memory: numpy() would copy hundreds of megabytes.
             views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in features[name].items()}
             weights = self._networks.weights[loss.network]
-            columns[name] = resolve_name(loss.kernel)(views, weights, self._executor)
+            rows = shared.rows if shared else None
+            columns[name] = resolve_name(loss.kernel)(views, weights, self._executor, rows)
         return columns
 
     def _build_graph(
-        self, losses: tuple[str, ...], on_features: tuple[str, ...], with_gradient: bool, dtype: np.dtype
+        self, losses: tuple[str, ...], on_features: tuple[str, ...], with_gradient: bool, dtype: np.dtype, shared: bool
     ) -> Callable[..., tuple[Values, dict[str, Values]]]:
         """The graph for these losses: pairs in; values out, and for each loss of `on_features` what it compares."""
-        signature = [tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))] * 2
+        images = tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))
+        signature = [images, images, *((images, tf.TensorSpec([None], tf.int32)) if shared else ())]
         bits = tf.uint16 if self.precision == "bfloat16" else tf.float32
 
         @tf.function(input_signature=signature, autograph=False)
-        def graph(generated: tf.Tensor, target: tf.Tensor) -> tuple[Values, dict[str, Values]]:
+        def graph(generated: tf.Tensor, target: tf.Tensor, *once: tf.Tensor) -> tuple[Values, dict[str, Values]]:
             generated, target = as_images(generated), as_images(target)
             if with_gradient:
                 return self._values_and_norms(generated, target, losses), {}
-            both = self._networks.features(tf.concat([generated, target], 0), (*losses, *on_features))
+            targets = as_images(once[0]) if shared else target
+            both = self._networks.features(tf.concat([generated, targets], 0), (*losses, *on_features))
             pairs = tf.shape(generated)[0]
-            features = [_rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))]
-            values = {name: self._networks.value(name, generated, target, *features) for name in losses}
+            ours, theirs = _rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))
+            if shared:
+                theirs = tf.nest.map_structure(lambda maps: tf.gather(maps, once[1]), theirs)
+            values = {name: self._networks.value(name, generated, target, ours, theirs) for name in losses}
             compared = {
                 name: {k: both[LOSSES[name].network][k] for k in self.plan.compared_layers(name)}
                 for name in on_features
@@ -213,6 +248,15 @@ class Evaluator:
             tf.reduce_max(tf.abs(gradient), axis=(1, 2, 3)),
         )
         return values | dict(zip(PIXEL_GRADIENT_COLUMNS, norms, strict=True))
+
+
+def _shared(target: np.ndarray) -> _Shared | None:
+    """How pairs share their targets [B, H, W, 3]; None if every pair has its own."""
+    known: dict[bytes, int] = {}
+    rows = [known.setdefault(sha256(image).digest(), len(known)) for image in target] if len(target) > 1 else [0]
+    if len(known) in (0, len(target)):
+        return None
+    return _Shared([rows.index(number) for number in range(len(known))], rows)
 
 
 def _features_on_ncnn(

@@ -63,6 +63,10 @@ class ObjectiveFunction:
         """Height and width in pixels below which the objective is not defined."""
         return max(map(self.plan.smallest_side, self._weights))
 
+    def check_memory(self, pixels: int) -> None:
+        """Raises EvaluationError if memory is short for a pass of so many pixels up and back; see `Networks`."""
+        self._networks.check_memory(self._losses, pixels, gradients=True)
+
     def references(self, target: tf.Tensor) -> References:
         """Compute from the targets, with one pass through the networks, what `value` needs of them.
 

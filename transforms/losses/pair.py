@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from transforms.losses.reductions import OVER_WHOLE, Reductions
+
 # Features of one network by layer, [B, h, w, C], float32, bfloat16 or float16.
 Features = Mapping[str, tf.Tensor]
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -21,6 +23,7 @@ class Pair(NamedTuple):
         generated_features: for a loss on a network, the features of the layers it compares, in their order.
         target_features: as `generated_features`.
         weights: for a loss on a network, what the network's weights file holds for the losses on it.
+        over: reduces maps over the positions of the pictures.
     """
 
     generated: tf.Tensor
@@ -28,6 +31,7 @@ class Pair(NamedTuple):
     generated_features: Features = _NONE
     target_features: Features = _NONE
     weights: Mapping[str, np.ndarray] = _NONE
+    over: Reductions = OVER_WHOLE
 
 
 def as_images(levels: np.ndarray | tf.Tensor) -> tf.Tensor:

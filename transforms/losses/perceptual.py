@@ -27,7 +27,7 @@ def lpips(pair: Pair) -> tf.Tensor:
     for layer, generated in pair.generated_features.items():
         difference = _unit_length(generated) - _unit_length(pair.target_features[layer])
         per_pixel = tf.reduce_sum(tf.square(difference) * pair.weights[layer], axis=-1)
-        distances.append(tf.reduce_mean(per_pixel, axis=(1, 2)))
+        distances.append(pair.over.mean(per_pixel))
     return tf.add_n(distances)
 
 
@@ -62,7 +62,7 @@ def feature_mse(pair: Pair) -> tf.Tensor:
 
     Johnson et al., Perceptual Losses for Real-Time Style Transfer and Super-Resolution, https://arxiv.org/abs/1603.08155.
     """
-    return tf.add_n([tf.reduce_mean(tf.square(_float(g) - _float(t)), axis=(1, 2, 3)) for g, t in _by_layer(pair)])
+    return tf.add_n([pair.over.mean(tf.square(_float(g) - _float(t))) for g, t in _by_layer(pair)])
 
 
 def style(pair: Pair) -> tf.Tensor:
@@ -70,7 +70,8 @@ def style(pair: Pair) -> tf.Tensor:
 
     Gatys et al., Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, with Johnson's normalisation.
     """
-    return tf.add_n([tf.reduce_mean(tf.square(_gram(g) - _gram(t)), axis=(1, 2)) for g, t in _by_layer(pair)])
+    grams = [[pair.over.products(_float(features)) for features in layer] for layer in _by_layer(pair)]
+    return tf.add_n([tf.reduce_mean(tf.square(g - t), axis=(1, 2)) for g, t in grams])
 
 
 def _by_layer(pair: Pair) -> list[tuple[tf.Tensor, tf.Tensor]]:
@@ -94,12 +95,3 @@ def _unit_length(features: tf.Tensor) -> tf.Tensor:
     positive = squares > 0
     length = tf.where(positive, tf.sqrt(tf.where(positive, squares, 1.0)), 0.0)
     return features / (length + LPIPS_EPSILON)
-
-
-def _gram(features: tf.Tensor) -> tf.Tensor:
-    features = _float(features)
-    shape = tf.shape(features)
-    pixels = shape[1] * shape[2]
-    flat = tf.reshape(features, [shape[0], pixels, shape[3]])
-    products = tf.map_fn(lambda pair: tf.matmul(pair, pair, transpose_a=True), flat)
-    return products / tf.cast(pixels, tf.float32)

@@ -16,19 +16,14 @@ LUMA_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 LUMA_OFFSET = 16 / 255
 
 
-def mean_per_pair(values: tf.Tensor) -> tf.Tensor:
-    """Mean of maps [B, H, W, C] over everything but the pair: [B]."""
-    return tf.reduce_mean(values, axis=[1, 2, 3])
-
-
 def mae(pair: Pair) -> tf.Tensor:
     """Mean absolute error, in [0, 1]."""
-    return mean_per_pair(tf.abs(pair.generated - pair.target))
+    return pair.over.mean(tf.abs(pair.generated - pair.target))
 
 
 def mse(pair: Pair) -> tf.Tensor:
     """Mean squared error, in [0, 1]."""
-    return mean_per_pair(tf.math.squared_difference(pair.generated, pair.target))
+    return pair.over.mean(tf.math.squared_difference(pair.generated, pair.target))
 
 
 def psnr(pair: Pair) -> tf.Tensor:
@@ -45,7 +40,7 @@ def psnr_y(pair: Pair) -> tf.Tensor:
     Super-resolution reports this one: BasicSR's `calculate_psnr` with `test_y_channel`, without rounding the luma.
     An identical pair scores +inf.
     """
-    return -10.0 / math.log(10.0) * tf.math.log(mean_per_pair(tf.square(luma(pair.generated - pair.target))))
+    return -10.0 / math.log(10.0) * tf.math.log(pair.over.mean(tf.square(luma(pair.generated - pair.target))))
 
 
 def luma(images: tf.Tensor) -> tf.Tensor:
@@ -62,4 +57,4 @@ def charbonnier(pair: Pair) -> tf.Tensor:
         Charbonnier et al. 1994, "Two deterministic half-quadratic regularization algorithms".
         Lai et al. 2017, "Deep Laplacian pyramid networks for fast and accurate super-resolution".
     """
-    return mean_per_pair(tf.sqrt(tf.square(pair.generated - pair.target) + CHARBONNIER_EPSILON**2))
+    return pair.over.mean(tf.sqrt(tf.square(pair.generated - pair.target) + CHARBONNIER_EPSILON**2))

@@ -13,8 +13,10 @@ from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective
 from transforms.settings import setting
 
-PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16", "auto")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
+# Larger pictures are evaluated in tiles; a network takes 1.5 kB of memory per pixel of a pair.
+WHOLE_PIXELS = 2**23
 
 
 class BackendError(Exception):
@@ -36,6 +38,7 @@ class Plan:
         precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
         vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
         crop_border: pixels cut from each side of both images before any loss.
+        max_gradient_pixels: larger pairs are scored without a pixel gradient, and not optimized.
         weights: by name of the network, its weights file; see `with_weights`.
         backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
             `with_backend`. TensorFlow computes everything else.
@@ -47,7 +50,8 @@ class Plan:
         "add pixel_grad_l2 and pixel_grad_linf: the objective's gradient at the generated pixels", False
     )
     precision: str = setting(
-        "of the network; bfloat16 differs by about 0.1 %%, float16 by 0.02 %%; auto: what the hardware is fast in",
+        "of the network; bfloat16 differs by about 0.1 %%, float16 and, on GPUs, tensorfloat32 by 0.02 %%; auto: what "
+        "the hardware is fast in",
         "float32",
         choices=PRECISIONS,
     )
@@ -60,6 +64,11 @@ class Plan:
     )
     crop_border: int = setting(
         "cut this many pixels from each side of both images before any loss; 4 for x4 super-resolution", 0
+    )
+    max_gradient_pixels: int = setting(
+        "pairs of more pixels get no pixel gradient and are not optimized; both take 4 kB of memory per pixel",
+        2**22,
+        positive=True,
     )
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
     backend: str = "tensorflow"
@@ -130,9 +139,31 @@ class Plan:
         return images[:, border:-border, border:-border] if border else images
 
     def computed(self, height: int, width: int) -> tuple[str, ...]:
-        """The losses that are defined for images of this size, those of the objective included."""
+        """The losses that are computed for images of this size, those of the objective included."""
         wanted = dict.fromkeys((*self.losses, *self.objective_losses))
-        return tuple(name for name in wanted if min(height, width) >= self.smallest_side(name))
+        whole = self.fits_whole(height, width)
+        defined = (name for name in wanted if min(height, width) >= self.smallest_side(name))
+        return tuple(name for name in defined if whole or self.in_tiles(name))
+
+    def fits_whole(self, height: int, width: int) -> bool:
+        """Whether images of this size are evaluated in one piece, not in tiles."""
+        return height * width <= WHOLE_PIXELS
+
+    def differentiated(self, height: int, width: int) -> bool:
+        """Whether the objective of images of this size can be differentiated."""
+        computed = self.computed(height, width)
+        return height * width <= self.max_gradient_pixels and set(self.objective_losses) <= set(computed)
+
+    def in_tiles(self, loss: str) -> bool:
+        """Whether the loss can be evaluated in tiles."""
+        network = NETWORKS.get(LOSSES[loss].network)
+        return LOSSES[loss].reach is not None and (network is None or bool(network.strides))
+
+    def why_null(self, column: str, height: int, width: int) -> str:
+        """The note of a column that is null for images of this size: `too_small:` or `too_large:`, and its name."""
+        losses = (column,) if column in LOSSES else self.objective_losses
+        small = any(min(height, width) < self.smallest_side(name) for name in losses)
+        return f"{'too_small' if small else 'too_large'}:{column}"
 
     def smallest_side(self, loss: str) -> int:
         """Height and width in pixels below which the loss is not defined."""

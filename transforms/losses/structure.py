@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from transforms.losses.edges import CENTRAL_DIFFERENCE, filter_across, filter_down
 from transforms.losses.pair import Pair
-from transforms.losses.pixels import LUMA_OFFSET, luma, mean_per_pair
+from transforms.losses.pixels import LUMA_OFFSET, luma
+from transforms.losses.reductions import Reductions
 
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
@@ -41,7 +42,7 @@ def ssim(pair: Pair) -> tf.Tensor:
     Reference: Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
     """
     luminance, contrast_structure = _ssim_maps(*_sum_and_difference(pair))
-    return mean_per_pair(luminance * contrast_structure)
+    return pair.over.mean(luminance * contrast_structure)
 
 
 def ssim_y(pair: Pair) -> tf.Tensor:
@@ -52,8 +53,24 @@ def ssim_y(pair: Pair) -> tf.Tensor:
     """
     # In float64, which costs no more than three channels do in float32: there the variance of flat luma would cancel.
     generated, target = (luma(tf.cast(images, tf.float64)) + LUMA_OFFSET for images in (pair.generated, pair.target))
+    return _luma_ssim(generated, target, pair.over)
+
+
+def ssim_luma(pair: Pair) -> tf.Tensor:
+    """SSIM of the luma of MATLAB's `rgb2gray`, rounded to whole levels, in [-1, 1]; sides of 11 pixels or more.
+
+    The convention of the authors' `ssim_index.m`, with the window inside the image and without downsampling; MATLAB's
+    own `ssim` repeats the border. Rounding has no gradient, so an objective cannot use it. An identical pair scores
+    exactly 1.
+    """
+    images = (pair.generated, pair.target)
+    generated, target = (tf.cast(_rounded_luma(side)[..., tf.newaxis], tf.float64) / 255 for side in images)
+    return _luma_ssim(generated, target, pair.over)
+
+
+def _luma_ssim(generated: tf.Tensor, target: tf.Tensor, over: Reductions) -> tf.Tensor:
     luminance, contrast_structure = _ssim_maps(*_sum_and_difference(Pair(generated, target)))
-    return tf.cast(mean_per_pair(luminance * contrast_structure), tf.float32)
+    return tf.cast(over.mean(luminance * contrast_structure), tf.float32)
 
 
 def ms_ssim(pair: Pair) -> tf.Tensor:
@@ -66,7 +83,7 @@ def ms_ssim(pair: Pair) -> tf.Tensor:
     Reference: Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment".
     """
     total, difference = _sum_and_difference(pair)
-    product = tf.ones_like(pair.generated[:, 0, 0, :])
+    product = 1.0
     for octave, weight in enumerate(MS_SSIM_WEIGHTS):
         if octave > 0:
             # SAME averages only the pixels inside, as if an odd height repeated its last row.
@@ -75,7 +92,7 @@ def ms_ssim(pair: Pair) -> tf.Tensor:
         luminance, similarity = _ssim_maps(total, difference)
         if octave == len(MS_SSIM_WEIGHTS) - 1:
             similarity = luminance * similarity
-        product *= _positive_power(tf.reduce_mean(similarity, axis=[1, 2]), weight)
+        product *= _positive_power(pair.over.channel_means(similarity, stride=2**octave), weight)
     return tf.reduce_mean(product, axis=1)
 
 
@@ -95,9 +112,7 @@ def gmsd(pair: Pair) -> tf.Tensor:
     a, b = magnitude[..., 0], magnitude[..., 1]
     # (2ab + T) / (a² + b² + T) is 1 minus this. The deviation is the same without the 1; an identical pair gives 0.
     dissimilarity = tf.math.squared_difference(a, b) / (tf.square(a) + tf.square(b) + GMSD_T)
-    mean = tf.reduce_mean(dissimilarity, axis=[1, 2], keepdims=True)
-    pixels = tf.cast(tf.size(dissimilarity[0]), tf.float32)
-    squares = tf.reduce_sum(tf.math.squared_difference(dissimilarity, mean), axis=[1, 2])
+    _, squares, pixels = pair.over.moments(dissimilarity, stride=2)
     return tf.sqrt(squares / (pixels - 1))
 
 

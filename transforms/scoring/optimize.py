@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from transforms.losses.objective_function import ObjectiveFunction
 
 # Note of a pair that was scored but could not be optimized. A pair too small for the objective gets
-# `too_small:objective` instead.
+# `too_small:objective` instead, one beyond `Plan.max_gradient_pixels` the other note.
 NOT_OPTIMIZED = "optimization_failed"
+TOO_LARGE = "too_large:optimizing"
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,12 @@ def optimize_chunk(
 
 
 def _groups(metrics: pa.Table, plan: Plan, batching: Batching) -> Iterator[tuple[list[int], int]]:
-    """Rows of one size, and the number of slots for that size. Sizes too small for the objective are left out."""
+    """Rows of one size, and the number of slots for that size. Sizes too small or too large are left out."""
     sizes: dict[tuple[int, int], list[int]] = {}
     for row, size in enumerate(zip(metrics["height"].to_pylist(), metrics["width"].to_pylist(), strict=True)):
         sizes.setdefault(size, []).append(row)
     for (height, width), rows in sizes.items():
-        if set(plan.objective_losses) <= set(plan.computed(height, width)):
+        if plan.differentiated(height, width):
             yield rows, batching.pairs_of(height, width)
 
 
@@ -192,9 +193,13 @@ def _with_outcome(
     sources = metrics["source"].to_pylist()
     outcomes = [results.get(row) for row in range(len(sources))]
     notes_at = metrics.schema.get_field_index("notes")
-    notes = [
-        [*found, NOT_OPTIMIZED] if row in failed else found for row, found in enumerate(metrics["notes"].to_pylist())
-    ]
+    notes = metrics["notes"].to_pylist()
+    sizes = zip(metrics["height"].to_pylist(), metrics["width"].to_pylist(), strict=True)
+    for row, (height, width) in enumerate(sizes):
+        if row in failed:
+            notes[row].append(NOT_OPTIMIZED)
+        elif height * width > plan.max_gradient_pixels:
+            notes[row].append(TOO_LARGE)
     table = metrics.set_column(notes_at, metrics.schema.field(notes_at), pa.array(notes, pa.list_(pa.string())))
     before = {column.loss: column.name for column in plan.columns}
     again = {column.name: before[column.loss] for column in plan.optimization_columns if column.loss}

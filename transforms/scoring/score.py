@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 # How many batches of decoded pairs may wait for the network: two keep it busy, and more would only take memory.
 _BATCHES_AHEAD = 2
+
+# Larger pictures are not decoded ahead, but when it is their turn: several at once might fill the memory.
+_PIXELS_AHEAD = 2**23
 
 # Pairs that a child decodes at a time: fewer would leave it waiting for the next ones.
 _TASK_PAIRS = 4
@@ -111,7 +115,7 @@ def score_chunk(
             on_done(number)
 
     def good_pairs(decoded: Iterable[DecodedPair | DecodeError]) -> Iterator[_ChunkPair]:
-        for position, outcome in enumerate(decoded):
+        for position, outcome in zip(order, decoded, strict=True):
             if isinstance(outcome, DecodedPair):
                 yield _ChunkPair(outcome.generated, outcome.target, outcome.notes, position)
             else:
@@ -120,7 +124,10 @@ def score_chunk(
 
     # Counting the failures would not do: a single one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
-    decoded = _decode_ahead(pairs, policy, sandbox, batching)
+    same = _same_targets(pairs["target"], by_bytes=bool(evaluator.plan.networks))
+    # Together, they share a target that is decoded once, and passes through the network once.
+    order = sorted(range(len(pairs)), key=same.__getitem__)
+    decoded = _decode_ahead(pairs, order, same, policy, sandbox, batching)
     for group in batch_by_shape(good_pairs(decoded), batching):
         for part, columns in evaluate_group(evaluator, group):
             notes: tuple[str, ...] = ()
@@ -149,70 +156,70 @@ class _ChunkPair(DecodedPair):
     position: int = 0
 
 
+def _same_targets(column: pa.ChunkedArray, by_bytes: bool) -> list[int]:
+    """For each row the first one with its target, as far as a dictionary tells, or by the target's bytes."""
+    first: dict[object, int] = {}
+    same: list[int] = []
+    for number, chunk in enumerate(column.chunks):
+        values = chunk.indices.to_pylist() if pa.types.is_dictionary(chunk.type) else [None] * len(chunk)
+        for value, scalar in zip(values, chunk, strict=True):
+            row = len(same)
+            if by_bytes and scalar.is_valid:
+                same.append(first.setdefault(sha256(_view(scalar) or b"").digest(), row))
+            else:
+                same.append(row if value is None else first.setdefault((number, value), row))
+    return same
+
+
 def _decode_ahead(
-    pairs: pa.Table, policy: DecodePolicy, sandbox: Sandbox, batching: Batching
+    pairs: pa.Table,
+    order: Sequence[int],
+    same: Sequence[int],
+    policy: DecodePolicy,
+    sandbox: Sandbox,
+    batching: Batching,
 ) -> Iterator[DecodedPair | DecodeError]:
-    """Decode the pairs in threads, each of which waits for a child; what waits for the network is bounded."""
+    """Decode pairs in this order, in threads that wait for a child each; what waits for the network is bounded."""
+    ahead = replace(policy, max_image_pixels=min(policy.max_image_pixels, _PIXELS_AHEAD))
     threads = thread_count()
     pending: deque[Future[list[DecodedPair | DecodeError]]] = deque()
-    repeats = _repeats(pairs["target"])
+    repeats = [False, *(same[row] == same[last] for last, row in pairwise(order))]
     submitted = taken = largest = 0
     executor = ThreadPoolExecutor(threads, "decode")
     try:
         while taken < len(pairs):
             # Until one has come out, pairs are taken to be as large as they may be; after that, as large as the
             # largest so far.
-            fitting = batching.pending_bytes // (largest or 6 * policy.max_image_pixels)
+            fitting = batching.pending_bytes // (largest or 6 * ahead.max_image_pixels)
             most = max(1, min(_BATCHES_AHEAD * batching.pairs, fitting))
             task = min(_TASK_PAIRS, max(1, most // threads), len(pairs) - submitted)
             while 0 < task < min(most, len(pairs) - submitted) and repeats[submitted + task]:
                 # Candidates go together, so that their target is decoded once.
                 task += 1
             if task and submitted + task - taken <= most:
-                rows = pairs.slice(submitted, task)
-                pending.append(executor.submit(decode_pairs, _encoded(rows), policy, sandbox))
+                rows = order[submitted : submitted + task]
+                pending.append(executor.submit(decode_pairs, _encoded(pairs, rows, same), ahead, sandbox))
                 submitted += task
                 continue
             for outcome in pending.popleft().result():
                 if isinstance(outcome, DecodedPair):
                     largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
+                elif outcome.reason == "too_many_pixels" and ahead != policy:
+                    (outcome,) = decode_pairs(_encoded(pairs, order[taken : taken + 1], same), policy, sandbox)
                 taken += 1
                 yield outcome
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _encoded(rows: pa.Table) -> list[EncodedPair]:
-    """The bytes of the images; rows with the same target share its view."""
-    return list(zip(_views(rows["generated"]), _views(rows["target"]), strict=True))
-
-
-def _views(column: pa.ChunkedArray) -> list[memoryview | None]:
-    views: list[memoryview | None] = []
-    for chunk in column.chunks:
-        if not pa.types.is_dictionary(chunk.type):
-            views += map(_view, chunk)
-            continue
-        indices = chunk.indices.to_pylist()
-        distinct = {index: _view(chunk.dictionary[index]) for index in set(indices) - {None}}
-        views += map(distinct.get, indices)
-    return views
+def _encoded(pairs: pa.Table, rows: Sequence[int], same: Sequence[int]) -> list[EncodedPair]:
+    """The bytes of the images, where they lie; rows with the same target share its view."""
+    targets = {first: _view(pairs["target"][first]) for first in {same[row] for row in rows}}
+    return [(_view(pairs["generated"][row]), targets[same[row]]) for row in rows]
 
 
 def _view(value: pa.Scalar) -> memoryview | None:
     return memoryview(value.as_buffer()) if value.is_valid else None
-
-
-def _repeats(column: pa.ChunkedArray) -> list[bool]:
-    """Tell of each row whether its value is the one of the row before, as far as a dictionary tells."""
-    repeats: list[bool] = []
-    for chunk in column.chunks:
-        if pa.types.is_dictionary(chunk.type):
-            indices = chunk.indices.to_pylist()
-            repeats += [False, *(a is not None and a == b for a, b in pairwise(indices))][: len(indices)]
-        else:
-            repeats += [False] * len(chunk)
-    return repeats
 
 
 def evaluate_group(
@@ -220,7 +227,7 @@ def evaluate_group(
 ) -> Iterator[tuple[Sequence[P], dict[str, np.ndarray] | EvaluationError]]:
     """Evaluate a group. If that fails, evaluate each half, so that in the end at most single pairs fail."""
     try:
-        columns = evaluator(np.stack([pair.generated for pair in group]), np.stack([pair.target for pair in group]))
+        columns = evaluator(_stack([pair.generated for pair in group]), _stack([pair.target for pair in group]))
     except EvaluationError as error:
         if len(group) == 1:
             yield group, error
@@ -232,6 +239,11 @@ def evaluate_group(
     half = len(group) // 2
     yield from evaluate_group(evaluator, group[:half])
     yield from evaluate_group(evaluator, group[half:])
+
+
+def _stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    # A copy of a single large image would be the largest array of the process.
+    return np.stack(images) if len(images) > 1 else images[0][np.newaxis]
 
 
 class _Rows:
@@ -255,9 +267,9 @@ class _Rows:
         for column, values in columns.items():
             self.values[column][positions] = values
             self.defined[column][positions] = True
-        too_small = tuple(f"too_small:{column}" for column in self.values if column not in columns)
+        nulls = tuple(self.plan.why_null(column, height, width) for column in self.values if column not in columns)
         for pair in group:
-            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *notes, *too_small)
+            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *notes, *nulls)
 
     def table(self, pairs: pa.Table, evaluator: Evaluate) -> pa.Table:
         keep = [column for column in pairs.schema if column.name not in (*encoded_schema().names, "notes")]

@@ -94,7 +94,7 @@ class Sandbox:
     )
     memory: int = setting(
         "most bytes of memory that one record may take on the way to its pixels; a file also gets twice its own size",
-        2 << 30,
+        4 << 30,
         flag="max_record_memory",
         positive=True,
     )

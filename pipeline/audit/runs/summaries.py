@@ -65,12 +65,19 @@ def check_comparable(one: RunSummary, other: RunSummary) -> None:
         UsageError: they have not; the message says what differs.
     """
     for name in sorted({*one.computed, *other.computed}):
-        ours, theirs = one.computed.get(name), other.computed.get(name)
+        ours, theirs = (_deciding(name, run.computed.get(name)) for run in (one, other))
         # Summaries from before there were backends lack the name; backends agree to about 1e-6.
         if ours != theirs and not (name == "backend" and None in (ours, theirs)):
             raise UsageError(
                 f"{one.path} and {other.path} cannot be compared: their {name} differ, {ours} and {theirs}"
             )
+
+
+def _deciding(name: str, value: Any) -> Any:
+    """A setting without what decides no number: by its limits an image is scored or fails."""
+    if name == "images" and isinstance(value, Mapping):
+        return {key: kept for key, kept in value.items() if not key.startswith("max_image_")}
+    return value
 
 
 def merge_summaries(parts: Sequence[RunSummary], path: str) -> RunSummary:

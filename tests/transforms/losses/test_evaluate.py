@@ -15,6 +15,7 @@ from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.backends import ncnn
+from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.networks.lpips_weights import VGG16
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
@@ -34,9 +35,10 @@ SIZE = 176, 164
 # The same for losses on networks, which take a tenth of the time here. MS-SSIM alone needs the larger one.
 SMALL = 61, 47
 PERCEPTUAL = {"lpips_vgg": perceptual.lpips, "vgg_mse": perceptual.feature_mse, "style": perceptual.style}
-ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95"}
+ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95", "flip"}
 COMPARING = [name for name in ALL if LOSSES[name].direction != "none"]
-OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssim": 1.0, "ssim_y": 1.0, "ms_ssim": 1.0}
+OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssimulacra2": 100.0}
+OF_IDENTICAL |= dict.fromkeys(("ssim", "ssim_y", "ssim_luma", "ms_ssim"), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -233,8 +235,8 @@ class TestOnGpu:
     @pytest.mark.parametrize("count", [1, 2, 3, 5])
     def test_batches_are_filled_up_to_powers_of_two(self, plan, count, monkeypatch):
         evaluator = Evaluator(plan, Networks(plan, AS_GPU))
-        sizes, evaluate = [], evaluator._evaluate
-        monkeypatch.setattr(evaluator, "_evaluate", lambda *of: sizes.append(len(of[1])) or evaluate(*of))
+        sizes, evaluate = [], evaluator._whole
+        monkeypatch.setattr(evaluator, "_whole", lambda *of: sizes.append(len(of[2])) or evaluate(*of))
         generated, target = (images[:count] for images in pairs([*DIFFERENT, "identical"], (40, 48)))
         columns, expected = evaluator(generated, target), Evaluator(plan)(generated, target)
         assert sizes == [{1: 1, 2: 2, 3: 4, 5: 8}[count]]
@@ -242,18 +244,30 @@ class TestOnGpu:
             # Sums of float32 in another order.
             np.testing.assert_allclose(columns[name], values, rtol=1e-5, atol=1e-7, err_msg=name)
 
+    @pytest.mark.parametrize("precision", ["float32", "tensorfloat32"])
+    def test_tensorfloat32_is_used_only_if_it_is_asked_for(self, plan, precision):
+        """TensorFlow's own default is to use it for float32."""
+        gpu = dataclasses.replace(AS_GPU, compute_capability=(8, 0))
+        evaluator = Evaluator(plan, Networks(dataclasses.replace(plan, precision=precision), gpu))
+        try:
+            assert evaluator.precision == precision
+            assert tf.config.experimental.tensor_float_32_execution_enabled() == (precision == "tensorfloat32")
+            assert np.isfinite(evaluator(*pairs(DIFFERENT, (40, 48)))["lpips_alex"]).all()
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(False)
+
     def test_want_of_memory_is_remembered(self, plan, monkeypatch):
         """TensorFlow waits ten seconds before it gives up, so it must not happen for every batch."""
         evaluator = Evaluator(plan, Networks(plan, AS_GPU))
         sizes = []
 
-        def evaluate(losses, generated, target):
+        def evaluate(losses, with_gradient, generated, target):
             sizes.append(len(generated))
             if len(generated) > 2:
                 raise tf.errors.ResourceExhaustedError(None, None, "OOM")
             return {"mae": generated[:, 0, 0, 0].astype(np.float32)}
 
-        monkeypatch.setattr(evaluator, "_evaluate", evaluate)
+        monkeypatch.setattr(evaluator, "_whole", evaluate)
         images = np.zeros((7, 8, 8, 3), np.uint8)
         images[:, 0, 0, 0] = range(7)
         for _ in range(2):
@@ -266,23 +280,21 @@ class TestOnGpu:
         def exhaust(*_):
             raise tf.errors.ResourceExhaustedError(None, None, "OOM")
 
-        monkeypatch.setattr(evaluator, "_evaluate", exhaust)
+        monkeypatch.setattr(evaluator, "_whole", exhaust)
         with pytest.raises(EvaluationError, match="OOM"):
             evaluator(*np.zeros((2, 1, 8, 8, 3), np.uint8))
 
     def test_no_tensor_has_two_billion_elements(self, plan, monkeypatch):
         """TensorFlow aborts the process."""
         evaluator = Evaluator(plan, Networks(plan, AS_GPU))
-        sizes, evaluate = [], evaluator._evaluate
-        monkeypatch.setattr(evaluator, "_evaluate", lambda *of: sizes.append(of[1].size // 3) or evaluate(*of))
+        sizes, evaluate = [], evaluator._whole
+        monkeypatch.setattr(evaluator, "_whole", lambda *of: sizes.append(of[2].size // 3) or evaluate(*of))
         monkeypatch.setattr(evaluator, "_most_pixels", 5000)
         images = np.zeros((3, 48, 48, 3), np.uint8)
         assert evaluator(images, images)["mae"].tolist() == [0, 0, 0]
         assert sizes == [2 * 48 * 48, 48 * 48]
         assert 2 * 64 * MOST_PIXELS_ON_GPU < 2**31 <= 2 * 64 * (MOST_PIXELS_ON_GPU + 1)
-        huge = np.broadcast_to(np.uint8(0), (1, 4097, 4097, 3))
-        with pytest.raises(EvaluationError, match="more than TensorFlow computes on a GPU"):
-            evaluator(huge, huge)
+        assert not plan.fits_whole(1, MOST_PIXELS_ON_GPU + 1)
 
 
 class TestBackends:
@@ -332,13 +344,54 @@ class TestBackends:
             Evaluator(Plan(("lpips_vgg",), weights=weights, backend="ncnn"))
 
 
+class TestSharedTargets:
+    """Candidates of one target cost one pass through the network each, and one for the target."""
+
+    # Of two targets, four and one candidate; another has its own.
+    ROWS = (0, 1, 0, 0, 2, 0)
+
+    def candidates(self, size=(33, 20)):
+        targets = np.stack([smooth(*size), smooth(*size, shift=9), noise(3, *size)])
+        return np.stack([noise(row, *size) for row in range(len(self.ROWS))]), targets[list(self.ROWS)]
+
+    @pytest.fixture
+    def passes(self, monkeypatch):
+        """The number of images in each pass, by backend."""
+        counted = {"tensorflow": [], "ncnn": []}
+
+        def on_tensorflow(network, images, layers, features=Vgg16.features):
+            tf.py_function(lambda pairs: counted["tensorflow"].append(int(pairs)), [tf.shape(images)[0]], [])
+            return features(network, images, layers)
+
+        def on_ncnn(network, image, layers, features=NcnnNetwork.features):
+            counted["ncnn"].append(1)
+            return features(network, image, layers)
+
+        monkeypatch.setattr(Vgg16, "features", on_tensorflow)
+        monkeypatch.setattr(NcnnNetwork, "features", on_ncnn)
+        return counted
+
+    @pytest.mark.parametrize("backend", ["tensorflow", "ncnn"])
+    def test_pass_through_the_network_once_with_the_same_bits(self, lpips_weights, passes, monkeypatch, backend):
+        losses = ("lpips_vgg", "vgg_mse", "mae", "tv")
+        plan = Plan(losses, weights={"vgg16_lpips": lpips_weights}, backend=backend)
+        evaluator = Evaluator(plan)
+        found = evaluator(*self.candidates())
+        assert sum(passes[backend]) == 6 + 3
+        monkeypatch.setattr(evaluate, "_shared", lambda target: None)
+        expected = evaluator(*self.candidates())
+        assert sum(passes[backend]) == 6 + 3 + 2 * 6
+        for name in losses:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
 class TestColumns:
     @pytest.mark.parametrize(
         ("size", "absent"),
         [
             ((160, 161), {"ms_ssim"}),
             ((15, 40), {"ms_ssim", *ON_NETWORKS}),
-            ((10, 10), {"ms_ssim", "ssim", "ssim_y", *ON_NETWORKS}),
+            ((10, 10), {"ms_ssim", "ssim", "ssim_y", "ssim_luma", *ON_NETWORKS}),
             ((1, 1), set(ALL) - ONE_PIXEL),
         ],
     )

@@ -1,5 +1,6 @@
 """Optimizing chunks: what becomes of each pair, and that the saved images are what the metrics say."""
 
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -10,6 +11,7 @@ from support.pictures import encode, noise, smooth
 
 from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
+from transforms.losses.evaluate import Evaluator
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import Chunk, EncodedChunk, encoded_schema
@@ -114,6 +116,17 @@ def test_a_byte_limit_of_the_input_does_not_hold_for_what_is_saved(optimizer):
     result = optimize_chunk(chunk({"b": MIXED["b"]}), optimizer, DESCENT, DecodePolicy(max_image_bytes=limit))
     assert len(result.optimized["image"][0].as_py()) > limit
     assert result.metrics["mae_optimized"].null_count == 0
+
+
+def test_large_pairs_are_scored_and_not_optimized(optimizer):
+    plan = replace(optimizer.evaluator.plan, max_gradient_pixels=24 * 30)
+    limited = Optimizer(Evaluator(plan), optimizer.objective)
+    records = {"small": blurred(1, 24, 30), "large": blurred(2, 24, 31)}
+    small, large = optimize_chunk(chunk(records), limited, DESCENT).metrics.to_pylist()
+    assert small["steps"] > 0
+    assert (small["notes"], large["notes"]) == ([], ["too_large:optimizing"])
+    assert large["objective"] > 0
+    assert {large[name] for name in ("objective_initial", "steps", "stop_reason", "mae_optimized")} == {None}
 
 
 def test_chunk_without_pairs(optimizer):

@@ -329,6 +329,49 @@ class TestEvaluationErrors:
         assert np.isnan(column[0].as_py())
 
 
+class TestCandidates:
+    def test_of_one_target_share_a_batch_and_keep_their_rows(self):
+        """Candidates of two targets in turn, batches of three pairs."""
+        targets = [encode(smooth(16, 16, shift)) for shift in (0, 9)]
+        rows = [pair(n, 16, 16) | {"target": targets[n % 2]} for n in range(6)]
+        batches: list[list[int]] = []
+
+        class Recording(Fussy):
+            def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+                batches.append([int(image[0, 0, 0]) for image in target])
+                return super().__call__(generated, target)
+
+        recording = Recording(plan=Plan(("mae", "lpips_vgg")))
+        scored = score_chunk(chunk_of(rows), recording, batching=Batching(pairs=3))
+        assert [len(set(batch)) for batch in batches] == [1, 1]
+        assert ids(scored) == [row["id"] for row in rows]
+        expected = score_chunk(chunk_of(rows), Fussy())
+        assert scored.metrics["mae"].equals(expected.metrics["mae"])
+
+
+class TestLargePictures:
+    @pytest.mark.parametrize("most", [24 * 24, 1])
+    def test_are_decoded_when_it_is_their_turn(self, monkeypatch, most):
+        """One at a time: together they might not fit into memory. The rows are the same."""
+        from transforms.scoring import score
+
+        rows = mixed(7)
+        expected = score_chunk(chunk_of(rows), Fussy())
+        limits: list[tuple[int, int]] = []
+
+        def recording(pairs, policy, sandbox, decode=score.decode_pairs):
+            limits.append((policy.max_image_pixels, len(pairs)))
+            return decode(pairs, policy, sandbox)
+
+        monkeypatch.setattr(score, "decode_pairs", recording)
+        monkeypatch.setattr(score, "_PIXELS_AHEAD", most)
+        found = score_chunk(chunk_of(rows), Fussy())
+        assert found.metrics.equals(expected.metrics)
+        large = [pairs for limit, pairs in limits if limit > most]
+        assert large
+        assert set(large) == {1}
+
+
 class TestProgress:
     @pytest.mark.parametrize("batching", [Batching(), Batching(pairs=2)], ids=["one batch", "small batches"])
     def test_told_of_every_pair(self, batching):

@@ -152,14 +152,20 @@ _GRADIENT = {
 }
 
 
-def lpips(features: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray], executor: Executor) -> np.ndarray:
+def lpips(
+    features: Mapping[str, np.ndarray],
+    heads: Mapping[str, np.ndarray],
+    executor: Executor,
+    targets: Sequence[int] | None = None,
+) -> np.ndarray:
     """LPIPS of B pairs, as `perceptual.lpips`.
 
     Args:
-        features: per layer [2B, h, w, C], the generated images first, then their targets in the same order: float32,
-            or bfloat16 as its bits in uint16. C is even.
+        features: per layer [B + T, h, w, C], the generated images first, then the targets: float32, or bfloat16 as its
+            bits in uint16. C is even.
         heads: per layer the weights of its channels, float32 [C].
         executor: its threads take the pairs; the kernel releases the interpreter lock.
+        targets: of each pair, the number of its target among the T; None: every pair has its own, in the same order.
 
     Returns:
         float32 [B].
@@ -169,12 +175,13 @@ def lpips(features: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray], e
     kernel = _DISTANCE[dtype]
     maps = {k: features[k].reshape(len(features[k]), -1, features[k].shape[-1]).view(_PAIR_OF[dtype]) for k in layers}
     weights = {layer: np.ascontiguousarray(heads[layer].reshape(-1, 2).T) for layer in layers}
-    pairs = len(maps[layers[0]]) // 2
+    targets = range(len(maps[layers[0]]) // 2) if targets is None else targets
+    pairs = len(targets)
 
-    def distance(pair: int) -> float:
-        return sum(kernel(maps[layer][pair], maps[layer][pairs + pair], *weights[layer]) for layer in layers)
+    def distance(pair: int, target: int) -> float:
+        return sum(kernel(maps[layer][pair], maps[layer][pairs + target], *weights[layer]) for layer in layers)
 
-    return np.fromiter(executor.map(distance, range(pairs)), np.float32, count=pairs)
+    return np.fromiter(executor.map(distance, range(pairs), targets), np.float32, count=pairs)
 
 
 def lpips_and_gradient(

@@ -12,10 +12,14 @@ from transforms.losses.devices import Device, find_devices
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.pair import Features, Pair
-from transforms.losses.plan import Plan
+from transforms.losses.plan import EvaluationError, Plan
+from transforms.losses.reductions import OVER_WHOLE, Reductions
+from transforms.worker.memory import available_memory
 
 # By the name of the network.
 NetworkFeatures = Mapping[str, Features]
+# By how much more memory a pass up and back takes than one up.
+_BACK = 2
 
 
 class Networks:
@@ -29,7 +33,7 @@ class Networks:
     Attributes:
         plan: as given.
         device: holds the networks.
-        precision: of the networks' features: `float32`, `bfloat16` or `float16`.
+        precision: of the networks' features: `float32`, `tensorfloat32`, `bfloat16` or `float16`.
         on_ncnn: by name, the networks that ncnn computes; TensorFlow computes the others.
         weights: by network, what its weights file holds for the losses on it; see `specs.Network.load`.
 
@@ -42,9 +46,14 @@ class Networks:
         self.plan = plan
         self.device = device or find_devices()[0]
         self.precision = self.device.precision(plan.precision, gradients=descends or plan.pixel_gradient)
+        if self.device.on_gpu:
+            # One setting for the process, as a run has one precision.
+            tf.config.experimental.enable_tensor_float_32_execution(self.precision == "tensorfloat32")
+        dtype = tf.float32 if self.precision == "tensorfloat32" else tf.as_dtype(self.precision)
         self.weights: dict[str, Mapping[str, np.ndarray]] = {}
         self.on_ncnn: dict[str, NcnnNetwork] = {}
         self._networks: dict[str, Any] = {}
+        self._had = 0
         gradients = descends or plan.pixel_gradient
         with_ncnn = plan.backend == "ncnn" and self.precision == "float32" and not (self.device.on_gpu or gradients)
         with self.device.scope():
@@ -55,7 +64,7 @@ class Networks:
                     self.on_ncnn[name] = NcnnNetwork(resolve_name(network.ncnn)(tensors), network.preprocessing)
                     continue
                 architecture = resolve_name(network.architecture)
-                self._networks[name] = architecture(tensors, network.preprocessing, tf.as_dtype(self.precision))
+                self._networks[name] = architecture(tensors, network.preprocessing, dtype)
 
     def features(self, images: tf.Tensor, losses: Collection[str]) -> dict[str, Features]:
         """Features of every layer that the losses need, by network and layer.
@@ -67,6 +76,33 @@ class Networks:
         layers = {name: self.plan.layers(name, losses) for name in self._networks}
         return {name: self._networks[name].features(images, needed) for name, needed in layers.items() if needed}
 
+    def check_memory(self, losses: Collection[str], pixels: int, gradients: bool = False) -> None:
+        """Refuse a pass for which memory is short: on CPUs TensorFlow 2.21 crashes if it runs out in a convolution.
+
+        Args:
+            losses: names of the plan's losses.
+            pixels: of all pairs together.
+            gradients: whether the pass comes back, too.
+
+        Raises:
+            EvaluationError: there is too little.
+        """
+        if self.device.on_gpu:
+            return
+        used = {LOSSES[name].network for name in losses} & self._networks.keys()
+        bytes = pixels * sum(NETWORKS[name].memory for name in used) * (_BACK if gradients else 1)
+        if self.precision != "float32":
+            bytes //= 2
+        # TensorFlow keeps for the next pass what it once had.
+        if bytes > self._had:
+            available = available_memory()
+            if bytes > available:
+                raise EvaluationError(
+                    f"out of memory: the network takes at least {bytes >> 20} MiB for {pixels} pixels, "
+                    f"and {int(available) >> 20} MiB are available"
+                )
+            self._had = bytes
+
     def value(
         self,
         name: str,
@@ -74,6 +110,7 @@ class Networks:
         target: tf.Tensor,
         generated_features: NetworkFeatures,
         target_features: NetworkFeatures,
+        over: Reductions = OVER_WHOLE,
     ) -> tf.Tensor:
         """A loss of the plan as TensorFlow computes it, float32 [B].
 
@@ -83,10 +120,11 @@ class Networks:
             target: as `generated`.
             generated_features: from `features`, for this loss and perhaps others.
             target_features: as `generated_features`.
+            over: reduces maps over positions.
         """
         loss = LOSSES[name]
         layers = self.plan.compared_layers(name)
         ours, theirs = ({k: by[loss.network][k] for k in layers} for by in (generated_features, target_features))
-        pair = Pair(generated, target, ours, theirs, self.weights.get(loss.network, {}))
+        pair = Pair(generated, target, ours, theirs, self.weights.get(loss.network, {}), over)
         value: tf.Tensor = resolve_name(loss.function)(pair)
         return value

@@ -4,7 +4,7 @@ A new network is a row here and a module that holds its architecture and the fun
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any
 
@@ -38,6 +38,10 @@ class Network:
         help: of that flag.
         sha256: of the weights file. Empty: the file's content when the run starts is what counts.
         ncnn: `(tensors of the architecture) -> backends.ncnn.NcnnModel`; empty: TensorFlow computes it everywhere.
+        strides: of each layer, pixels from a feature to the next; position i begins at pixel i * stride. Empty: its
+            features cannot be computed in tiles.
+        reach: how many pixels beyond its own stride a feature sees, on the side where it sees further.
+        memory: bytes that a pass takes at least, per pixel of a pair, in float32 on a CPU.
     """
 
     name: str
@@ -51,6 +55,9 @@ class Network:
     help: str
     sha256: str = ""
     ncnn: str = ""
+    strides: Mapping[str, int] = field(default_factory=dict)
+    reach: int = 0
+    memory: int = 0
 
     def smallest_side(self, layers: Collection[str]) -> int:
         """Height and width in pixels below which the deepest of the layers has no pixel left."""
@@ -99,6 +106,9 @@ VGG16_LAYERS = {
         (f"pool{halvings + 1}", 2 ** (halvings + 1)),
     )
 }
+# A feature of relu5_3 sees 196 x 196 pixels, 16 of them its own.
+VGG16_REACH = 90
+VGG16_MEMORY = 1200
 # LPIPS compares these five, shallowest first.
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
@@ -135,6 +145,9 @@ NETWORKS = {
             help=_VGG16_HELP,
             sha256=_VGG16_SHA256,
             ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
+            strides=VGG16_LAYERS,
+            reach=VGG16_REACH,
+            memory=VGG16_MEMORY,
         ),
         _on_lpips_weights(
             "vgg16_dists",
@@ -155,6 +168,8 @@ NETWORKS = {
             flag="alexnet_weights",
             help="the same for lpips_alex",
             sha256="c249201940720845ad554a67eccf28fedd15859b44a3ce0234059ef8c7043363",
+            strides={"relu1": 4, "relu2": 8, "relu3": 16, "relu4": 16, "relu5": 16},
+            reach=81,
         ),
         Network(
             name="vgg16_keras",
@@ -168,6 +183,9 @@ NETWORKS = {
             flag="keras_weights",
             help="Keras' VGG16 .h5 file without the top, for vgg_mse_keras and style_keras",
             ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
+            strides=VGG16_LAYERS,
+            reach=VGG16_REACH,
+            memory=VGG16_MEMORY,
         ),
     )
 }

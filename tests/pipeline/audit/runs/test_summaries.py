@@ -204,6 +204,13 @@ def test_backends_are_not_mixed_but_summaries_from_before_them_compare():
     check_comparable(on_ncnn, run_of(DAYS[0], "earlier"))
 
 
+def test_limits_decide_which_images_fail_and_no_number():
+    small, large = ({"size_mismatch": "fail", "max_image_pixels": limit} for limit in (2**23, 2**28))
+    check_comparable(run_of(DAYS[0], "a", images=small), run_of(DAYS[0], "b", images=large))
+    with pytest.raises(UsageError, match="their images differ"):
+        check_comparable(run_of(DAYS[0], "a", images=small), run_of(DAYS[0], "b", images=small | {"color": "convert"}))
+
+
 class TestEarlierVgg:
     """Earlier versions had `--vgg`, and a key of its own for each network's weights."""
 

@@ -40,6 +40,9 @@ class NcnnNetwork:
         model: layers and weights.
         preprocessing: belongs to the training that the weights come from.
 
+    Attributes:
+        shape: as `NcnnModel.shape`.
+
     Raises:
         BackendError: ncnn is not installed, or refuses the model.
     """
@@ -53,7 +56,7 @@ class NcnnNetwork:
         import ncnn
 
         self._scale, self._offset = (np.array(v, np.float32) for v in (preprocessing.scale, preprocessing.offset))
-        self._layers, self._shape = model.layers, model.shape
+        self._layers, self.shape = model.layers, model.shape
         self._mat, self._allocator = ncnn.Mat, ncnn.UnlockedPoolAllocator
         self._net = ncnn.Net()
         options = self._net.opt
@@ -99,7 +102,7 @@ class NcnnNetwork:
         for layer in sorted(layers, key=self._layers.index):
             code, output = extractor.extract(layer)
             _check(code, layer)
-            maps, shape = np.asarray(output), self._shape(layer, height, width)
+            maps, shape = np.asarray(output), self.shape(layer, height, width)
             if (maps.shape, maps.dtype) != (shape, np.float32):
                 raise EvaluationError(f"ncnn: {layer} is {maps.dtype}{list(maps.shape)}, expected float32{list(shape)}")
             # A copy only if ncnn has padded the channels to its alignment.

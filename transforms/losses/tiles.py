@@ -1,0 +1,160 @@
+"""Evaluate losses on large pictures tile by tile, so that memory does not grow with the picture.
+
+A tile has a margin as wide as the network and the loss can see; inside of it, its features are the picture's own. Which
+losses can be evaluated like this is said by their rows' `reach`, and their networks' `strides`.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from functools import cache, partial
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from transforms.losses.catalog import LOSSES
+from transforms.losses.networks.loaded import NetworkFeatures, Networks
+from transforms.losses.networks.specs import NETWORKS
+from transforms.losses.pair import as_images
+from transforms.losses.plan import Plan
+from transforms.losses.reductions import Core, TiledReductions
+
+# Every stride of maps in the losses on pixels divides it.
+_PIXEL_STEP = 16
+# Pixels of a tile without its margin: as many as those of a square of this side.
+SIDE = 448
+
+
+class Tile(NamedTuple):
+    """A part of a picture.
+
+    Attributes:
+        rows: of the picture, margin included.
+        columns: as `rows`.
+        core: where the tile without its margin lies in it.
+    """
+
+    rows: slice
+    columns: slice
+    core: Core
+
+
+def tiles(height: int, width: int, margin: int, step: int) -> Iterator[Tile]:
+    """Yield tiles whose cores cover a picture, each pixel once. Where a tile has no margin, the picture ends.
+
+    Args:
+        height: of the picture, in pixels.
+        width: of the picture.
+        margin: least number of pixels around a core.
+        step: tiles and cores begin at multiples of it, so that strides of a network meet the same pixels.
+    """
+    margin = _up(margin, step)
+    # A narrow picture has longer tiles.
+    across = _up(max(SIDE, SIDE**2 // height) if height < SIDE else SIDE, step)
+    down = _up(max(SIDE, SIDE**2 // width) if width < SIDE else SIDE, step)
+    for top, bottom, above, below in _spans(height, down, margin):
+        for left, right, before, behind in _spans(width, across, margin):
+            core = Core(
+                top - above,
+                None if bottom == height else bottom - above,
+                left - before,
+                None if right == width else right - before,
+            )
+            yield Tile(slice(above, below), slice(before, behind), core)
+
+
+def _spans(length: int, size: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
+    """Start and stop of each core, and of its tile."""
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        yield start, stop, max(0, start - margin), min(length, stop + margin)
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+class TiledEvaluator:
+    """Computes losses as TensorFlow defines them, in float64 where they add up over tiles.
+
+    Args:
+        plan: whose losses to compute.
+        networks: of this plan.
+        executor: its threads take the images of a tile that ncnn computes.
+    """
+
+    def __init__(self, plan: Plan, networks: Networks, executor: Executor):
+        self._plan = plan
+        self._networks = networks
+        self._executor = executor
+        self._graph = cache(self._build_graph)
+
+    def __call__(self, losses: Sequence[str], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        """The losses of each pair, float32 [B].
+
+        Args:
+            losses: names of losses that can be evaluated in tiles.
+            generated: [B, H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
+            target: the same shape and type.
+        """
+        values: dict[str, np.ndarray] = {}
+        for (network, margin, step), names in self._grids(losses).items():
+            reductions = {name: TiledReductions() for name in names}
+            for tile in tiles(generated.shape[1], generated.shape[2], margin, step):
+                parts = [images[:, tile.rows, tile.columns] for images in (generated, target)]
+                ours, theirs = self._features(network, names, parts, tile.core) if network else ({}, {})
+                # With the features come the pixels of the core alone.
+                generated_part, target_part = (as_images(tile.core.of(part) if network else part) for part in parts)
+                for name in names:
+                    reductions[name].enter(Core() if network else tile.core)
+                    value = self._networks.value(name, generated_part, target_part, ours, theirs, reductions[name])
+                    values[name] = value.numpy().astype(np.float32)
+        return values
+
+    def _grids(self, losses: Sequence[str]) -> dict[tuple[str, int, int], list[str]]:
+        """The losses by their network, if any, and by margin and step of the tiles they need."""
+        grids: defaultdict[tuple[str, int, int], list[str]] = defaultdict(list)
+        for name in losses:
+            network = LOSSES[name].network
+            if network:
+                layers = self._plan.layers(network, losses)
+                step = max(NETWORKS[network].strides[layer] for layer in layers)
+                grids[network, NETWORKS[network].reach, step].append(name)
+            else:
+                reach = LOSSES[name].reach
+                assert reach is not None, "the plan leaves out what cannot be evaluated in tiles"
+                grids["", -(-reach // _PIXEL_STEP) * _PIXEL_STEP, _PIXEL_STEP].append(name)
+        return grids
+
+    def _features(
+        self, network: str, losses: Sequence[str], parts: Sequence[np.ndarray], core: Core
+    ) -> Iterator[NetworkFeatures]:
+        """The features of a tile's core: of the generated images, and of the targets."""
+        if network not in self._networks.on_ncnn:
+            # One after the other: the network takes half the memory then.
+            return map(partial(self._by_tensorflow, network, tuple(losses), core), parts)
+        layers = self._plan.layers(network, losses)
+        return self._executor.map(partial(self._by_ncnn, network, layers, core), parts)
+
+    def _by_tensorflow(self, network: str, losses: tuple[str, ...], core: Core, images: np.ndarray) -> NetworkFeatures:
+        maps = self._graph(losses)(as_images(images))[network]
+        strides = NETWORKS[network].strides
+        return {network: {layer: core.of(maps[layer], strides[layer]) for layer in maps}}
+
+    def _by_ncnn(self, network: str, layers: Sequence[str], core: Core, images: np.ndarray) -> NetworkFeatures:
+        ncnn, strides = self._networks.on_ncnn[network], NETWORKS[network].strides
+        height, width = images.shape[1:3]
+        rows: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
+        for image in images:
+            for layer, flat in ncnn.features(image, layers).items():
+                maps = flat.reshape(ncnn.shape(layer, height, width)).transpose(1, 2, 0)
+                rows[layer].append(core.of(maps[np.newaxis], strides[layer]))
+        return {network: {layer: tf.constant(np.concatenate(found)) for layer, found in rows.items()}}
+
+    def _build_graph(self, losses: tuple[str, ...]) -> Callable[[tf.Tensor], NetworkFeatures]:
+        return tf.function(
+            partial(self._networks.features, losses=losses),
+            input_signature=[tf.TensorSpec([None, None, None, 3])],
+            autograph=False,
+        )

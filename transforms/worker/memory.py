@@ -1,0 +1,41 @@
+"""The memory that this process may still take."""
+
+import math
+import resource
+import sys
+from pathlib import Path
+
+# Linux's cgroup v2 states a container's memory here.
+_CONTAINER = Path("/sys/fs/cgroup")
+
+
+def available_memory() -> float:
+    """Bytes that the machine, the container and the limit of this process leave; infinity where nothing says so."""
+    if sys.platform != "linux":
+        return math.inf
+    return min(_of_machine(), _of_container(), _of_process())
+
+
+def _of_machine() -> float:
+    return _named(Path("/proc/meminfo"), "MemAvailable:") * 1024
+
+
+def _of_container() -> float:
+    most = _CONTAINER / "memory.max"
+    limit = most.read_text(encoding="ascii").strip() if most.exists() else "max"
+    if limit == "max":
+        return math.inf
+    used = int((_CONTAINER / "memory.current").read_text(encoding="ascii"))
+    # Cached files make room.
+    return int(limit) - used + _named(_CONTAINER / "memory.stat", "inactive_file")
+
+
+def _of_process() -> float:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else limit - _named(Path("/proc/self/status"), "VmSize:") * 1024
+
+
+def _named(file: Path, name: str) -> int:
+    """The number behind a name at the start of a line."""
+    lines = (line.split() for line in file.read_text(encoding="ascii").splitlines())
+    return next(int(words[1]) for words in lines if words[:1] == [name])
