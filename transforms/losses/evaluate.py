@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
+from transforms.losses.mean_matching import match_mean
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
@@ -84,6 +85,9 @@ class Evaluator:
     def _evaluate(self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         whole_objective = self.plan.objective is not None and set(self.plan.objective_losses) <= set(losses)
         with_gradient = whole_objective and self.plan.pixel_gradient
+        if self.plan.gt_mean and not with_gradient:
+            target = as_images(target).numpy()
+            generated = match_mean(as_images(generated), target).numpy()
         # The gradient and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
         fusible = () if with_gradient or self.device.on_gpu else [name for name in losses if LOSSES[name].kernel]
         of_levels = generated.dtype.kind == "u"

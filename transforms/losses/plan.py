@@ -36,6 +36,7 @@ class Plan:
         precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
         vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
         crop_border: pixels cut from each side of both images before any loss.
+        gt_mean: whether each generated image is scaled to the mean of its target, after the cut; see `mean_matching`.
         weights: by name of the network, its weights file; see `with_weights`.
         backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
             `with_backend`. TensorFlow computes everything else.
@@ -60,6 +61,9 @@ class Plan:
     )
     crop_border: int = setting(
         "cut this many pixels from each side of both images before any loss; 4 for x4 super-resolution", 0
+    )
+    gt_mean: bool = setting(
+        "scale each generated image to the mean gray of its target before any loss, as low-light papers do", False
     )
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
     backend: str = "tensorflow"
@@ -122,7 +126,8 @@ class Plan:
 
     def _formula(self, loss: Loss) -> str:
         """The loss' formula, and what is done to both images before."""
-        return f"{loss.formula}; without {self.crop_border} pixels at each border" if self.crop_border else loss.formula
+        cut = f"; without {self.crop_border} pixels at each border" if self.crop_border else ""
+        return f"{loss.formula}{cut}{'; generated scaled to the mean gray of its target' if self.gt_mean else ''}"
 
     def inside(self, images: Any) -> Any:
         """The images [B, H, W, 3], an array or a tensor, without the border that the plan cuts."""
