@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
+from transforms.losses.mean_matching import match_mean
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
@@ -97,6 +98,9 @@ class Evaluator:
             # The kernels want the pixels of an image in one piece.
             generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
             with self.device.scope(), self.device.turn():
+                if self.plan.gt_mean and not with_gradient:
+                    target = as_images(target).numpy()
+                    generated = match_mean(as_images(generated), target).numpy()
                 if not self.plan.fits_whole(height, width):
                     columns = self._in_tiles(losses, generated, target)
                 elif self.device.on_gpu:
