@@ -21,7 +21,8 @@ from deploy.flink.downloads import FlinkError, find_java, flink_jars, job_server
 from deploy.flink.processes import ProcessGroup, Running, children, free_ports, is_listening, wait_until
 from pipeline import worker_pool
 
-_START_SECONDS = 60.0
+# A part that ends is noticed at once; one that starts on a busy machine may take minutes.
+_START_SECONDS = 300.0
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 
@@ -193,9 +194,10 @@ class SessionCluster:
             "taskmanager.bind-host": "127.0.0.1",
             "taskmanager.numberOfTaskSlots": self._slots,
             "io.tmp.dirs": str(self._temporary),
-            # Notice a lost TaskManager within seconds, and start its tasks again.
+            # Notice a lost TaskManager within half a minute, and start its tasks again. A busy machine may hold one up
+            # for ten seconds.
             "heartbeat.interval": 1000,
-            "heartbeat.timeout": 10000,
+            "heartbeat.timeout": 30000,
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": 3,
             "restart-strategy.fixed-delay.delay": "1 s",

@@ -50,7 +50,9 @@ def parquet(tmp_path_factory) -> Path:
     "flags",
     [
         ("--losses=sobel_l1,ssim,lpips_vgg", "--objective=lpips_vgg + fd_l1", "--pixel_gradient"),
-        ("--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=8"),
+        pytest.param(
+            ("--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=8"), marks=pytest.mark.slow
+        ),
     ],
     ids=["score", "optimize"],
 )
@@ -65,6 +67,7 @@ def test_the_same_rows(prism, parquet, lpips_weights, tmp_path, flags):
     assert len(tables[0][0]) == 20
 
 
+@pytest.mark.slow
 def test_full_disk_is_told_in_one_line_and_resumed(prism, parquet, tmp_path):
     losses = "--losses=mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
     command = [sys.executable, "-m", "pipeline.run", f"--input={parquet}", f"--output={tmp_path / 'run'}", losses]

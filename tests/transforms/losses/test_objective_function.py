@@ -143,7 +143,7 @@ def test_what_cannot_be_minimized_is_refused(plan, message):
         ObjectiveFunction(plan)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_without_kernels_it_is_plain_tensorflow(lpips_weights, jit_compile):
     plan = plan_of(f"{OBJECTIVE} + 0.1*style", lpips_weights)
     networks = Networks(plan)

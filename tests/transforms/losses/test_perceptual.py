@@ -300,7 +300,7 @@ def test_layers_are_added_up(name):
     np.testing.assert_allclose(loss("relu1_1", "pool3"), loss("relu1_1") + loss("pool3"), rtol=1e-6)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_any_number_of_threads(threads):
     """Batched products of TensorFlow 2.21 are wrong for these shapes with several threads, or break the process off."""
     program = textwrap.dedent(

@@ -65,6 +65,7 @@ def small_tiles(monkeypatch):
 SIZE = (225, 193)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("size", "kind"),
     [
@@ -85,11 +86,12 @@ def test_losses_on_pixels_are_those_of_the_whole(small_tiles, size, kind):
     expected = evaluator(*images)
     small_tiles()
     found = evaluator(*images)
-    assert tuple(found) == tuple(expected)
+    assert tuple(found) == tuple(name for name in expected if name == "objective" or LOSSES[name].reach is not None)
     for name, values in found.items():
-        # In one piece a kernel computes SSIM, whose terms TensorFlow rounds near 1.
-        atol = 1e-6 if name == "ssim" else 1e-7
-        np.testing.assert_allclose(values, expected[name], rtol=1e-6, atol=atol, err_msg=name)
+        # Sums of 10^5 terms in another order: to some 10^-7, and twice that where kernels and TensorFlow differ. In one
+        # piece a kernel computes SSIM, whose terms TensorFlow rounds near 1.
+        atol = 2e-6 if name.startswith("ssim") else 1e-7
+        np.testing.assert_allclose(values, expected[name], rtol=3e-6, atol=atol, err_msg=name)
     for name in set(found) & {"mae", "sobel_l1", "gmsd", "ms_ssim", "ssim", "psnr", "ciede2000_p95"}:
         # Exactly, for an identical pair.
         assert found[name][1] == expected[name][1], name
@@ -124,7 +126,8 @@ def test_losses_on_networks_are_those_of_the_whole(small_tiles, everything_on_ne
     found = evaluator(*images)
     assert tuple(found) == tuple(expected)
     for name, values in found.items():
-        np.testing.assert_allclose(values[0], expected[name][0], rtol=1e-6, err_msg=name)
+        # Features are good to 1e-6, whichever way a convolution of this size is computed; losses square differences.
+        np.testing.assert_allclose(values[0], expected[name][0], rtol=5e-6, err_msg=name)
         assert values[1] == 0, name
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from apache_beam.io.filesystems import FileSystems
 from support import shards
-from support.killed_run import finished_chunks, kill_after
+from support.killed_run import finished_chunks
 from support.pictures import encode, noise, smooth
 
 from pipeline.audit.__main__ import main as audit
-from pipeline.run import OK, USAGE, main
+from pipeline.run import CRASH, OK, USAGE, main
 
 PAIRS = 23
 OPTIONS = ("--losses=mae,ssim,gmsd", "--quiet", "--chunk_pairs=5", "--batch_size=1")
@@ -127,10 +128,20 @@ class TestRun:
 
 
 class TestResume:
-    def test_a_killed_run_goes_on(self, scored, folders, tmp_path):
-        output = tmp_path / "run"
+    def test_an_interrupted_run_goes_on(self, scored, folders, tmp_path, monkeypatch):
+        output, rename = tmp_path / "run", FileSystems.rename
+
+        def rename_three_chunks(sources, targets):
+            if len(finished_chunks(output)) == 3:
+                raise KeyboardInterrupt
+            rename(sources, targets)
+
         command = [*of_folders(folders), f"--output={output}", *OPTIONS, "--chunk_pairs=1"]
-        done = kill_after(3, output, *command)
+        with monkeypatch.context() as patch:
+            patch.setattr(FileSystems, "rename", rename_three_chunks)
+            assert main(command) == CRASH
+        done = finished_chunks(output)
+        assert len(done) == 3
         assert main(command) == OK
         assert finished_chunks(output).items() >= done.items()
         assert rows(output) == rows(scored)
