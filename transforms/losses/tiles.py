@@ -24,6 +24,8 @@ from transforms.worker.memory import release_memory
 _PIXEL_STEP = 16
 # Pixels of a tile without its margin: as many as those of a square of this side.
 SIDE = 384
+# ncnn takes more memory per pixel than TensorFlow.
+SIDE_ON_NCNN = 320
 
 
 class Tile(NamedTuple):
@@ -40,7 +42,7 @@ class Tile(NamedTuple):
     core: Core
 
 
-def tiles(height: int, width: int, margin: int, step: int) -> Iterator[Tile]:
+def tiles(height: int, width: int, margin: int, step: int, side: int) -> Iterator[Tile]:
     """Yield tiles whose cores cover a picture, each pixel once. Where a tile has no margin, the picture ends.
 
     Args:
@@ -48,11 +50,12 @@ def tiles(height: int, width: int, margin: int, step: int) -> Iterator[Tile]:
         width: of the picture.
         margin: least number of pixels around a core.
         step: tiles and cores begin at multiples of it, so that strides of a network meet the same pixels.
+        side: a core has about as many pixels as a square of this side.
     """
     margin = _up(margin, step)
     # A narrow picture has longer tiles.
-    across = _up(max(SIDE, SIDE**2 // height) if height < SIDE else SIDE, step)
-    down = _up(max(SIDE, SIDE**2 // width) if width < SIDE else SIDE, step)
+    across = _up(max(side, side**2 // height), step)
+    down = _up(max(side, side**2 // width), step)
     for top, bottom, above, below in _spans(height, down, margin):
         for left, right, before, behind in _spans(width, across, margin):
             core = Core(
@@ -99,7 +102,8 @@ class TiledEvaluator:
         values: dict[str, np.ndarray] = {}
         for (network, margin, step), names in self._grids(losses).items():
             reductions = {name: TiledReductions() for name in names}
-            for tile in tiles(generated.shape[1], generated.shape[2], margin, step):
+            side = SIDE_ON_NCNN if network in self._networks.on_ncnn else SIDE
+            for tile in tiles(generated.shape[1], generated.shape[2], margin, step, side):
                 parts = [images[:, tile.rows, tile.columns] for images in (generated, target)]
                 ours, theirs = self._features(network, names, parts, tile.core) if network else ({}, {})
                 # With the features come the pixels of the core alone.
