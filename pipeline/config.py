@@ -64,6 +64,11 @@ PRESETS = {
     "sr": Preset(("psnr_y", "ssim_y", "lpips_alex")),
     "restoration": Preset(("psnr", "ssim", "lpips_alex")),
     "compression": Preset(("psnr", "ms_ssim", "lpips_alex")),
+    "codecs": Preset(("psnr_y", "ssim_y", "ms_ssim", "ssimulacra2")),
+    "generative": Preset(("psnr", "ssim", "lpips_alex", "dists")),
+    "novel_view": Preset(("psnr", "ssim", "lpips_vgg", "lpips_alex")),
+    "rendering": Preset(("psnr", "ssim", "flip")),
+    "color": Preset(("psnr", "ssim", "ciede2000", "ciede2000_p95")),
     "edges": Preset(("sobel_l1",), "sobel_l1"),
     "features": Preset(("vgg_mse", "fd_l2"), "vgg_mse + 0.1*fd_l2"),
     "vgg_edges": Preset(("vgg_mse", "sobel_l2"), "vgg_mse + 0.05*sobel_l2", ("pool5",)),
@@ -291,6 +296,12 @@ def parse(argv: Sequence[str]) -> Config:
     with _blaming("--max_record_seconds"):
         sandbox = build(Sandbox, given, verbose=bool(given["verbose"]))
     files = {flag: tuple(pattern for found in given[flag] or () for pattern in found) for flag in _FILES}
+    if policy.split != "none":
+        _check_split(files, given)
+        # Both sides are the same images.
+        files["target"] = files["generated"]
+        if files["input"]:
+            given["target_field"] = (given["generated_field"] or Fields.generated)[0]
     config = build(
         Config,
         given,
@@ -314,13 +325,22 @@ def parse(argv: Sequence[str]) -> Config:
     return config
 
 
+def _check_split(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> None:
+    if files["target"] or given["target_field"]:
+        raise UsageError("--split finds the target in the generated image; drop --target and --target_field")
+    if len(given["generated_field"] or ()) > 1:
+        raise UsageError("--split takes one --generated_field, whose images hold both")
+    if given["optimize"]:
+        raise UsageError("--split cannot be combined with --optimize; split the images first")
+
+
 def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that follow from --generated and --target; empty with --input."""
     if bool(files["generated"]) != bool(files["target"]) or bool(files["input"]) == bool(files["generated"]):
         raise UsageError("give either --input=PATTERN of records, or both --generated=PATTERN and --target=PATTERN")
     if files["input"]:
         return {}
-    only_records = ("input_format", "generated_field", "target_field", "id_field", "image_root")
+    only_records = ("input_format", "generated_field", "target_field", "id_field", "image_root", "base64")
     if unused := [f"--{name}" for name in only_records if given[name]]:
         raise UsageError(f"{', '.join(unused)} belong to --input, and mean nothing with --generated; drop them")
     with _blaming("--generated"):

@@ -121,7 +121,9 @@ def test_commands_are_accepted(page, capsys):
         if command == "audit" and arguments:
             check_audit(arguments, capsys)
         elif command == "run" and any(argument.startswith("--output") for argument in arguments):
-            given = arguments if re.search("--(input|generated)=", " ".join(arguments)) else ["--input=x", *arguments]
+            given = (
+                arguments if re.search("--(input|generated)[= ]", " ".join(arguments)) else ["--input=x", *arguments]
+            )
             beam_options(parse(given).beam_flags)
 
 

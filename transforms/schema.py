@@ -38,6 +38,7 @@ class Fields:
         id: field of the pair's id. None: a field `id` if there is one, otherwise `Chunk.pair_id`.
         keep: scalar fields copied into the metrics.
         image_root: directory of the images that records name by relative paths; empty: that of the input file.
+        base64: whether text is an image in base64, not a path.
     """
 
     generated: tuple[str, ...] = setting(
@@ -61,6 +62,7 @@ class Fields:
     image_root: str = setting(
         "directory of the images if records name them by paths; by default that of the input file", "", metavar="DIR"
     )
+    base64: bool = setting("text in the fields of images is base64, not a path", False)
 
     @property
     def has_candidates(self) -> bool:

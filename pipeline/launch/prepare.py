@@ -91,7 +91,7 @@ def prepare(config: Config) -> Prepared:
 
 def _list_folders(config: Config) -> tuple[list[InputFile], bytes]:
     """The listing of the folders' pairs, as the run's one input file, and its content."""
-    pairs = pair_files(config.generated, config.target)
+    pairs = pair_files(config.generated, config.target, config.sandbox)
     name, content = make_listing(pairs, config.fields.keep)
     if not config.quiet:
         good = [pair for pair in pairs if not pair.reason]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 from support import gcs_server
 from support.audit_runs import pair
+
+from pipeline.errors import OK
+from pipeline.run import main
 
 pytestmark = pytest.mark.heavy
 
@@ -75,7 +79,7 @@ class Launch:
 
 @pytest.fixture(scope="module")
 def gcs(tmp_path_factory) -> Iterator[gcs_server.GcsServer]:
-    with gcs_server.serve(tmp_path_factory.mktemp("gcs")) as server:
+    with gcs_server.serve_this_process(tmp_path_factory.mktemp("gcs")) as server:
         server.anonymous = True
         server.create_bucket("bucket")
         buffer = io.BytesIO()
@@ -91,12 +95,21 @@ def bucket(server: gcs_server.GcsServer) -> Any:
 
 def launch(server: gcs_server.GcsServer, *flags: str) -> Launch:
     """Start the program as the launcher of Flex Templates does, but unable to reach other machines."""
-    before = {blob.name for blob in bucket(server).list_blobs()}
     environment = {**os.environ, **server.environment, "PYTHONPATH": str(REPOSITORY), "AUDIT_WEBHOOK_URL": SECRET}
     command = [sys.executable, str(DATAFLOW / "template.py"), *LAUNCHER, *flags]
-    ended = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+    with added_objects(server) as added:
+        ended = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return Launch(ended.returncode, ended.stderr, added)
+
+
+@contextmanager
+def added_objects(server: gcs_server.GcsServer) -> Iterator[dict[str, bytes]]:
+    """Filled at the end of the block with the objects that it added to the bucket."""
+    before = {blob.name for blob in bucket(server).list_blobs()}
+    added: dict[str, bytes] = {}
+    yield added
     blobs = [blob for blob in bucket(server).list_blobs() if blob.name not in before]
-    return Launch(ended.returncode, ended.stderr, {blob.name: blob.download_as_bytes() for blob in blobs})
+    added |= {blob.name: blob.download_as_bytes() for blob in blobs}
 
 
 class TestGpuJob:
@@ -170,8 +183,8 @@ class TestGpuJob:
             assert not found, name
 
     def test_the_same_request_is_accepted_again_with_other_workers(self, gcs, launched):
-        again = launch(
-            gcs,
+        flags = [
+            *LAUNCHER,
             INPUT,
             OUTPUT,
             "--losses=mae,ssim",
@@ -179,10 +192,11 @@ class TestGpuJob:
             "--template_location=gs://bucket/template/again",
             f"--sdk_container_image={IMAGE}",
             "--flexrs_goal=COST_OPTIMIZED",
-        )
-        # Another request would be refused, because the directory holds an unfinished run.
-        assert again.code == 0, again.said
-        job = json.loads(again.objects["template/again"])
+        ]
+        with added_objects(gcs) as added:
+            # Another request would be refused, because the directory holds an unfinished run.
+            assert main(flags) == OK
+        job = json.loads(added["template/again"])
         assert job["environment"]["flexResourceSchedulingGoal"] == "FLEXRS_COST_OPTIMIZED"
 
 
@@ -216,8 +230,7 @@ class TestSetupPackaging:
 
 
 def test_a_dry_run_leaves_no_trace(gcs):
-    launched = launch(
-        gcs, INPUT, "--output=gs://bucket/dry", "--losses=mae", "--dry_run=True", f"--sdk_container_image={IMAGE}"
-    )
-    assert launched.code == 0, launched.said
-    assert launched.objects == {}
+    flags = [INPUT, "--output=gs://bucket/dry", "--losses=mae", "--dry_run=True", f"--sdk_container_image={IMAGE}"]
+    with added_objects(gcs) as added:
+        assert main([*LAUNCHER, *flags]) == OK
+    assert added == {}

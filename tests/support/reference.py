@@ -77,7 +77,14 @@ def ssim(generated, target):
 
 def ssim_y(generated, target):
     """BasicSR's `_ssim` of `bgr2ycbcr(..., y_only=True) * 255`."""
-    x, y = _bt601(generated), _bt601(target)
+    return _ssim_of_levels(_bt601(generated), _bt601(target))
+
+
+def ssim_luma(generated, target):
+    return _ssim_of_levels(_matlab_gray(generated), _matlab_gray(target))
+
+
+def _ssim_of_levels(x, y):
     mean_x, mean_y = _window(x), _window(y)
     variance_x, variance_y = _window(x**2) - mean_x**2, _window(y**2) - mean_y**2
     covariance = _window(x * y) - mean_x * mean_y
@@ -138,6 +145,150 @@ def _lab(image):
     ratio = linear @ np.transpose(matrix) / [0.95047, 1.0, 1.08883]
     x, y, z = np.moveaxis(np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116), -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def flip(generated, target):
+    """LDR-FLIP as the authors' Python code has it, with filters of two dimensions."""
+    degree = 0.7 * 3840 / 0.7 * np.pi / 180
+    one, other = _ycxcz(target), _ycxcz(generated)
+    green, blue = (_hunt(_flip_xyz(np.array([[color]]))) for color in ([0.0, 1, 0], [0.0, 0, 1]))
+    largest = _hyab(green, blue).item() ** 0.7
+    difference = _hyab(*(_hunt(_flip_xyz(_seen(image, degree))) for image in (one, other))) ** 0.7
+    above = 0.95 + (difference - 0.4 * largest) / (0.6 * largest) * 0.05
+    color = np.where(difference < 0.4 * largest, 0.95 / (0.4 * largest) * difference, above)
+    deviation = 0.5 * 0.082 * degree
+    radius = int(np.ceil(3 * deviation))
+    x, y = np.meshgrid(np.arange(-radius, radius + 1), np.arange(-radius, radius + 1))
+    gauss = np.exp(-(x**2 + y**2) / (2 * deviation**2))
+    changes = []
+    for kernel in (-x * gauss, (x**2 / deviation**2 - 1) * gauss):
+        kernel = np.where(kernel < 0, kernel / -kernel[kernel < 0].sum(), kernel / kernel[kernel > 0].sum())
+        norms = [
+            np.hypot(*(correlate((image[..., 0] + 16) / 116, k, mode="nearest") for k in (kernel, kernel.T)))
+            for image in (one, other)
+        ]
+        changes.append(np.abs(norms[0] - norms[1]))
+    return (color ** (1 - np.sqrt(np.maximum(*changes) / np.sqrt(2)))).mean()
+
+
+_FLIP_XYZ = np.array(
+    [[10135552, 8788810, 4435075], [2613072 * 2, 8788810 * 2, 887015 * 2], [1425312 / 3, 8788810 / 3, 70074185 / 3]]
+)
+_FLIP_XYZ /= 24577794
+_FLIP_WHITE = np.array([0.950428545, 1.0, 1.088900371])
+
+
+def _flip_xyz(linear):
+    return linear @ _FLIP_XYZ.T / _FLIP_WHITE
+
+
+def _ycxcz(image):
+    linear = np.where(image > 0.04045, ((np.maximum(image, 0.04045) + 0.055) / 1.055) ** 2.4, image / 12.92)
+    x, y, z = np.moveaxis(_flip_xyz(linear), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def _seen(ycxcz, degree):
+    radius = int(np.ceil(3 * np.sqrt(0.04 / (2 * np.pi**2)) * degree))
+    x, y = np.meshgrid(np.arange(-radius, radius + 1), np.arange(-radius, radius + 1))
+    channels = []
+    for channel, gaussians in enumerate((((1, 0.0047),), ((1, 0.0053),), ((34.1, 0.04), (13.5, 0.025)))):
+        squares = (x**2 + y**2) / degree**2
+        kernel = sum(a * np.sqrt(np.pi / b) * np.exp(-(np.pi**2) * squares / b) for a, b in gaussians)
+        channels.append(correlate(ycxcz[..., channel], kernel / kernel.sum(), mode="nearest"))
+    y = (channels[0] + 16) / 116
+    xyz = np.stack([y + channels[1] / 500, y, y - channels[2] / 200], axis=-1) * _FLIP_WHITE
+    return np.clip(xyz @ np.linalg.inv(_FLIP_XYZ).T, 0, 1)
+
+
+def _hunt(xyz):
+    x, y, z = np.moveaxis(np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29), -1, 0)
+    light = 116 * y - 16
+    return np.stack([light, 0.01 * light * 500 * (x - y), 0.01 * light * 200 * (y - z)], axis=-1)
+
+
+def _hyab(one, other):
+    difference = one - other
+    return np.abs(difference[..., 0]) + np.hypot(difference[..., 1], difference[..., 2])
+
+
+def ssimulacra2(generated, target):
+    """libjxl's ssimulacra2.cc step by step, with its recursive Gaussian."""
+    images = [np.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92) for x in (target, generated)]
+    scales = []
+    for octave in range(6):
+        if min(images[0].shape[:2]) < 8:
+            break
+        if octave:
+            images = [_half(image) for image in images]
+        scales.append(_ssimulacra2_norms(*map(_xyb, images)))
+    # By channel, then by octave, then by norm, then by map; the weights of absent octaves are not skipped.
+    norms = [scale[m][n][c] for c in range(3) for scale in scales for n in range(2) for m in range(3)]
+    error = 0.9562382616834844 * (np.array(_WEIGHTS.split()[: len(norms)], float) @ norms)
+    error = 2.326765642916932 * error - 0.020884521182843837 * error**2 + 6.248496625763138e-05 * error**3
+    return 100 - 10 * max(error, 0) ** 0.6276336467831387
+
+
+# The 108 weights of libjxl in their order.
+_WEIGHTS = """
+    0 0.0007376606707406586 0 0 0.0007793481682867309 0 0 0.0004371155730107379 0 1.1041726426657346
+    0.00066284834129271 0.00015231632783718752 0 0.0016406437456599754 0 1.8422455520539298 11.441172603757666 0
+    0.0007989109436015163 0.000176816438078653 0 1.8787594979546387 10.94906990605142 0 0.0007289346991508072
+    0.9677937080626833 0 0.00014003424285435884 0.9981766977854967 0.00031949755934435053 0.0004550992113792063 0 0
+    0.0013648766163243398 0 0 0 0 0 7.466890328078848 0 17.445833984131262 0.0006235601634041466 0 0 6.683678146179332
+    0.00037724407979611296 1.027889937768264 225.20515300849274 0 0 19.213238186143016 0.0011401524586618361
+    0.001237755635509985 176.39317598450694 0 0 24.43300999870476 0.28520802612117757 0.0004485436923833408 0 0 0
+    34.77906344483772 44.835625328877896 0 0 0 0 0 0 0 0 0.0008680556573291698 0 0 0 0 0 0.0005313191874358747 0
+    0.00016533814161379112 0 0 0 0 0 0.0004179171803251336 0.0017290828234722833 0 0.0020827005846636437 0 0
+    8.826982764996862 23.19243343998926 0 95.1080498811086 0.9863978034400682 0.9834382792465353 0.0012286405048278493
+    171.2667255897307 0.9807858872435379 0 0 0 0.0005130064588990679 0 0.00010854057858411537
+"""
+
+
+def _ssimulacra2_norms(one, other):
+    """By map the mean and the 4-norm of each channel."""
+    mean_1, mean_2 = _jxl_blur(one), _jxl_blur(other)
+    covariance = _jxl_blur(one * other) - mean_1 * mean_2
+    variances = _jxl_blur(one**2) - mean_1**2 + _jxl_blur(other**2) - mean_2**2
+    structure = 1 - (1 - (mean_1 - mean_2) ** 2) * (2 * covariance + 0.0009) / (variances + 0.0009)
+    edges = (1 + np.abs(other - mean_2)) / (1 + np.abs(one - mean_1)) - 1
+    maps = [np.maximum(errors, 0) for errors in (structure, edges, -edges)]
+    return [(errors.mean(axis=(0, 1)), (errors**4).mean(axis=(0, 1)) ** 0.25) for errors in maps]
+
+
+def _xyb(linear):
+    bias = 0.0037930732552754493
+    last = (0.24342268924547819, 0.20476744424496821)
+    cones = np.array([[0.3, 1 - 0.078 - 0.3, 0.078], [0.23, 1 - 0.078 - 0.23, 0.078], [*last, 1 - sum(last)]])
+    long, middle, short = np.moveaxis(np.cbrt(linear @ cones.T + bias) - np.cbrt(bias), -1, 0)
+    x, y = (long - middle) / 2, (long + middle) / 2
+    return np.stack([x * 14 + 0.42, y + 0.01, short - y + 0.55], axis=-1)
+
+
+def _jxl_blur(image):
+    return _jxl_gauss(_jxl_gauss(image).swapaxes(0, 1)).swapaxes(0, 1)
+
+
+def _jxl_gauss(image, sigma=1.5):
+    """libjxl's FastGaussian1D down the columns: three recursive filters whose sum is the Gaussian."""
+    n = int(np.round(3.2795 * sigma + 0.2546))
+    omega = np.pi / (2 * n) * np.array([1, 3, 5])
+    p1, p3, p5 = np.array([1, -1, 1]) / np.tan(0.5 * omega)
+    r1, r3, r5 = np.array([1, -1, 1]) * np.array([p1, p3, p5]) ** 2 / np.sin(omega)
+    rho = np.exp(-0.5 * sigma**2 * omega**2) / n
+    d13, d35, d51 = p1 * r3 - r1 * p3, p3 * r5 - r3 * p5, p5 * r1 - r5 * p1
+    matrix = np.array([[p1, p3, p5], [r1, r3, r5], [d35 / d13, d51 / d13, 1]])
+    beta = np.linalg.inv(matrix) @ [1, n**2 - sigma**2, d35 / d13 * rho[0] + d51 / d13 * rho[1] + rho[2]]
+    padded = np.pad(image, [(2 * n, 2 * n), (0, 0), (0, 0)])
+    total = np.zeros(image.shape)
+    for b, w in zip(beta, omega, strict=True):
+        before, previous = np.zeros((2, *image.shape[1:]))
+        for row in range(1 - n, len(image)):
+            inputs = padded[2 * n + row - n - 1] + padded[2 * n + row + n - 1]
+            previous, before = -b * np.cos(w * (n + 1)) * inputs + 2 * np.cos(w) * previous - before, previous
+            if row >= 0:
+                total[row] += previous
+    return total
 
 
 def lpips_input(image):

@@ -66,6 +66,7 @@ NOTES = {
 }
 SIZE_POLICIES = ("fail", "resize", "crop")
 COLOR_POLICIES = ("keep", "convert")
+SPLITS = ("none", "horizontal", "vertical")
 BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 
 # Words in the messages of Pillow, and the reasons they stand for; everything else is `corrupt`.
@@ -93,6 +94,7 @@ class DecodePolicy:
         size_mismatch: `fail`, `resize` (generated to target, bicubic) or `crop` (both, to the common centre).
         background: what transparency is composited on: `white`, `black` or `#rrggbb`.
         color: `keep` the stored values, or `convert` them to sRGB by their ICC profile.
+        split: `horizontal` or `vertical` if one image holds both: the generated one on the left or above.
 
     Raises:
         ValueError: for a limit below 1 or an unknown policy.
@@ -113,12 +115,18 @@ class DecodePolicy:
         "keep",
         choices=COLOR_POLICIES,
     )
+    split: str = setting(
+        "one image holds both: horizontal, the generated one on the left and its target on the right, or vertical, the "
+        "generated one above",
+        "none",
+        choices=SPLITS,
+    )
 
     def __post_init__(self) -> None:
         for limit in (self.max_image_pixels, self.max_image_bytes):
             if limit < 1:
                 raise ValueError(f"image limits must be at least 1, not {limit}")
-        for name, allowed in (("size_mismatch", SIZE_POLICIES), ("color", COLOR_POLICIES)):
+        for name, allowed in (("size_mismatch", SIZE_POLICIES), ("color", COLOR_POLICIES), ("split", SPLITS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.background not in BACKGROUNDS and not re.fullmatch("#[0-9a-fA-F]{6}", self.background):
@@ -178,11 +186,17 @@ def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePol
 def decode_candidates(
     generated: Iterable[bytes | None], target: bytes | None, policy: DecodePolicy
 ) -> Iterator[DecodedPair | DecodeError]:
-    """Decodes several generated images and, once, their target: per image what `decode_pair` returns or raises."""
+    """Decodes several generated images and, once, their target: per image what `decode_pair` returns or raises.
+
+    With the policy `split` the target is the other half of the generated image.
+    """
     second: DecodedImage | DecodeError | None = None
     for image in generated:
         try:
             first = _decode_member("generated", image, policy)
+            if policy.split != "none":
+                yield _pair(*_halves(first, policy.split), policy)
+                continue
             second = second or _decoded_target(target, policy)
             if isinstance(second, DecodeError):
                 raise second
@@ -196,6 +210,15 @@ def _decoded_target(target: bytes | None, policy: DecodePolicy) -> DecodedImage 
         return _decode_member("target", target, policy)
     except DecodeError as error:
         return error
+
+
+def _halves(both: DecodedImage, split: str) -> tuple[DecodedImage, DecodedImage]:
+    axis = 1 if split == "horizontal" else 0
+    side = both.pixels.shape[axis]
+    if side % 2:
+        raise DecodeError("size_mismatch", f"{_size(both.pixels)} cannot be split into two halves.", "generated")
+    halves = np.split(both.pixels, 2, axis)
+    return DecodedImage(halves[0], both.notes), DecodedImage(halves[1], both.notes)
 
 
 def _pair(first: DecodedImage, second: DecodedImage, policy: DecodePolicy) -> DecodedPair:

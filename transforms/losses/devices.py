@@ -1,9 +1,9 @@
 """The devices of a worker and how they are used: the one place that knows about GPUs.
 
 On a GPU, memory grows as it is needed, so that several processes can share the card; float32 is not computed as
-TensorFloat-32; TensorFlow takes the same algorithms in every run; every loss runs as TensorFlow, because the fused
-kernels are for CPUs; XLA compiles a descent; batches have a power of two of pairs, and their size follows the memory
-(`scoring.batch.batching_for`). A process with several GPUs holds the networks on each.
+TensorFloat-32 unless it is asked for; TensorFlow takes the same algorithms in every run; every loss runs as TensorFlow,
+because the fused kernels are for CPUs; XLA compiles a descent; batches have a power of two of pairs, and their size
+follows the memory (`scoring.batch.batching_for`). A process with several GPUs holds the networks on each.
 """
 
 import os
@@ -81,9 +81,11 @@ class Device:
         far below its largest value. Gradients, however, fall below its smallest.
 
         Args:
-            precision: `float32`, `bfloat16`, `float16` or `auto`.
+            precision: of `PRECISIONS`; `tensorfloat32` is float32 on hardware without it.
             gradients: whether gradients are wanted, too.
         """
+        if precision == "tensorfloat32" and not (self.on_gpu and self.compute_capability >= (8, 0)):
+            return "float32"
         if precision != "auto":
             return precision
         if not self.on_gpu:

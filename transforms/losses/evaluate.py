@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
+from transforms.losses.mean_matching import match_mean
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
@@ -97,6 +98,9 @@ class Evaluator:
             # The kernels want the pixels of an image in one piece.
             generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
             with self.device.scope(), self.device.turn():
+                if self.plan.gt_mean and not with_gradient:
+                    target = as_images(target).numpy()
+                    generated = match_mean(as_images(generated), target).numpy()
                 if not self.plan.fits_whole(height, width):
                     columns = self._in_tiles(losses, generated, target)
                 elif self.device.on_gpu:
@@ -115,8 +119,6 @@ class Evaluator:
     ) -> dict[str, np.ndarray]:
         """Evaluate batches of `Device.batch` pairs, the last one repeated, as large as have been seen to fit."""
         pixels = generated[0, ..., 0].size
-        if pixels > MOST_PIXELS_ON_GPU:
-            raise EvaluationError(f"{pixels} pixels are more than TensorFlow computes on a GPU; it counts in 32 bits")
         parts: list[dict[str, np.ndarray]] = []
         done = 0
         while done < len(generated):

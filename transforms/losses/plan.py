@@ -13,7 +13,7 @@ from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective
 from transforms.settings import setting
 
-PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16", "auto")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
 # Larger pictures are evaluated in tiles; a network takes 1.5 kB of memory per pixel of a pair.
 WHOLE_PIXELS = 2**23
@@ -39,6 +39,7 @@ class Plan:
         vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
         crop_border: pixels cut from each side of both images before any loss.
         max_gradient_pixels: larger pairs are scored without a pixel gradient, and not optimized.
+        gt_mean: whether each generated image is scaled to the mean of its target, after the cut; see `mean_matching`.
         weights: by name of the network, its weights file; see `with_weights`.
         backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
             `with_backend`. TensorFlow computes everything else.
@@ -50,7 +51,8 @@ class Plan:
         "add pixel_grad_l2 and pixel_grad_linf: the objective's gradient at the generated pixels", False
     )
     precision: str = setting(
-        "of the network; bfloat16 differs by about 0.1 %%, float16 by 0.02 %%; auto: what the hardware is fast in",
+        "of the network; bfloat16 differs by about 0.1 %%, float16 and, on GPUs, tensorfloat32 by 0.02 %%; auto: what "
+        "the hardware is fast in",
         "float32",
         choices=PRECISIONS,
     )
@@ -68,6 +70,9 @@ class Plan:
         "pairs of more pixels get no pixel gradient and are not optimized; both take 4 kB of memory per pixel",
         2**22,
         positive=True,
+    )
+    gt_mean: bool = setting(
+        "scale each generated image to the mean gray of its target before any loss, as low-light papers do", False
     )
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
     backend: str = "tensorflow"
@@ -130,7 +135,8 @@ class Plan:
 
     def _formula(self, loss: Loss) -> str:
         """The loss' formula, and what is done to both images before."""
-        return f"{loss.formula}; without {self.crop_border} pixels at each border" if self.crop_border else loss.formula
+        cut = f"; without {self.crop_border} pixels at each border" if self.crop_border else ""
+        return f"{loss.formula}{cut}{'; generated scaled to the mean gray of its target' if self.gt_mean else ''}"
 
     def inside(self, images: Any) -> Any:
         """The images [B, H, W, 3], an array or a tensor, without the border that the plan cuts."""

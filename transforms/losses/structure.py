@@ -9,6 +9,7 @@ import tensorflow as tf
 from transforms.losses.edges import CENTRAL_DIFFERENCE, filter_across, filter_down
 from transforms.losses.pair import Pair
 from transforms.losses.pixels import LUMA_OFFSET, luma
+from transforms.losses.reductions import Reductions
 
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
@@ -52,8 +53,24 @@ def ssim_y(pair: Pair) -> tf.Tensor:
     """
     # In float64, which costs no more than three channels do in float32: there the variance of flat luma would cancel.
     generated, target = (luma(tf.cast(images, tf.float64)) + LUMA_OFFSET for images in (pair.generated, pair.target))
+    return _luma_ssim(generated, target, pair.over)
+
+
+def ssim_luma(pair: Pair) -> tf.Tensor:
+    """SSIM of the luma of MATLAB's `rgb2gray`, rounded to whole levels, in [-1, 1]; sides of 11 pixels or more.
+
+    The convention of the authors' `ssim_index.m`, with the window inside the image and without downsampling; MATLAB's
+    own `ssim` repeats the border. Rounding has no gradient, so an objective cannot use it. An identical pair scores
+    exactly 1.
+    """
+    images = (pair.generated, pair.target)
+    generated, target = (tf.cast(_rounded_luma(side)[..., tf.newaxis], tf.float64) / 255 for side in images)
+    return _luma_ssim(generated, target, pair.over)
+
+
+def _luma_ssim(generated: tf.Tensor, target: tf.Tensor, over: Reductions) -> tf.Tensor:
     luminance, contrast_structure = _ssim_maps(*_sum_and_difference(Pair(generated, target)))
-    return tf.cast(pair.over.mean(luminance * contrast_structure), tf.float32)
+    return tf.cast(over.mean(luminance * contrast_structure), tf.float32)
 
 
 def ms_ssim(pair: Pair) -> tf.Tensor:

@@ -4,6 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,9 +29,16 @@ def is_text(dtype: pa.DataType) -> bool:
     return pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
 
 
+def is_list(dtype: pa.DataType) -> bool:
+    """Tell whether values of this Arrow type are lists."""
+    return pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
+
+
 def is_image(dtype: pa.DataType) -> bool:
-    """Tell whether a field can hold encoded images or their paths: bytes, text, or Hugging Face's struct of both."""
+    """Tell whether a field can hold images or their paths: bytes, text, Hugging Face's struct, lists of these."""
     if pa.types.is_dictionary(dtype):
+        return is_image(dtype.value_type)
+    if is_list(dtype):
         return is_image(dtype.value_type)
     if not pa.types.is_struct(dtype):
         return is_bytes(dtype) or is_text(dtype)
@@ -69,6 +78,53 @@ def id_field(schema: pa.Schema, fields: Fields) -> str | None:
     return "id" if schema.names.count("id") == 1 and is_id(schema.field("id").type) else None
 
 
+def asked_for(fields: Fields) -> tuple[str, ...]:
+    """The names of all fields, without repetition."""
+    id = () if fields.id is None else (fields.id,)
+    return tuple(dict.fromkeys((*fields.generated, fields.target, *id, *fields.keep)))
+
+
+def with_nested(schema: pa.Schema, fields: Fields) -> pa.Schema:
+    """The schema, and in it as fields of their own the nested ones that are asked for, such as `pair.generated`."""
+    for name in asked_for(fields):
+        if name not in schema.names and (found := nested_type(schema, name)) is not None:
+            schema = schema.append(pa.field(name, found))
+    return schema
+
+
+def nested_type(schema: pa.Schema, name: str) -> pa.DataType | None:
+    """The type of a field within structs; None if there is none."""
+    first, *parts = name.split(".")
+    if not parts or schema.names.count(first) != 1:
+        return None
+    dtype = schema.field(first).type
+    for part in parts:
+        if not pa.types.is_struct(dtype) or dtype.get_field_index(part) < 0:
+            return None
+        dtype = dtype.field(part).type
+    return dtype
+
+
+def nested_value(values: Mapping[str, Any], name: str) -> tuple[Any, bool]:
+    """The value of a field, also within objects, and False if it is missing."""
+    if name in values:
+        return values[name], True
+    first, *parts = name.split(".")
+    value: Any = values.get(first) if parts else None
+    for part in parts:
+        if not isinstance(value, Mapping) or part not in value:
+            return None, False
+        value = value[part]
+    return value, bool(parts)
+
+
+def partitions(path: str) -> dict[str, str | None]:
+    """The values of the Hive partitions that a file lies in: `day=1/part-0.parquet` is of day 1."""
+    found = (segment.partition("=") for segment in path.split("/")[:-1])
+    values = {name: unquote(value) for name, is_partition, value in found if is_partition and name}
+    return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else value for name, value in values.items()}
+
+
 def check_schema(schema: pa.Schema, fields: Fields, strict: bool = False) -> tuple[pa.Field, ...]:
     """Check that a file holds the fields asked for, in usable types.
 
@@ -83,6 +139,7 @@ def check_schema(schema: pa.Schema, fields: Fields, strict: bool = False) -> tup
     Raises:
         ValueError: one line with everything that is wrong and the fields found.
     """
+    schema = with_nested(schema, fields)
     counts = Counter(schema.names)
     problems = [f"--keep_fields={name}: the name is taken" for name in fields.keep if name in RESERVED]
     problems += [f"--keep_fields={name}: given twice" for name, times in Counter(fields.keep).items() if times > 1]
@@ -140,6 +197,14 @@ def fit_kept(column: pa.ChunkedArray, dtype: pa.DataType) -> tuple[pa.ChunkedArr
         fitting = [_fitting(value, dtype) for value in column]
         lost = [index for index, value in enumerate(column) if value.is_valid and fitting[index] is None]
         return pa.array(fitting, dtype), lost
+
+
+def fitted(value: Any, dtype: pa.DataType) -> tuple[Any, bool]:
+    """A value in the type of a kept field, and False if it does not fit."""
+    try:
+        return pa.scalar(value).cast(dtype).as_py(), True
+    except pa.ArrowException:
+        return None, False
 
 
 def _fitting(value: pa.Scalar, dtype: pa.DataType) -> pa.Scalar | None:
@@ -202,8 +267,8 @@ def _is_kept(dtype: pa.DataType) -> bool:
 
 _USABLE = {"generated_field": is_image, "target_field": is_image, "id_field": is_id, "keep_fields": _is_kept}
 _EXPECTED = {
-    "generated_field": "binary, struct<bytes: binary, ...> or a path",
-    "target_field": "binary, struct<bytes: binary, ...> or a path",
+    "generated_field": "binary, struct<bytes: binary, ...>, a path, or a list of one of these",
+    "target_field": "binary, struct<bytes: binary, ...>, a path, or a list of one of these",
     "id_field": "a string, a number, a date or binary",
     "keep_fields": "a string, bool, number, date or timestamp",
 }

@@ -6,20 +6,24 @@ The workers read the listing, never the folders, so that files that come later c
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 
+from transforms.reading import zip_members
 from transforms.reading.image_paths import NamedPair, Place, named_chunk
 from transforms.reading.lines import cut, read_lines
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, as_utf8, encoded_schema, pair_failure
 
 if TYPE_CHECKING:
+    from transforms.reading.input_files import InputFile
     from transforms.reading.pairing import FilePair
 
 REASONS = {
     "no_target": "a generated image whose key no target has",
     "no_generated": "a target whose key no generated image has",
+    **zip_members.REASONS,
     "double_key": "several generated images, or several targets, have the same key",
 }
 
@@ -70,7 +74,8 @@ def read_listed(
                 failures.append(pair_failure(*about, candidate=record["candidate"]))
                 continue
             kept = tuple(record["kept"][field.name] for field in keep)
-            generated, target = map(Place, (record["generated"], record["target"]), (None, None), record["bytes"])
+            places = zip((record["generated"], record["target"]), record["bytes"], record["zip"], strict=True)
+            generated, target = (_place(*place) for place in places)
             pairs.append(NamedPair(record["id"], source, generated, target, kept))
         yield named_chunk(chunk, pairs, keep, failures)
 
@@ -82,6 +87,7 @@ def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:
         "generated": pair.generated and pair.generated.path,
         "target": pair.target and pair.target.path,
         "bytes": [file.size for file in files],
+        "zip": [_member(file) for file in files],
         "modified": [file.modified for file in files],
     }
     if pair.reason:
@@ -89,6 +95,20 @@ def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:
     else:
         record |= {"kept": {name: as_utf8(pair.fields[name]) for name in keep}}
     return json.dumps(record).encode() + b"\n"
+
+
+def _member(file: "InputFile") -> list[Any] | None:
+    # Workers, which only read listings, need not import what finds files.
+    from transforms.reading.pairing import ArchivedFile
+
+    return [file.archive, *astuple(file.member)] if isinstance(file, ArchivedFile) and file.member else None
+
+
+def _place(path: str, size: int, member: Sequence[Any] | None) -> Place:
+    if member is None:
+        return Place(path, size=size)
+    archive, start, packed, size, crc = member
+    return Place(archive, start, size, packed, crc)
 
 
 def _spans(file: BinaryIO) -> Iterator[tuple[int, int, int]]:

@@ -3,38 +3,33 @@
 import os
 import posixpath
 import re
+from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from transforms.reading.record_error import RecordError
+from transforms.reading.zip_members import ZipMember, read_member
 from transforms.schema import Chunk, EncodedChunk, Failure, encoded_schema, row_failure
 
 REASONS = {
     "unreadable_image": "the file that the record names does not exist or cannot be read",
     "outside_root": "the path leads out of the manifest's directory, or of `--image_root`; it was not followed",
     "not_a_file": "the record names an http(s) address, which is not fetched, or no path at all",
+    "not_base64": "the text is not the base64 of anything",
     "changed_image": "the file no longer has the size that it had when the run started",
 }
 
 # Most of the time of reading from an object store is waiting.
 _THREADS = 16
-_AT = pa.struct([("path", pa.binary()), ("start", pa.int64()), ("size", pa.int64())])
+_AT = pa.struct([("path", pa.binary()), *((name, pa.int64()) for name in ("start", "size", "packed", "crc"))])
 _EXTRA = tuple(pa.field(name, _AT) for name in ("generated_at", "target_at"))
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-
-
-class RecordError(ValueError):
-    """A record that cannot be used: a stable reason code, a line for people, and the offending bytes."""
-
-    def __init__(self, reason: str, message: str, data: bytes | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.data = data
 
 
 @dataclass(frozen=True)
@@ -45,15 +40,16 @@ class Place:
         path: of the file; empty: the chunk's own.
         start: offset in the file; None: the image is the whole file.
         size: bytes that the image must have; None: any.
+        packed: bytes in the file if the image is a member of a zip file, whose header begins at `start`.
+        crc: of such a member.
     """
 
     path: str
     start: int | None = None
     size: int | None = None
+    packed: int | None = None
+    crc: int | None = None
 
-
-# Offset and number of bytes; -1: all.
-Range = tuple[int, int]
 
 # Bytes, their place, or a null.
 Image = bytes | Place | None
@@ -104,6 +100,38 @@ def resolve(path: str, root: str) -> str:
     return store + place
 
 
+def image_of(value: Any, base64: bool) -> Image:
+    """The image that a value of a record holds or names.
+
+    Args:
+        value: bytes, a path, base64, a mapping with `bytes` or `path`, a sequence of one of these, or null.
+        base64: whether text is base64, not a path; a `data:` address is base64 in any case.
+
+    Raises:
+        RecordError: it is none of these.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, list) and len(value) != 1:
+        raise RecordError("wrong_type", f"a list of {len(value)} images, one is needed")
+    if isinstance(value, list):
+        return image_of(value[0], base64)
+    if value is None:
+        return None
+    is_address = isinstance(value, str) and value.startswith("data:")
+    if is_address or (base64 and isinstance(value, str | bytes)):
+        text = value.partition(",")[2] if is_address else value
+        try:
+            return b64decode(text, validate=True)
+        except ValueError as error:
+            raise RecordError("not_base64", f"not base64: {error}") from error
+    if isinstance(value, str):
+        return Place(value)
+    if not isinstance(value, bytes):
+        raise RecordError("wrong_type", f"{value!r:.100} is neither bytes nor a path")
+    return value
+
+
 def named_chunk(
     chunk: Chunk, pairs: Sequence[NamedPair], keep: Sequence[pa.Field], failures: Sequence[Failure] = ()
 ) -> EncodedChunk:
@@ -140,10 +168,10 @@ def fetch_images(encoded: EncodedChunk, root: str | None, keep: Sequence[pa.Fiel
         return encoded
     failed = list(encoded.failures)
     places = [[_resolved(at, encoded.chunk, root) for at in table[field.name].to_pylist()] for field in _EXTRA]
-    wanted: dict[str, set[Range]] = defaultdict(set)
+    wanted: dict[str, set[Place]] = defaultdict(set)
     for found in chain(*places):
         if isinstance(found, Place):
-            wanted[found.path].add(_range(found))
+            wanted[found.path].add(_to_read(found))
     with ThreadPoolExecutor(_THREADS, "read_image") as pool:
         files = dict(zip(wanted, pool.map(_read, wanted, wanted.values()), strict=True))
     images: list[list[bytes | None]] = [table.column(name).to_pylist() for name in ("generated", "target")]
@@ -167,8 +195,8 @@ def fetch_images(encoded: EncodedChunk, root: str | None, keep: Sequence[pa.Fiel
 
 def _bytes_once(images: Sequence[bytes | None]) -> pa.Array:
     """The images as an array; as a dictionary where one object, such as the target of candidates, stands repeatedly."""
-    distinct = {id(image): image for image in images}
-    if len(distinct) == len(images):
+    distinct = {id(image): image for image in images if image is not None}
+    if len(distinct) + images.count(None) == len(images):
         return pa.array(images, pa.binary())
     position = {key: index for index, key in enumerate(distinct)}
     indices = pa.array([None if image is None else position[id(image)] for image in images], pa.int32())
@@ -185,27 +213,28 @@ def _table(columns: Sequence[pa.Array], schema: pa.Schema) -> pa.Table:
 def _row_of(image: Image) -> dict[str, Any] | None:
     if not isinstance(image, Place):
         return None
-    return {"path": os.fsencode(image.path), "start": image.start, "size": image.size}
+    return {**asdict(image), "path": os.fsencode(image.path)}
 
 
 def _resolved(at: Mapping[str, Any] | None, chunk: Chunk, root: str | None) -> Place | RecordError | None:
     if at is None:
         return None
-    path, start, size = os.fsdecode(at["path"]), at["start"], at["size"]
-    if not path and start is not None:
-        return Place(chunk.path, start, size)
+    place = Place(**{**at, "path": os.fsdecode(at["path"])})
+    if not place.path and place.start is not None:
+        return replace(place, path=chunk.path)
     try:
-        return Place(path if root is None else resolve(path, root), start, size)
+        return place if root is None else replace(place, path=resolve(place.path, root))
     except RecordError as error:
         return error
 
 
-def _range(place: Place) -> Range:
-    return (0, -1) if place.start is None else (place.start, -1 if place.size is None else place.size)
+def _to_read(place: Place) -> Place:
+    """The place without the size that a whole file must have, which does not change what is read."""
+    return replace(place, size=None) if place.start is None else place
 
 
-def _read(path: str, ranges: Iterable[Range]) -> dict[Range, bytes | RecordError]:
-    """These ranges of a file, opened once, or why they cannot be read."""
+def _read(path: str, places: Iterable[Place]) -> dict[Place, bytes | RecordError]:
+    """These parts of a file, opened once, or why they cannot be read."""
     # Flags are made of the table of formats, without the seconds that Beam's import takes.
     from transforms.reading.input_files import open_input
     from transforms.storage.errors import READ_ERRORS, describe
@@ -213,21 +242,29 @@ def _read(path: str, ranges: Iterable[Range]) -> dict[Range, bytes | RecordError
     try:
         # Reading a pipe would wait for ever.
         if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
-            return dict.fromkeys(ranges, RecordError("unreadable_image", f"{path} is not a regular file"))
-        found: dict[Range, bytes | RecordError] = {}
+            return dict.fromkeys(places, RecordError("unreadable_image", f"{path} is not a regular file"))
         with open_input(path) as file:
-            for start, size in sorted(ranges):
-                file.seek(start)
-                found[start, size] = file.read(size)
-        return found
+            return {place: _read_place(file, place) for place in sorted(places, key=lambda place: place.start or 0)}
     except (*READ_ERRORS, ValueError) as error:
-        return dict.fromkeys(ranges, RecordError("unreadable_image", f"{path}: {describe(error)}"))
+        return dict.fromkeys(places, RecordError("unreadable_image", f"{path}: {describe(error)}"))
 
 
-def _checked(place: Place | RecordError, files: Mapping[str, Mapping[Range, bytes | RecordError]]) -> bytes:
+def _read_place(file: BinaryIO, place: Place) -> bytes | RecordError:
+    if place.start is None:
+        return file.read()
+    try:
+        if place.packed is not None:
+            return read_member(file, ZipMember(place.start, place.packed, place.size or 0, place.crc or 0))
+        file.seek(place.start)
+        return file.read(-1 if place.size is None else place.size)
+    except RecordError as error:
+        return RecordError(error.reason, f"{place.path}, offset {place.start}: {error}", error.data)
+
+
+def _checked(place: Place | RecordError, files: Mapping[str, Mapping[Place, bytes | RecordError]]) -> bytes:
     if isinstance(place, RecordError):
         raise place
-    found = files[place.path][_range(place)]
+    found = files[place.path][_to_read(place)]
     if isinstance(found, RecordError):
         raise found
     if place.size is not None and len(found) != place.size:

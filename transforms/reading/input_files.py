@@ -102,7 +102,7 @@ def open_input(path: str, version: str = "") -> BinaryIO:
 def check_version(path: str, version: str) -> None:
     """Check that a file still has the version, if one is given. Raises ChangedError or UnavailableError."""
     with _access():
-        now = version and _look_up(path).version
+        now = version and look_up(path).version
     if now != version:
         raise ChangedError(f"the file has changed since it was listed: {now} now, {version} then")
 
@@ -135,7 +135,8 @@ def _access() -> Iterator[None]:
         raise UnavailableError(str(error)) from error
 
 
-def _look_up(path: str) -> InputFile:
+def look_up(path: str) -> InputFile:
+    """The file at a path, local or `gs://`, whatever characters it holds. Raises `READ_ERRORS`."""
     if "://" not in path:
         stat = os.stat(path)
         return InputFile(path, stat.st_size, stat.st_mtime, os.path.basename(path))
@@ -190,7 +191,7 @@ def _match(pattern: str) -> list[InputFile]:
         raise ValueError(f"input {pattern!r}: {scheme}:// needs a library; install apache-beam[{extra}]")
     system = FileSystems.get_filesystem(pattern)
     if re.search(r"[\[{]", pattern) and system.exists(pattern):
-        return [_look_up(pattern)]
+        return [look_up(pattern)]
     fixed = len(_MAGIC.split(pattern)[0].rpartition("/")[0]) + 1
     return [
         InputFile(found.path, found.size_in_bytes, found.last_updated_in_seconds, found.path[fixed:])
@@ -213,11 +214,11 @@ def _match_local(pattern: str) -> list[InputFile]:
     root = "".join(f"{directory}/" for directory in directories[:fixed])
     rest = "/".join([*directories[fixed:], name])
     if os.path.exists(pattern) or not _MAGIC.search(rest):
-        return [_look_up(pattern)] if os.path.exists(pattern) else []
+        return [look_up(pattern)] if os.path.exists(pattern) else []
     wanted = [re.compile(FileSystem.translate_pattern(one)) for one in _expand(rest)]
     depth = None if "**" in rest else max(one.count("/") for one in _expand(rest))
     found = (path for path in _walk(root, "", depth, ()) if any(one.match(path) for one in wanted))
-    return [replace(_look_up(root + path), label=path) for path in found if _is_data(path, pattern)]
+    return [replace(look_up(root + path), label=path) for path in found if _is_data(path, pattern)]
 
 
 def _walk(root: str, below: str, depth: int | None, above: tuple[str, ...]) -> Iterator[str]:

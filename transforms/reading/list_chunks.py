@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms.reading.fields import check_schema
+from transforms.reading.fields import check_schema, partitions
 from transforms.reading.format import AUTO, FORMATS, chunk_name, format_names
 from transforms.reading.input_files import InputFile, open_input
 from transforms.reading.sandboxed import list_parts, read_schema
@@ -60,6 +60,8 @@ def check_fields(
         return None
     if schema is None:
         return None
+    for name in partitions(path).keys() - set(schema.names):
+        schema = schema.append(pa.field(name, pa.string()))
     try:
         return check_schema(schema, fields, strict)
     except ValueError as error:

@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading.fields import check_schema, id_field
-from transforms.reading.image_paths import Place, RecordError
+from transforms.reading.fields import check_schema, fitted, id_field, nested_value
+from transforms.reading.image_paths import Image, image_of
 from transforms.reading.lines import cut, read_lines
+from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
@@ -66,13 +67,10 @@ def types_of(records: Iterable[Values]) -> dict[str, pa.DataType]:
 
 def fitted_value(values: Values, field: pa.Field) -> tuple[Any, bool]:
     """A kept field of a JSON object in its type, and False if it is missing or does not fit."""
-    value = values.get(field.name)
+    value, found = nested_value(values, field.name)
     if value is None:
-        return None, field.name in values
-    try:
-        return pa.scalar(value).cast(field.type).as_py(), True
-    except pa.ArrowException:
-        return None, False
+        return None, found
+    return fitted(value, field.type)
 
 
 def list_csv(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
@@ -109,7 +107,7 @@ def _read(
 ) -> Iterator[EncodedChunk]:
     for chunk in series:
         records = [
-            RecordError("damaged_line", record) if isinstance(record, str) else _Record(record)
+            RecordError("damaged_line", record) if isinstance(record, str) else _Record(record, fields.base64)
             for record in parse(file, chunk)
         ]
         if len(records) != len(chunk.records(fields)):
@@ -120,24 +118,19 @@ def _read(
 @dataclass(frozen=True)
 class _Record:
     values: Values
+    base64: bool
 
     def id(self, fields: Fields) -> str | None:
         name = id_field(pa.schema([(name, pa.string()) for name in self.values]), fields)
-        value = self.values.get(name) if name is not None else None
+        value, _ = nested_value(self.values, name) if name is not None else (None, False)
         return None if value is None else str(value)
 
-    def image(self, name: str) -> Place | None:
-        if name not in self.values:
+    def image(self, name: str) -> Image:
+        value, is_there = nested_value(self.values, name)
+        if not is_there:
             found = ", ".join(sorted(self.values)) or "none"
             raise RecordError("missing_field", f"no field {name!r}; fields found: {found}")
-        value = self.values[name]
-        if isinstance(value, Mapping):
-            value = value.get("path")
-        if value is None:
-            return None
-        if not isinstance(value, str):
-            raise RecordError("wrong_type", f"field {name!r} holds {value!r:.100}, a path is needed")
-        return Place(value)
+        return image_of(value, self.base64)
 
     def kept(self, field: pa.Field) -> tuple[Any, bool]:
         return fitted_value(self.values, field)

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from transforms.reading.input_files import InputFile, files_below, is_directory
+from transforms.reading.input_files import InputFile, files_below, is_directory, look_up, open_input
 from transforms.reading.templates import Template, check_templates, directory_template, parse_templates, suggest
+from transforms.reading.zip_members import ZipMember, list_members, split_archive
 from transforms.schema import CANDIDATE
 from transforms.storage.errors import READ_ERRORS, describe
+from transforms.worker.sandbox import Sandbox, SandboxError
 
 Values = dict[str, str]
 Key = tuple[str, ...]
@@ -37,7 +39,20 @@ class FilePair:
     candidate: str = ""
 
 
-def pair_files(generated: Sequence[str], target: Sequence[str]) -> list[FilePair]:
+@dataclass(frozen=True, order=True, slots=True)
+class ArchivedFile(InputFile):
+    """A member of a zip file, whose path is that of the zip file and its own.
+
+    Attributes:
+        archive: the zip file.
+        member: where it lies in that.
+    """
+
+    archive: str = ""
+    member: ZipMember | None = None
+
+
+def pair_files(generated: Sequence[str], target: Sequence[str], sandbox: Sandbox = Sandbox()) -> list[FilePair]:
     """Find the files of both sides and pair them by key, sorted by id.
 
     The key is what the wildcards matched or, if the templates have fields, the fields of the target's template. The
@@ -45,8 +60,9 @@ def pair_files(generated: Sequence[str], target: Sequence[str]) -> list[FilePair
     names before the templates, are no part of the id: every target needs an image of every candidate.
 
     Args:
-        generated: templates, local or `gs://`; a directory stands for its images and those below it.
+        generated: templates, local or `gs://`; a directory, or a zip file, stands for its images and those below it.
         target: the same.
+        sandbox: parses zip files.
 
     Raises:
         ValueError: a template is wrong or matches nothing, or nothing can be paired; one line.
@@ -54,35 +70,54 @@ def pair_files(generated: Sequence[str], target: Sequence[str]) -> list[FilePair
     ours, theirs = ([_directory(one) for one in parse_templates(texts)] for texts in (generated, target))
     further = check_templates(ours, theirs)
     order = (*theirs[0].fields, *(name for name in further if name != CANDIDATE))
-    left, right = _find(ours, "--generated"), _find(theirs, "--target")
+    left, right = _find(ours, "--generated", sandbox), _find(theirs, "--target", sandbox)
     pairs = list(_join(left, right, order, theirs[0].fields))
     if all(pair.reason in ("no_target", "no_generated") for pair in pairs):
         raise ValueError(_nothing_matches(left, right))
-    return sorted(pairs, key=lambda pair: (pair.id, pair.generated or pair.target))
+    return sorted(pairs, key=_order)
 
 
 def _directory(template: Template) -> Template:
-    """The template, or that of the images in the directory it names."""
+    """The template, or that of the images in the directory or the zip file it names."""
     if template.fields or template.wildcards:
         return template
     try:
-        if not is_directory(template.prefix):
+        if not is_directory(template.prefix) and not split_archive(template.prefix)[0]:
             return template
         return replace(directory_template(template.prefix), candidate=template.candidate)
     except READ_ERRORS as error:
         raise ValueError(f"{template.text!r} cannot be looked up: {describe(error)}") from error
 
 
-def _find(templates: Sequence[Template], flag: str) -> list[tuple[Values, InputFile]]:
+def _order(pair: FilePair) -> tuple[str, str]:
+    file = pair.generated or pair.target
+    return pair.id, file.path if file else ""
+
+
+def _files(prefix: str, depth: int | None, sandbox: Sandbox) -> Iterator[InputFile]:
+    """The files, also of a zip file, whose paths begin with `prefix`."""
+    archive, _ = split_archive(prefix)
+    if not archive or is_directory(archive):
+        yield from files_below(prefix, depth)
+        return
+    found = look_up(archive)
+    with open_input(archive, found.version) as file:
+        for name, member in list_members(file, sandbox):
+            path = f"{archive}/{name}"
+            if path.startswith(prefix):
+                yield ArchivedFile(path, member.size, found.modified, archive=archive, member=member)
+
+
+def _find(templates: Sequence[Template], flag: str, sandbox: Sandbox) -> list[tuple[Values, InputFile]]:
     """The files that the templates match, each once, with the values of fields and wildcards."""
-    found: dict[str, tuple[Values, InputFile]] = {}
+    found: dict[InputFile, tuple[Values, InputFile]] = {}
     for template in templates:
         matches = False
         try:
-            for file in files_below(template.prefix, template.depth):
+            for file in _files(template.prefix, template.depth, sandbox):
                 if (values := template.match(file.path)) is not None:
-                    matches = bool(found.setdefault(file.path, (values, file)))
-        except READ_ERRORS as error:
+                    matches = bool(found.setdefault(file, (values, file)))
+        except (*READ_ERRORS, SandboxError) as error:
             raise ValueError(f"{flag}={template.text!r} cannot be looked up: {describe(error)}") from error
         if not matches:
             raise ValueError(f"{flag}={template.text!r} matches no file")

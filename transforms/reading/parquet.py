@@ -1,18 +1,30 @@
 """Parquet: the row groups of a file cut into ranges of rows, and the pairs in these."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transforms.reading.fields import check_schema, fit_kept, id_field, is_text, note_lost, texts
-from transforms.reading.image_paths import NamedPair, Place, named_chunk
+from transforms.reading.fields import (
+    check_schema,
+    fit_kept,
+    fitted,
+    id_field,
+    is_bytes,
+    is_text,
+    note_lost,
+    partitions,
+    texts,
+    with_nested,
+)
+from transforms.reading.image_paths import Image, image_of
+from transforms.reading.records import encode_records
 from transforms.schema import CANDIDATE, Chunk, EncodedChunk, Fields, Part, encoded_schema
 
 # Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
@@ -96,9 +108,11 @@ def read_rows(
     records = len(series[0].records(fields))
     batches = reader.iter_batches(records, row_groups=[group], columns=leaves, use_threads=False)
     for chunk, rows in zip(series, _cut(batches, ranges), strict=True):
-        encoded = _encode(rows, chunk, id_field(schema, fields), fields, keep)
-        paths = [_paths(rows, fields.generated), _paths(rows, (fields.target,) * len(fields.generated))]
-        yield _with_paths(encoded, paths, chunk, keep) if any(paths) else EncodedChunk(chunk, encoded)
+        rows = _flat(rows, fields)
+        if _holds_bytes(rows, fields):
+            yield EncodedChunk(chunk, _encode(rows, chunk, id_field(schema, fields), fields, keep))
+        else:
+            yield encode_records(chunk, _records(rows, id_field(schema, fields), fields, keep), fields, keep)
 
 
 def _check_rows(parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Sequence[str]) -> None:
@@ -139,12 +153,14 @@ def _names(schema: pa.Schema, fields: Fields) -> list[str]:
 
 def _leaves(schema: pa.Schema, fields: Fields) -> list[str]:
     """The columns to read. A struct contributes only its `bytes` and its `path`."""
-    parts = {
-        field.name: [f"{field.name}.{part.name}" for part in field.type if part.name in ("bytes", "path")]
-        for field in schema
-        if pa.types.is_struct(field.type)
-    }
-    return [leaf for name in _names(schema, fields) for leaf in parts.get(name, [name])]
+    types = {field.name: field.type for field in with_nested(schema, fields)}
+    return [leaf for name in _names(schema, fields) for leaf in _leaves_of(name, types[name])]
+
+
+def _leaves_of(name: str, dtype: pa.DataType) -> list[str]:
+    if not pa.types.is_struct(dtype):
+        return [name]
+    return [f"{name}.{part.name}" for part in dtype if part.name in ("bytes", "path")]
 
 
 def _image_leaves(schema: pa.Schema, fields: Fields) -> set[str]:
@@ -153,9 +169,22 @@ def _image_leaves(schema: pa.Schema, fields: Fields) -> set[str]:
     return {leaf for leaf in _leaves(schema, fields) if leaf.removesuffix(".bytes") in images or leaf in images}
 
 
+def _flat(rows: pa.Table, fields: Fields) -> pa.Table:
+    """The rows with the nested fields that are asked for as columns of their own."""
+    for field in list(with_nested(rows.schema, fields))[rows.num_columns :]:
+        first, *parts = field.name.split(".")
+        rows = rows.append_column(field.name, pc.struct_field(rows[first], parts))
+    return rows
+
+
 def _needed_bytes(group: pq.RowGroupMetaData, leaves: Sequence[str]) -> int:
     columns = (group.column(i) for i in range(group.num_columns))
-    return max(1, sum(c.total_uncompressed_size for c in columns if c.path_in_schema in leaves))
+    return max(1, sum(c.total_uncompressed_size for c in columns if _is_of(c.path_in_schema, leaves)))
+
+
+def _is_of(path: str, leaves: Sequence[str]) -> bool:
+    # The parts of lists are called differently by different writers.
+    return any(path == leaf or path.startswith(f"{leaf}.list.") for leaf in leaves)
 
 
 def _cut(batches: Iterator[pa.RecordBatch], ranges: Iterable[RowRange]) -> Iterator[pa.Table]:
@@ -183,6 +212,7 @@ def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, k
     times = len(fields.generated)
     # The rows of the candidates of a record follow each other.
     record = pa.array(np.repeat(np.arange(len(rows)), times))
+    partition = partitions(chunk.path)
     kept, lost = [], {}
     for field in keep:
         if fields.has_candidates and field.name == CANDIDATE:
@@ -192,8 +222,9 @@ def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, k
             lost[field.name] = [row * times + i for row in unfit for i in range(times)]
             kept.append(values.take(record))
         else:
-            kept.append(pa.nulls(chunk.pairs, field.type))
-            lost[field.name] = list(range(chunk.pairs))
+            value, fits = fitted(partition.get(field.name), field.type)
+            kept.append(pa.array([value] * chunk.pairs, field.type))
+            lost[field.name] = [] if fits and field.name in partition else list(range(chunk.pairs))
     columns = [
         pa.array(names, pa.string()).take(record),
         list(map(chunk.source, range(chunk.start, chunk.stop))),
@@ -209,15 +240,12 @@ def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, k
 
 
 def _images(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """The bytes of an image column; null where there are none, but a path at most.
+    """The bytes of an image column.
 
     As `binary`; values that are often repeated, which would multiply a few bytes of a file, as a dictionary of them.
     """
     if pa.types.is_struct(column.type):
-        names = [part.name for part in column.type]
-        column = pc.struct_field(column, "bytes") if "bytes" in names else pa.chunked_array([pa.nulls(len(column))])
-    if _is_path(column.type):
-        return pa.nulls(len(column), pa.binary())
+        column = pc.struct_field(column, "bytes")
     if not pa.types.is_dictionary(column.type):
         return column.cast(pa.binary())
     array = column.unify_dictionaries().combine_chunks()
@@ -247,40 +275,56 @@ def _repeated(column: pa.ChunkedArray | pa.Array, rows: pa.Array) -> pa.Dictiona
     return pa.DictionaryArray.from_arrays(rows.cast(pa.int32()), array)
 
 
-def _is_path(dtype: pa.DataType) -> bool:
-    return is_text(dtype.value_type if pa.types.is_dictionary(dtype) else dtype)
+def _holds_bytes(rows: pa.Table, fields: Fields) -> bool:
+    """True if every image that is not null lies in the rows as it is."""
+    return not fields.base64 and all(_is_bytes_or_null(rows[name]) for name in (*fields.generated, fields.target))
 
 
-def _paths(rows: pa.Table, names: Sequence[str]) -> list[str | None]:
-    """The paths of the images whose bytes are not in these columns, by record; empty if there are none."""
-    columns = [_paths_of(rows[name]) or [None] * len(rows) for name in names]
-    paths = [path for record in zip(*columns, strict=True) for path in record]
-    return paths if any(path is not None for path in paths) else []
+def _is_bytes_or_null(column: pa.ChunkedArray) -> bool:
+    dtype = column.type
+    if not pa.types.is_struct(dtype):
+        return is_bytes(dtype.value_type if pa.types.is_dictionary(dtype) else dtype)
+    if dtype.get_field_index("bytes") < 0:
+        return False
+    if dtype.get_field_index("path") < 0:
+        return True
+    missing = pc.is_null(pc.struct_field(column, "bytes"))
+    return not pc.any(pc.and_(missing, pc.is_valid(pc.struct_field(column, "path")))).as_py()
 
 
-def _paths_of(column: pa.ChunkedArray) -> list[str | None]:
-    if pa.types.is_struct(column.type):
-        if "path" not in [part.name for part in column.type]:
-            return []
-        images, column = _images(column), pc.struct_field(column, "path")
-        column = pc.if_else(images.is_null(), column, None)
-    return texts(column) if _is_path(column.type) else []
+@dataclass(frozen=True)
+class _Record:
+    """A row whose images are not plain bytes."""
+
+    own_id: str | None
+    images: Mapping[str, Any]
+    values: Mapping[str, tuple[Any, bool]]
+    base64: bool
+
+    def id(self, fields: Fields) -> str | None:
+        return self.own_id
+
+    def image(self, name: str) -> Image:
+        return image_of(self.images[name], self.base64)
+
+    def kept(self, field: pa.Field) -> tuple[Any, bool]:
+        return self.values.get(field.name, (None, False))
 
 
-def _with_paths(
-    encoded: pa.Table, paths: Sequence[Sequence[str | None]], chunk: Chunk, keep: Sequence[pa.Field]
-) -> EncodedChunk:
-    """The chunk with the paths of the images that are not in `encoded`."""
-    columns = [column or [None] * len(encoded) for column in paths]
-    pairs = []
-    for row, *paths_of_row in zip(encoded.to_pylist(), *columns, strict=True):
-        generated, target = (
-            row[side] if path is None else Place(path)
-            for side, path in zip(("generated", "target"), paths_of_row, strict=True)
-        )
-        kept = tuple(row[field.name] for field in keep)
-        pairs.append(NamedPair(row["id"], row["source"], generated, target, kept))
-    named = named_chunk(chunk, pairs, keep)
-    if "notes" not in encoded.schema.names:
-        return named
-    return replace(named, pairs=named.pairs.append_column("notes", encoded["notes"]))
+def _records(rows: pa.Table, id_name: str | None, fields: Fields, keep: Sequence[pa.Field]) -> Iterator[_Record]:
+    ids = texts(rows[id_name]) if id_name is not None else [None] * len(rows)
+    images = {name: _pylist(rows[name]) for name in (*fields.generated, fields.target)}
+    kept = {field.name: fit_kept(rows[field.name], field.type) for field in keep if field.name in rows.schema.names}
+    for row, id in enumerate(ids):
+        values = {name: (column[row].as_py(), row not in lost) for name, (column, lost) in kept.items()}
+        yield _Record(id, {name: column[row] for name, column in images.items()}, values, fields.base64)
+
+
+def _pylist(column: pa.ChunkedArray) -> list[Any]:
+    # Arrow does not check that text is UTF-8, and a path need not be.
+    dtype = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not pa.types.is_struct(dtype):
+        return texts(column) if is_text(dtype) else column.to_pylist()
+    parts = [part.name for part in dtype if part.name in ("bytes", "path")]
+    columns = [_pylist(pc.struct_field(column, part)) for part in parts]
+    return [dict(zip(parts, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from transforms.reading.fields import note_lost
-from transforms.reading.image_paths import Image, NamedPair, RecordError, named_chunk
+from transforms.reading.fields import fitted, note_lost, partitions
+from transforms.reading.image_paths import Image, NamedPair, named_chunk
+from transforms.reading.record_error import RecordError
 from transforms.schema import CANDIDATE, Chunk, EncodedChunk, Fields, pair_failure
 
 
@@ -42,7 +43,7 @@ def encode_records(
     failures = []
     lost: dict[str, list[int]] = {field.name: [] for field in keep}
     for number, record in zip(chunk.records(fields), records, strict=True):
-        id, target, kept = _shared(record, fields, keep)
+        id, target, kept = _shared(record, chunk.path, fields, keep)
         for position, name in enumerate(fields.generated):
             pair_id, source = id or chunk.pair_id(number), chunk.source(number * len(fields.generated) + position)
             generated = record if isinstance(record, RecordError) else _image(record, name)
@@ -62,12 +63,16 @@ def encode_records(
 
 
 def _shared(
-    record: Record | RecordError, fields: Fields, keep: Sequence[pa.Field]
+    record: Record | RecordError, path: str, fields: Fields, keep: Sequence[pa.Field]
 ) -> tuple[str | None, Image | RecordError, dict[str, tuple[Any, bool]]]:
     """The id, the target and the kept values that all candidates of a record share."""
     if isinstance(record, RecordError):
         return None, record, {}
+    partition = partitions(path)
     kept = {field.name: record.kept(field) for field in keep}
+    for field in keep:
+        if kept[field.name][0] is None and field.name in partition:
+            kept[field.name] = fitted(partition[field.name], field.type)
     try:
         return record.id(fields), _image(record, fields.target), kept
     except RecordError as error:

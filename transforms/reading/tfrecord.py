@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from transforms.reading.example_proto import example_class
 from transforms.reading.fields import texts
-from transforms.reading.image_paths import RecordError
+from transforms.reading.image_paths import Image, image_of
+from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.reading.tfrecord_container import Source, Span, find_spans, is_gzip, is_tfrecord, open_source, read_data
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
@@ -124,7 +125,7 @@ def _records(source: Source, chunk: Chunk, place: ByteRange, fields: Fields) -> 
         found, stop = found + 1, span.stop
         where = f"{chunk.path}, record at offset {span.start}"
         try:
-            yield _Record(_parse(source, span), where)
+            yield _Record(_parse(source, span), where, fields.base64)
         except RecordError as error:
             yield RecordError(error.reason, f"{where}: {error}", error.data)
     if found != len(chunk.records(fields)) or stop != place.stop:
@@ -150,6 +151,7 @@ def _parse(source: Source, span: Span) -> Any:
 class _Record:
     example: Any
     where: str
+    base64: bool
 
     def id(self, fields: Fields) -> str | None:
         value = self._value(fields.id or "id")
@@ -157,14 +159,14 @@ class _Record:
             return texts(pa.chunked_array([pa.array([value], pa.float32())]))[0]
         return None if value is None else _text(value) if isinstance(value, bytes) else str(value)
 
-    def image(self, name: str) -> bytes | None:
+    def image(self, name: str) -> Image:
         if name not in self.example.features.feature:
             found = ", ".join(sorted(self.example.features.feature)) or "none"
             raise RecordError("missing_field", f"{self.where}: no field {name!r}; fields found: {found}")
         value = self._value(name)
         if value is not None and not isinstance(value, bytes):
             raise RecordError("wrong_type", f"{self.where}: field {name!r} holds a number, bytes are needed")
-        return value
+        return image_of(value, self.base64)
 
     def kept(self, field: pa.Field) -> tuple[Any, bool]:
         try:

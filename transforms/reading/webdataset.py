@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from transforms.reading.fields import id_field
-from transforms.reading.image_paths import Place, RecordError
+from transforms.reading.image_paths import Place
 from transforms.reading.manifest import PEEKED_RECORDS, fitted_value, types_of
+from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.reading.tar_container import Member, find_members, is_tar
 from transforms.schema import Chunk, EncodedChunk, Fields, Part

@@ -11,7 +11,7 @@ SUMMARY_VERSION = 2
 # The parts of a run's identity that decide its numbers. Summaries can be compared or merged only if they agree in them.
 COMPARABLE = (
     *("losses", "objective", "pixel_gradient", "precision", "backend", "vgg_layers", "weights", "images", "descent"),
-    "crop_border",
+    *("crop_border", "gt_mean"),
 )
 
 
@@ -20,4 +20,6 @@ def summary_file(summary: Summary, identity: Mapping[str, Any]) -> bytes:
     computed = {name: identity[name] for name in COMPARABLE if name in identity}
     # The order in which losses were asked for changes no number.
     computed["losses"] = sorted(computed["losses"])
+    # How the two images of a pair were stored changes no number.
+    computed["images"] = {name: value for name, value in computed["images"].items() if name != "split"}
     return to_json({"version": SUMMARY_VERSION, "computed": computed, **summary.to_json()})

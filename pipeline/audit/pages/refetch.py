@@ -14,6 +14,7 @@ from transforms.reading.format import LISTING
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
+from transforms.reading.zip_members import split_archive
 from transforms.schema import EncodedChunk, Fields
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.worker.sandbox import Sandbox
@@ -66,7 +67,8 @@ class Inputs:
         place, then = self.moved.get(path, path), self.files.get(path)
         if self.format == LISTING:
             # The listing knows how large an image was; reading it compares.
-            return "same" if FileSystems.exists(path) else "gone"
+            archive, _ = split_archive(path)
+            return "same" if FileSystems.exists(path) or (archive and FileSystems.exists(archive)) else "gone"
         try:
             # The path may contain a pattern's wildcards, so it is not matched as one.
             found = FileSystems.get_filesystem(place).metadata(place)

@@ -48,6 +48,18 @@ def test_auto_goes_by_the_gpu(capability, gradients, precision):
     assert Device("GPU:0", 16 * GB, capability).precision("auto", gradients) == precision
 
 
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [
+        (CPU, "float32"),
+        (Device("GPU:0", 16 * GB, (7, 5)), "float32"),
+        (Device("GPU:0", 16 * GB, (8, 0)), "tensorfloat32"),
+    ],
+)
+def test_tensorfloat32_is_float32_without_the_hardware(device, precision):
+    assert device.precision("tensorfloat32", gradients=True) == precision
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("device", [Device("CPU:0"), Device("GPU:0", 16 * GB, (6, 1))], ids=lambda device: device.name)
 def test_what_is_asked_for_is_what_is_used(device, precision):

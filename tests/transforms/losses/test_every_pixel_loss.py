@@ -14,11 +14,14 @@ from transforms.losses.pair import Pair
 ON_PIXELS = [name for name, loss in LOSSES.items() if not loss.network]
 COMPARING = [name for name in ON_PIXELS if LOSSES[name].direction != "none"]
 DIFFERENTIABLE = [name for name in ON_PIXELS if LOSSES[name].differentiable]
-# One pixel has no reflected border, and Sobel is refused there: test_edges.py.
-FROM_SOME_SIZE_ON = [n for n in ON_PIXELS if LOSSES[n].min_side > 1 and not n.startswith("sobel")]
+# One pixel has no reflected border, and Sobel is refused there: test_edges.py. SSIMULACRA 2 calls all smaller pairs
+# perfect.
+NOT_BY_FORMULA = {"sobel_l1", "sobel_l2", "ssimulacra2"}
+FROM_SOME_SIZE_ON = [n for n in ON_PIXELS if LOSSES[n].min_side > 1 and n not in NOT_BY_FORMULA]
 
 SIZES = ((1, 1), (2, 3), (3, 3), (9, 9), (11, 11), (16, 16), (17, 23), (32, 20), (161, 161), (165, 178))
-OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssim": 1.0, "ssim_y": 1.0, "ms_ssim": 1.0}
+OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssimulacra2": 100.0}
+OF_IDENTICAL |= dict.fromkeys(("ssim", "ssim_y", "ssim_luma", "ms_ssim"), 1.0)
 
 
 def sizes_of(name):

@@ -65,7 +65,7 @@ def test_columns(plan, columns):
 
 
 ALL = tuple(LOSSES)
-ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95"}
+ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95", "flip"}
 ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
 
 
@@ -78,8 +78,8 @@ ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
         ((31, 31), {"ms_ssim"}),
         ((16, 30), {"ms_ssim", "lpips_alex"}),
         ((15, 40), {"ms_ssim", *ON_NETWORKS}),
-        ((10, 10), {"ms_ssim", *ON_NETWORKS, "ssim", "ssim_y"}),
-        ((8, 9), {"ms_ssim", *ON_NETWORKS, "ssim", "ssim_y", "multiscale_fd"}),
+        ((10, 10), {"ms_ssim", *ON_NETWORKS, "ssim", "ssim_y", "ssim_luma"}),
+        ((8, 9), {"ms_ssim", *ON_NETWORKS, "ssim", "ssim_y", "ssim_luma", "multiscale_fd"}),
         ((1, 1), set(ALL) - ONE_PIXEL),
     ],
 )

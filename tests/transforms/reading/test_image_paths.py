@@ -5,7 +5,8 @@ import os
 import pytest
 from support import shards
 
-from transforms.reading.image_paths import NamedPair, Place, RecordError, fetch_images, named_chunk, resolve
+from transforms.reading.image_paths import NamedPair, Place, fetch_images, named_chunk, resolve
+from transforms.reading.record_error import RecordError
 from transforms.schema import Chunk
 
 

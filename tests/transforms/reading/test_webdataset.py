@@ -1,6 +1,5 @@
 """WebDataset tars: samples, their json, and hostile files."""
 
-import io
 import json
 import tarfile
 from collections.abc import Sequence
@@ -9,13 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from support import shards
+from support.tars import write_tar
 
 from transforms.reading.list_chunks import check_fields, list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import EncodedChunk, Fields, Part
 
 FIELDS = Fields(("input.png",), "target.png")
-Members = Sequence[tuple[str, bytes]]
 
 
 def members(count: int = 5) -> list[tuple[str, bytes]]:
@@ -29,15 +28,6 @@ def members(count: int = 5) -> list[tuple[str, bytes]]:
             (f"set/{n:03}.json", json.dumps({"model": f"m{n % 2}", "size": n}).encode()),
         )
     ]
-
-
-def write_tar(path: Path, content: Members, format: int = tarfile.PAX_FORMAT) -> Path:
-    with tarfile.open(path, "w", format=format) as tar:
-        for name, data in content:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 def read(path: Path, fields: Fields = FIELDS, keep: Sequence[pa.Field] = (), pairs: int = 2) -> list[EncodedChunk]:

@@ -33,7 +33,7 @@ class Networks:
     Attributes:
         plan: as given.
         device: holds the networks.
-        precision: of the networks' features: `float32`, `bfloat16` or `float16`.
+        precision: of the networks' features: `float32`, `tensorfloat32`, `bfloat16` or `float16`.
         on_ncnn: by name, the networks that ncnn computes; TensorFlow computes the others.
         weights: by network, what its weights file holds for the losses on it; see `specs.Network.load`.
 
@@ -46,6 +46,10 @@ class Networks:
         self.plan = plan
         self.device = device or find_devices()[0]
         self.precision = self.device.precision(plan.precision, gradients=descends or plan.pixel_gradient)
+        if self.device.on_gpu:
+            # One setting for the process, as a run has one precision.
+            tf.config.experimental.enable_tensor_float_32_execution(self.precision == "tensorfloat32")
+        dtype = tf.float32 if self.precision == "tensorfloat32" else tf.as_dtype(self.precision)
         self.weights: dict[str, Mapping[str, np.ndarray]] = {}
         self.on_ncnn: dict[str, NcnnNetwork] = {}
         self._networks: dict[str, Any] = {}
@@ -60,7 +64,7 @@ class Networks:
                     self.on_ncnn[name] = NcnnNetwork(resolve_name(network.ncnn)(tensors), network.preprocessing)
                     continue
                 architecture = resolve_name(network.architecture)
-                self._networks[name] = architecture(tensors, network.preprocessing, tf.as_dtype(self.precision))
+                self._networks[name] = architecture(tensors, network.preprocessing, dtype)
 
     def features(self, images: tf.Tensor, losses: Collection[str]) -> dict[str, Features]:
         """Features of every layer that the losses need, by network and layer.

@@ -1,0 +1,103 @@
+"""The same pairs in every container: the same metrics bit for bit, and every broken or missing image counted."""
+
+import csv
+import json
+import random
+import zipfile
+from base64 import b64encode
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support import shards
+from support.pictures import encode, noise, smooth
+from support.tars import write_tar
+
+from pipeline.run import OK, main
+
+PAIRS = 30
+SIDES = ("generated", "target")
+OPTIONS = ("--losses=mae,ssim,gmsd,sobel_l1", "--quiet", "--chunk_pairs=7", "--batch_size=1")
+
+Record = dict[str, bytes | str | None]
+
+
+def make_records(seed: int) -> list[Record]:
+    """Pairs of three sizes; of a random tenth of the images, each is missing, cut off or no image at all."""
+    chance = random.Random(seed)
+    records: list[Record] = []
+    for number in range(PAIRS):
+        height, format = 24 + number % 3, chance.choice(["PNG", "JPEG", "WEBP"])
+        images = (encode(noise(number, height, 32), format), encode(smooth(height, 32, number)))
+        records.append({"id": f"{number:03}", **dict(zip(SIDES, images, strict=True))})
+    for number, kind in zip(chance.sample(range(PAIRS), PAIRS // 10 * 2), ("missing", "cut", "none") * 2, strict=True):
+        side = chance.choice(SIDES)
+        image = records[number][side]
+        assert isinstance(image, bytes)
+        records[number][side] = {"missing": None, "cut": image[: len(image) // 2], "none": b"no image"}[kind]
+    return records
+
+
+def files_of(records: list[Record]) -> list[tuple[str, bytes]]:
+    return [
+        (f"{side}/{record['id']}.png", image)
+        for record in records
+        for side in SIDES
+        if isinstance(image := record[side], bytes)
+    ]
+
+
+def named(records: list[Record]) -> list[dict[str, str]]:
+    return [{"id": str(r["id"]), **{side: f"{side}/{r['id']}.png" for side in SIDES}} for r in records]
+
+
+def write_all(root: Path, records: list[Record]) -> dict[str, list[str]]:
+    """Write the pairs in every container, and return the flags that read them."""
+    for name, image in files_of(records):
+        shards.write(root / name, image)
+    with zipfile.ZipFile(root / "both.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, image in files_of(records):
+            archive.writestr(name, image)
+    write_tar(
+        root / "pairs.tar",
+        [(f"{r['id']}.{side}.png", image) for r in records for side in SIDES if isinstance(image := r[side], bytes)],
+    )
+    shards.write_parquet(root / "pairs.parquet", pa.Table.from_pylist(records), row_group_size=11)
+    lists = [{side: None if r[side] is None else [r[side]] for side in SIDES} for r in records]
+    nested = [{"id": r["id"], "pair": pair} for r, pair in zip(records, lists, strict=True)]
+    shards.write_parquet(root / "nested.parquet", pa.Table.from_pylist(nested))
+    shards.write_tfrecord(root / "pairs.tfrecord.gz", records)
+    shards.write_parquet(root / "paths.parquet", pa.Table.from_pylist(named(records)))
+    shards.write(root / "paths.jsonl", "".join(json.dumps(row) + "\n" for row in named(records)).encode())
+    texts = [{n: b64encode(v).decode() if isinstance(v, bytes) else v for n, v in record.items()} for record in records]
+    shards.write(root / "base64.jsonl", "".join(json.dumps(row) + "\n" for row in texts).encode())
+    with open(root / "paths.csv", "w") as file:
+        writer = csv.DictWriter(file, ("id", *SIDES))
+        writer.writeheader()
+        writer.writerows(named(records))
+    inputs = {name: [f"--input={root / name}"] for name in ("pairs.parquet", "pairs.tar", "pairs.tfrecord.gz")}
+    inputs |= {name: [f"--input={root / name}"] for name in ("paths.parquet", "paths.jsonl", "paths.csv")}
+    return {
+        "folders": [f"--{side}={root / side}" for side in SIDES],
+        "zip": [f"--{side}={root}/both.zip/{side}/{{id}}.png" for side in SIDES],
+        "base64": [f"--input={root}/base64.jsonl", "--base64"],
+        "nested": [f"--input={root}/nested.parquet", "--generated_field=pair.generated", "--target_field=pair.target"],
+        **inputs,
+    }
+
+
+@pytest.mark.heavy
+def test_every_container_gives_the_same_bits(tmp_path):
+    records = make_records(seed=0)
+    expected: pa.Table | None = None
+    for name, flags in write_all(tmp_path, records).items():
+        output = tmp_path / "runs" / name
+        assert main([*flags, f"--output={output}", *OPTIONS]) == OK, name
+        counts = json.loads((output / "run.json").read_text())["counts"]
+        assert (counts["listed"], counts["scored"] + counts["failed"]) == (PAIRS, PAIRS), name
+        lines = [line for path in (output / "failures").glob("*.jsonl") for line in path.read_text().splitlines()]
+        assert len(lines) == counts["failed"] == PAIRS // 10 * 2, name
+        table = pq.read_table(output / "metrics").drop_columns("source").sort_by("id")
+        expected = table if expected is None else expected
+        assert table == expected, name

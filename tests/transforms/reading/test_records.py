@@ -1,0 +1,152 @@
+"""Shapes in which records hold images: base64, lists of one, nested fields, dictionaries, Hive partitions."""
+
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from support import shards
+
+from transforms.reading.fields import nested_value, partitions
+from transforms.reading.list_chunks import check_fields, detect_format, list_chunks
+from transforms.reading.read_chunks import read_series
+from transforms.schema import EncodedChunk, Fields
+
+FIELDS = Fields()
+IMAGES = [b"image 0", b"image 1", b"image 2"]
+TEXTS = [b64encode(image).decode() for image in IMAGES]
+
+
+def write(path: Path, records: Sequence[dict[str, Any]], types: dict[str, pa.DataType] | None = None) -> str:
+    if path.suffix == ".jsonl":
+        return shards.write(path, "".join(json.dumps(row) + "\n" for row in records).encode()).path
+    if path.suffix == ".tfrecord":
+        return shards.write_tfrecord(path, records).path
+    table = pa.Table.from_pylist(list(records))
+    for name, dtype in (types or {}).items():
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(dtype))
+    return shards.write_parquet(path, table, row_group_size=2).path
+
+
+def read(path: str, fields: Fields = FIELDS) -> list[EncodedChunk]:
+    kept = check_fields(path, detect_format(path), fields)
+    assert kept is not None
+    series = list(list_chunks(shards.input_file(Path(path)), "auto", fields, 2))
+    encoded = [chunk for one in series for chunk in read_series(one, fields, kept)]
+    assert all(len(one.pairs) + len(one.failures) == one.chunk.pairs for one in encoded)
+    return encoded
+
+
+def images(encoded: Sequence[EncodedChunk]) -> list[tuple[bytes, bytes]]:
+    rows = [row for one in encoded for row in one.pairs.to_pylist()]
+    return [(row["generated"], row["target"]) for row in rows]
+
+
+def reasons(encoded: Sequence[EncodedChunk]) -> list[str]:
+    return [failure.reason for one in encoded for failure in one.failures]
+
+
+SAME = [(image, image) for image in IMAGES]
+
+
+class TestBase64:
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.tfrecord"])
+    def test_declared(self, tmp_path, name):
+        path = write(tmp_path / name, [{"generated": text, "target": text} for text in TEXTS])
+        assert images(read(path, Fields(base64=True))) == SAME
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+    def test_data_addresses(self, tmp_path, name):
+        path = write(tmp_path / name, [{"generated": f"data:image/png;base64,{t}", "target": t} for t in TEXTS])
+        encoded = read(path)
+        assert reasons(encoded) == ["unreadable_image"] * 3
+        assert images(read(path, Fields(base64=True))) == SAME
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.tfrecord"])
+    @pytest.mark.parametrize("text", ["no base64!", "abc", "é"])
+    def test_text_that_is_none_costs_its_record(self, tmp_path, name, text):
+        path = write(tmp_path / name, [{"generated": t, "target": TEXTS[0]} for t in (TEXTS[0], text)])
+        encoded = read(path, Fields(base64=True))
+        assert images(encoded) == SAME[:1]
+        assert reasons(encoded) == ["not_base64"]
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        "dtype", [pa.list_(pa.binary()), pa.large_list(pa.binary()), pa.list_(pa.binary(), 1)], ids=str
+    )
+    def test_lists_of_one(self, tmp_path, dtype):
+        path = write(tmp_path / "a.parquet", [{"generated": [i], "target": i} for i in IMAGES], {"generated": dtype})
+        assert images(read(path)) == SAME
+
+    def test_structs_in_lists(self, tmp_path):
+        rows = [{"generated": [{"bytes": image, "path": "x"}], "target": image} for image in IMAGES]
+        assert images(read(write(tmp_path / "a.parquet", rows))) == SAME
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+    def test_another_number_is_a_failure(self, tmp_path, name):
+        rows = [{"generated": [t], "target": t} for t in TEXTS] + [{"generated": [], "target": TEXTS[0]}]
+        rows[1]["generated"] *= 2
+        encoded = read(write(tmp_path / name, rows), Fields(base64=True))
+        assert images(encoded) == [SAME[0], SAME[2]]
+        assert reasons(encoded) == ["wrong_type", "wrong_type"]
+
+
+class TestNested:
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+    def test_fields_in_fields(self, tmp_path, name):
+        rows = [
+            {"key": {"id": f"p{n}", "model": "m"}, "pair": {"generated": t, "target": t, "other": 1}}
+            for n, t in enumerate(TEXTS)
+        ]
+        fields = Fields(("pair.generated",), "pair.target", "key.id", ("key.model",), base64=True)
+        encoded = read(write(tmp_path / name, rows), fields)
+        assert images(encoded) == SAME
+        rows = [row for one in encoded for row in one.pairs.to_pylist()]
+        assert [(row["id"], row["key.model"]) for row in rows] == [("p0", "m"), ("p1", "m"), ("p2", "m")]
+
+    def test_hugging_face_structs_in_a_struct(self, tmp_path):
+        image = {"bytes": IMAGES[0], "path": None}
+        path = write(tmp_path / "a.parquet", [{"pair": {"a": image, "b": image}}])
+        assert images(read(path, Fields(("pair.a",), "pair.b"))) == SAME[:1]
+
+    def test_a_name_with_a_dot_comes_first(self):
+        assert nested_value({"a.b": 1, "a": {"b": 2}}, "a.b") == (1, True)
+        assert nested_value({"a": {"b": 2}}, "a.b") == (2, True)
+        assert nested_value({"a": {"b": 2}}, "a.c") == (None, False)
+        assert nested_value({"a": 1}, "b") == (None, False)
+
+
+def test_dictionaries(tmp_path):
+    rows = [{"generated": IMAGES[n % 2], "target": IMAGES[n % 2], "model": f"m{n % 2}"} for n in range(6)]
+    types = {name: pa.dictionary(pa.int8(), pa.binary()) for name in ("generated", "target")}
+    path = write(tmp_path / "a.parquet", rows, types | {"model": pa.dictionary(pa.int32(), pa.string())})
+    encoded = read(path, Fields(keep=("model",)))
+    assert images(encoded) == SAME[:2] * 3
+    assert [row["model"] for one in encoded for row in one.pairs.to_pylist()] == ["m0", "m1"] * 3
+
+
+class TestPartitions:
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.tfrecord"])
+    def test_values_are_kept(self, tmp_path, name):
+        rows = [{"generated": t, "target": t, "model": "m"} for t in TEXTS]
+        path = write(tmp_path / "day=2024-01-02" / "city=New%20York" / name, rows)
+        encoded = read(path, Fields(keep=("day", "model", "city"), base64=True))
+        found = [row for one in encoded for row in one.pairs.to_pylist()]
+        assert {(row["day"], row["city"], row["model"]) for row in found} == {("2024-01-02", "New York", "m")}
+        assert all("notes" not in row for row in found)
+
+    def test_a_field_of_the_file_comes_first(self, tmp_path):
+        path = write(tmp_path / "day=1" / "a.parquet", [{"generated": IMAGES[0], "target": IMAGES[0], "day": 7}])
+        (encoded,) = read(path, Fields(keep=("day",)))
+        assert encoded.pairs["day"].to_pylist() == [7]
+
+    def test_of_a_path(self):
+        assert partitions("gs://b/x/day=1/m=a=b/c=__HIVE_DEFAULT_PARTITION__/d=1.parquet") == {
+            "day": "1",
+            "m": "a=b",
+            "c": None,
+        }

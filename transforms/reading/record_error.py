@@ -1,0 +1,10 @@
+"""The error of a record that cannot be used."""
+
+
+class RecordError(ValueError):
+    """A record that cannot be used: a stable reason code, a line for people, and the offending bytes."""
+
+    def __init__(self, reason: str, message: str, data: bytes | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.data = data
