@@ -1,5 +1,7 @@
-"""Images that a record names by paths: the chunk as a format reads it, and the images that the worker then fetches."""
+"""Images that a record holds as text: as base64, or as paths, whose files the worker fetches once a chunk is read."""
 
+import base64
+import binascii
 import os
 import posixpath
 import re
@@ -10,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from transforms.images.decode_error import DecodeError
+from transforms.images.formats import sniff
 from transforms.schema import Chunk, EncodedChunk, Failure, encoded_schema, pair_failure
 
 REASONS = {
@@ -25,6 +29,8 @@ _EXTRA = (
     *(pa.field(name, pa.binary()) for name in ("generated_path", "target_path")),
     *(pa.field(name, pa.int64()) for name in ("generated_size", "target_size")),
 )
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+_DATA_URL = re.compile(r"data:[^,]{,100};base64,")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -83,6 +89,23 @@ def resolve(path: str, root: str) -> str:
     return store + place
 
 
+def from_base64(text: str) -> bytes | None:
+    """The image that a text holds as base64, with or without a `data:` prefix; None if it holds none."""
+    prefix = _DATA_URL.match(text)
+    body = "".join(text[prefix.end() if prefix else 0 :].split())
+    if not prefix and not _BASE64.fullmatch(body):
+        return None
+    try:
+        data = base64.b64decode(
+            body.rstrip("=") + "=" * (-len(body.rstrip("=")) % 4), b"-_" if "-" in body or "_" in body else None
+        )
+        if not prefix:
+            sniff(data)
+    except (binascii.Error, ValueError, DecodeError):
+        return None
+    return data
+
+
 def named_chunk(
     chunk: Chunk, pairs: Sequence[PathPair], keep: Sequence[pa.Field], failures: Sequence[Failure] = ()
 ) -> EncodedChunk:
@@ -90,16 +113,21 @@ def named_chunk(
 
     A format that parses untrusted bytes opens no other file.
     """
-    rows = [
-        (
-            *(pair.id, pair.source),
-            *(image if isinstance(image, bytes) else None for image in (pair.generated, pair.target)),
-            *pair.kept,
-            *(os.fsencode(image) if isinstance(image, str) else None for image in (pair.generated, pair.target)),
-            *(pair.sizes or (None, None)),
+    rows = []
+    for pair in pairs:
+        images = [
+            (from_base64(image) or image) if isinstance(image, str) else image
+            for image in (pair.generated, pair.target)
+        ]
+        rows.append(
+            (
+                *(pair.id, pair.source),
+                *(image if isinstance(image, bytes) else None for image in images),
+                *pair.kept,
+                *(os.fsencode(image) if isinstance(image, str) else None for image in images),
+                *(pair.sizes or (None, None)),
+            )
         )
-        for pair in pairs
-    ]
     schema = pa.schema([*encoded_schema(keep), *_EXTRA])
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
     arrays = [pa.array(list(values), field.type) for values, field in zip(columns, schema, strict=True)]
@@ -166,7 +194,7 @@ def _read(path: str) -> bytes | PathError:
         with open_input(path) as file:
             return file.read()
     except (*READ_ERRORS, ValueError) as error:
-        return PathError("unreadable_image", f"{path}: {describe(error)}")
+        return PathError("unreadable_image", f"the record's path {path} cannot be read: {describe(error)}")
 
 
 def _checked(path: str | PathError, found: bytes | PathError, size: int | None) -> bytes:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from transforms.reading.fields import check_schema, id_field, note_lost
 from transforms.reading.image_paths import PathError, PathPair, named_chunk
-from transforms.reading.lines import cut, read_lines
+from transforms.reading.lines import MAX_LINE_BYTES, cut, read_lines
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, pair_failure
 
 PEEKED_RECORDS = 1000
@@ -172,6 +172,8 @@ def _parse_jsonl(file: BinaryIO, chunk: Chunk) -> Iterator[Record | str]:
 def _table(lines: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
     """The rows of lines of CSV. Raises ValueError if they are none."""
     text = (line.decode("utf-8", "backslashreplace") for line in lines)
+    # A cell may hold an image as base64.
+    csv.field_size_limit(MAX_LINE_BYTES)
     try:
         yield from csv.reader(text, delimiter=delimiter)
     except csv.Error as error:

@@ -11,7 +11,15 @@ import pyarrow as pa
 
 from transforms.reading.example_proto import example_class
 from transforms.reading.fields import note_lost, texts
-from transforms.reading.tfrecord_container import Source, Span, find_spans, is_gzip, is_tfrecord, open_source, read_data
+from transforms.reading.tfrecord_container import (
+    Source,
+    Span,
+    compression,
+    find_spans,
+    is_tfrecord,
+    open_source,
+    read_data,
+)
 from transforms.schema import Chunk, EncodedChunk, Failure, Fields, Part, encoded_schema, pair_failure
 
 PEEKED_RECORDS = 32
@@ -23,7 +31,7 @@ REASONS = {
     "damaged_data": "TFRecord: the checksum of the record's data is wrong",
     "long_record": "TFRecord: more bytes than are read of a record; its header told, and it was skipped",
     "truncated_record": "TFRecord: the file ends inside the record",
-    "damaged_stream": "gzipped TFRecord: it breaks off; all after the last whole record counts as one",
+    "damaged_stream": "compressed TFRecord: it breaks off; all after the last whole record counts as one",
     "not_an_example": "the record is not a tf.train.Example",
 }
 
@@ -49,7 +57,7 @@ class RecordError(ValueError):
 
 
 def claims(path: str, head: bytes) -> bool:
-    """Recognize a TFRecord file, gzipped or not, by its name or its first bytes."""
+    """Recognize a TFRecord file, compressed or not, by its name or its first bytes."""
     return _NAME.search(path) is not None or is_tfrecord(BytesIO(head))
 
 
@@ -82,12 +90,12 @@ def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
 def list_records(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
     """Cut an opened TFRecord file into ranges of at most `chunk_pairs` records and about `chunk_bytes` bytes.
 
-    Fields differ between records, so they are checked when the records are read. A gzipped file is one series, for it
-    can only be read from its beginning.
+    Fields differ between records, so they are checked when the records are read. A compressed file is one series, for
+    it can only be read from its beginning.
     """
-    gzipped = is_gzip(file)
+    compressed = compression(file)
     parts = _cut(find_spans(open_source(file)), chunk_pairs, chunk_bytes)
-    if not gzipped:
+    if not compressed:
         yield from ([part] for part in parts)
     elif series := list(parts):
         yield series
