@@ -13,6 +13,8 @@ from transforms.settings import setting
 # Keys of the metrics' schema metadata: the precision in which the networks computed; the run and the chunk of a file.
 PRECISION_KEY = b"pairloss.precision"
 CHUNK_KEY = b"pairloss.chunk"
+# JSON list of the other files that were written with the metrics of a chunk, relative to the run's directory.
+FILES_KEY = b"pairloss.files"
 # The backend that computed the networks' features.
 BACKEND_KEY = b"pairloss.backend"
 
@@ -175,12 +177,14 @@ class ScoredChunk:
         metrics: table of `metrics_schema`, in file order.
         failures: every record that has no row in `metrics`.
         optimized: table of `OPTIMIZED_SCHEMA` if the run optimizes.
+        optimized_files: number of files with optimized images, once they are written.
     """
 
     chunk: Chunk
     metrics: pa.Table
     failures: tuple[Failure, ...] = ()
     optimized: pa.Table | None = None
+    optimized_files: int = 0
 
     @property
     def done(self) -> bool:

@@ -128,7 +128,9 @@ def _address_space() -> int:
 
 def _limit_memory(bytes: int) -> None:
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (bytes, resource.RLIM_INFINITY))
+        # `ulimit -v` of the user may be lower, and cannot be raised.
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (bytes if hard == resource.RLIM_INFINITY else min(bytes, hard), hard))
 
 
 if __name__ == "__main__":
