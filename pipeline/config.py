@@ -335,7 +335,7 @@ def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) 
         raise UsageError("give either --input=PATTERN of records, or both --generated=PATTERN and --target=PATTERN")
     if files["input"]:
         return {}
-    only_records = ("input_format", "generated_field", "target_field", "id_field", "image_root", "base64")
+    only_records = ("input_format", "generated_field", "target_field", "id_field", "image_root")
     if unused := [f"--{name}" for name in only_records if given[name]]:
         raise UsageError(f"{', '.join(unused)} belong to --input, and mean nothing with --generated; drop them")
     with _blaming("--generated"):

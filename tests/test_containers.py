@@ -81,7 +81,7 @@ def write_all(root: Path, records: list[Record]) -> dict[str, list[str]]:
     return {
         "folders": [f"--{side}={root / side}" for side in SIDES],
         "zip": [f"--{side}={root}/both.zip/{side}/{{id}}.png" for side in SIDES],
-        "base64": [f"--input={root}/base64.jsonl", "--base64"],
+        "base64": [f"--input={root}/base64.jsonl"],
         "nested": [f"--input={root}/nested.parquet", "--generated_field=pair.generated", "--target_field=pair.target"],
         **inputs,
     }

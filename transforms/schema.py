@@ -17,6 +17,8 @@ CANDIDATE = "candidate"
 # Keys of the metrics' schema metadata: the precision in which the networks computed; the run and the chunk of a file.
 PRECISION_KEY = b"pairloss.precision"
 CHUNK_KEY = b"pairloss.chunk"
+# JSON list of the other files that were written with the metrics of a chunk, relative to the run's directory.
+FILES_KEY = b"pairloss.files"
 # The backend that computed the networks' features, and the kind of device.
 BACKEND_KEY = b"pairloss.backend"
 DEVICE_KEY = b"pairloss.device"
@@ -38,7 +40,6 @@ class Fields:
         id: field of the pair's id. None: a field `id` if there is one, otherwise `Chunk.pair_id`.
         keep: scalar fields copied into the metrics.
         image_root: directory of the images that records name by relative paths; empty: that of the input file.
-        base64: whether text is an image in base64, not a path.
     """
 
     generated: tuple[str, ...] = setting(
@@ -62,7 +63,6 @@ class Fields:
     image_root: str = setting(
         "directory of the images if records name them by paths; by default that of the input file", "", metavar="DIR"
     )
-    base64: bool = setting("text in the fields of images is base64, not a path", False)
 
     @property
     def has_candidates(self) -> bool:
@@ -225,12 +225,14 @@ class ScoredChunk:
         metrics: table of `metrics_schema`, in file order.
         failures: every record that has no row in `metrics`.
         optimized: table of `OPTIMIZED_SCHEMA` if the run optimizes.
+        optimized_files: number of files with optimized images, once they are written.
     """
 
     chunk: Chunk
     metrics: pa.Table
     failures: tuple[Failure, ...] = ()
     optimized: pa.Table | None = None
+    optimized_files: int = 0
 
     @property
     def done(self) -> bool:

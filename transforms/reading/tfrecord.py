@@ -14,7 +14,15 @@ from transforms.reading.fields import texts
 from transforms.reading.image_paths import Image, image_of
 from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
-from transforms.reading.tfrecord_container import Source, Span, find_spans, is_gzip, is_tfrecord, open_source, read_data
+from transforms.reading.tfrecord_container import (
+    Source,
+    Span,
+    compression,
+    find_spans,
+    is_tfrecord,
+    open_source,
+    read_data,
+)
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
 PEEKED_RECORDS = 32
@@ -26,7 +34,7 @@ REASONS = {
     "damaged_data": "TFRecord: the checksum of the record's data is wrong",
     "long_record": "TFRecord: more bytes than are read of a record; its header told, and it was skipped",
     "truncated_record": "TFRecord: the file ends inside the record",
-    "damaged_stream": "gzipped TFRecord: it breaks off; all after the last whole record counts as one",
+    "damaged_stream": "compressed TFRecord: it breaks off; all after the last whole record counts as one",
     "not_an_example": "the record is not a tf.train.Example",
 }
 
@@ -43,7 +51,7 @@ class ByteRange:
 
 
 def claims(path: str, head: bytes) -> bool:
-    """Recognize a TFRecord file, gzipped or not, by its name or its first bytes."""
+    """Recognize a TFRecord file, compressed or not, by its name or its first bytes."""
     return _NAME.search(path) is not None or is_tfrecord(BytesIO(head))
 
 
@@ -76,12 +84,12 @@ def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
 def list_records(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
     """Cut an opened TFRecord file into ranges of at most `chunk_pairs` records and about `chunk_bytes` bytes.
 
-    Fields differ between records, so they are checked when the records are read. A gzipped file is one series, for it
-    can only be read from its beginning.
+    Fields differ between records, so they are checked when the records are read. A compressed file is one series, for
+    it can only be read from its beginning.
     """
-    gzipped = is_gzip(file)
+    compressed = compression(file)
     parts = _cut(find_spans(open_source(file)), chunk_pairs, chunk_bytes)
-    if not gzipped:
+    if not compressed:
         yield from ([part] for part in parts)
     elif series := list(parts):
         yield series
@@ -125,7 +133,7 @@ def _records(source: Source, chunk: Chunk, place: ByteRange, fields: Fields) -> 
         found, stop = found + 1, span.stop
         where = f"{chunk.path}, record at offset {span.start}"
         try:
-            yield _Record(_parse(source, span), where, fields.base64)
+            yield _Record(_parse(source, span), where)
         except RecordError as error:
             yield RecordError(error.reason, f"{where}: {error}", error.data)
     if found != len(chunk.records(fields)) or stop != place.stop:
@@ -151,7 +159,6 @@ def _parse(source: Source, span: Span) -> Any:
 class _Record:
     example: Any
     where: str
-    base64: bool
 
     def id(self, fields: Fields) -> str | None:
         value = self._value(fields.id or "id")
@@ -166,7 +173,7 @@ class _Record:
         value = self._value(name)
         if value is not None and not isinstance(value, bytes):
             raise RecordError("wrong_type", f"{self.where}: field {name!r} holds a number, bytes are needed")
-        return image_of(value, self.base64)
+        return image_of(value, name)
 
     def kept(self, field: pa.Field) -> tuple[Any, bool]:
         try:
