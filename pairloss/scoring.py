@@ -26,6 +26,7 @@ def score(
     objective: str = "",
     precision: str = "float32",
     crop_border: int = 0,
+    gt_mean: bool = False,
     policy: DecodePolicy = DecodePolicy(),
 ) -> dict[str, np.ndarray]:
     """Compute losses of pairs of images.
@@ -43,6 +44,7 @@ def score(
         objective: weighted sum of losses, for a column `objective`, such as "lpips_vgg + 0.1*fd_l1".
         precision: of the networks: "float32", "tensorfloat32" (on GPUs), "bfloat16", "float16" or "auto".
         crop_border: pixels to cut from each side of both images before any loss.
+        gt_mean: whether to scale each generated image to the mean gray of its target, after the cut.
         policy: what to decode from files, and what to do where the two files of a pair differ in size.
 
     Returns:
@@ -67,7 +69,7 @@ def score(
         {'mae': array([0.], dtype=float32), 'ssim': array([nan], dtype=float32)}
     """
     names = (losses,) if isinstance(losses, str) else tuple(losses)
-    evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision, crop_border)
+    evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision, crop_border, gt_mean)
     count, pairs = read_pairs(generated, target, policy)
     columns = {column.name: np.full(count, np.nan, np.float32) for column in evaluator.plan.columns}
     for group in batch_by_shape(pairs, batching_for(evaluator.device.memory_bytes)):
@@ -81,11 +83,11 @@ def score(
 
 # Loading the networks takes a second, tracing their graphs several.
 @lru_cache(maxsize=4)
-def _evaluator(losses: tuple[str, ...], objective: str, precision: str, crop_border: int) -> "Evaluator":
+def _evaluator(losses: tuple[str, ...], objective: str, precision: str, crop_border: int, gt_mean: bool) -> "Evaluator":
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
     parsed = parse_objective(objective) if objective else None
-    plan = Plan(losses, parsed, precision=precision, crop_border=crop_border)
+    plan = Plan(losses, parsed, precision=precision, crop_border=crop_border, gt_mean=gt_mean)
     if not plan.columns:
         raise ValueError("losses names no loss; give one of LOSSES, or an objective")
     return load_evaluator(plan.with_weights().with_backend())

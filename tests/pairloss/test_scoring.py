@@ -79,15 +79,17 @@ def test_floats_are_not_rounded_to_levels(dtype):
     assert columns["fd_l1"] == pytest.approx([2 / 1024 / (11 * 12 * 3)], rel=1e-6)
 
 
+# Networks take long at the size that MS-SSIM needs.
+@pytest.mark.parametrize(("names", "size"), [(NAMES, (40, 36)), (["ms_ssim"], (170, 164))], ids=["all", "ms_ssim"])
 @pytest.mark.parametrize(("dtype", "levels"), [(np.uint8, 255), (np.uint16, 65535)])
-def test_floats_of_whole_levels_score_as_the_levels(dtype, levels):
-    shape = (1, 170, 164, 3)
+def test_floats_of_whole_levels_score_as_the_levels(dtype, levels, names, size):
+    shape = (1, *size, 3)
     target, generated = (
         np.random.default_rng(seed).integers(0, levels, shape, dtype, endpoint=True) for seed in (0, 1)
     )
-    whole = score(generated, target, NAMES)
+    whole = score(generated, target, names)
     # The kernels are for levels; floats are TensorFlow's, which rounds elsewhere.
-    for name, values in score(generated / levels, target / levels, NAMES).items():
+    for name, values in score(generated / levels, target / levels, names).items():
         np.testing.assert_allclose(values, whole[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 

@@ -144,6 +144,7 @@ class TestPlan:
             # plus 0.1 times squared finite differences; an ImageNet VGG16 without its top, that is down to its last
             # pooling, plus 0.05 times squared Sobel edges.
             ("sr", ("psnr_y", "ssim_y", "lpips_alex"), None, LPIPS_LAYERS),
+            ("novel_view", ("psnr", "ssim", "lpips_vgg", "lpips_alex"), None, LPIPS_LAYERS),
             ("edges", ("sobel_l1",), "sobel_l1", LPIPS_LAYERS),
             ("features", ("vgg_mse", "fd_l2"), "vgg_mse + 0.1*fd_l2", LPIPS_LAYERS),
             ("vgg_edges", ("vgg_mse", "sobel_l2"), "vgg_mse + 0.05*sobel_l2", ("pool5",)),

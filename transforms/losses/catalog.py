@@ -339,6 +339,7 @@ _LOSSES = (
         min_side=16,
         network="vgg16_dists",
         layers=LPIPS_LAYERS,
+        reach=0,
     ),
     *_losses_on_vgg16("", "vgg16_lpips", "VGG16 features"),
     *_losses_on_vgg16("_keras", "vgg16_keras", "features of Keras' VGG16"),

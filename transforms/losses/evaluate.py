@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
+from transforms.losses.mean_matching import match_mean
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
@@ -67,9 +68,9 @@ class Evaluator:
         self.backend = "ncnn" if self._networks.on_ncnn else "tensorflow"
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
         self._graph = cache(self._build_graph)
+        self._in_tiles = TiledEvaluator(plan, self._networks, self._executor)
         # On a GPU, the most pixels of a batch.
         self._most_pixels = MOST_PIXELS_ON_GPU
-        self._in_tiles = TiledEvaluator(plan, self._networks, self._executor)
 
     def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the columns that are defined for images of this size.
@@ -97,6 +98,9 @@ class Evaluator:
             # The kernels want the pixels of an image in one piece.
             generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
             with self.device.scope(), self.device.turn():
+                if self.plan.gt_mean and not with_gradient:
+                    target = as_images(target).numpy()
+                    generated = match_mean(as_images(generated), target).numpy()
                 if not self.plan.fits_whole(height, width):
                     columns = self._in_tiles(losses, generated, target)
                 elif self.device.on_gpu:
@@ -148,8 +152,9 @@ class Evaluator:
         )
         kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
         fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
-        # Candidates of one target share its pass through the network.
-        shared = None if with_gradient or not self.plan.networks else _shared(target)
+        # Candidates of one target share its pass through the network. A GPU gets few sizes of batch instead.
+        sharing = self.plan.networks and not (with_gradient or self.device.on_gpu)
+        shared = _shared(target) if sharing else None
         ncnn_values = self._values_on_ncnn(on_ncnn, generated, target, shared)
         in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features, *on_ncnn))
         columns: dict[str, np.ndarray] = {}

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
+from transforms.losses.mean_matching import match_mean
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective import check_differentiable
 from transforms.losses.plan import Plan
@@ -85,7 +86,7 @@ class ObjectiveFunction:
             generated: float32 [B, H, W, 3] in [0, 1], RGB.
             references: of the targets.
         """
-        generated = self.plan.inside(generated)
+        generated = self._compared(generated, references)
         features = self._networks.features(generated, self._weights)
         total, _ = self._unfused(generated, features, references)
         for name in self._fused:
@@ -107,7 +108,7 @@ class ObjectiveFunction:
         """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(generated)
-            inside = self.plan.inside(generated)
+            inside = self._compared(generated, references)
             features = self._networks.features(inside, self._losses)
             total, values = self._unfused(inside, features, references)
         # No layer mixes pairs, so row i of the sum's gradient is the gradient of pair i's objective.
@@ -127,6 +128,11 @@ class ObjectiveFunction:
             if name not in values:
                 values[name] = self._value(name, inside, features, references)
         return total, gradient, values
+
+    def _compared(self, generated: tf.Tensor, references: References) -> tf.Tensor:
+        """The generated images as the losses see them."""
+        inside = self.plan.inside(generated)
+        return match_mean(inside, references[_TARGET]) if self.plan.gt_mean else inside
 
     def _unfused(
         self, generated: tf.Tensor, features: NetworkFeatures, references: References

@@ -40,19 +40,19 @@ def dists(pair: Pair) -> tf.Tensor:
 
     Ding et al., Image Quality Assessment: Unifying Structure and Texture Similarity, https://arxiv.org/abs/2004.07728.
     """
-    total = tf.zeros(tf.shape(pair.generated)[:1])
+    total = 0.0
     stages = {
         "image": (pair.generated, pair.target),
         **dict(zip(pair.generated_features, _by_layer(pair), strict=True)),
     }
     for stage, (generated, target) in stages.items():
         generated, target = _float(generated), _float(target)
-        (mean_g, var_g), (mean_t, var_t), (mean_d, var_d) = (
-            _moments(maps) for maps in (generated, target, generated - target)
+        (mean_g, squares_g, pixels), (mean_t, squares_t, _), (mean_d, squares_d, _) = (
+            pair.over.moments(maps) for maps in (generated, target, generated - target)
         )
         texture = tf.square(mean_d) / (tf.square(mean_g) + tf.square(mean_t) + DISTS_C1)
-        structure = var_d / (var_g + var_t + DISTS_C2)
-        alpha, beta = pair.weights[stage]
+        structure = squares_d / (squares_g + squares_t + DISTS_C2 * pixels)
+        alpha, beta = (tf.cast(weight, texture.dtype) for weight in pair.weights[stage])
         total += tf.reduce_sum(alpha * texture + beta * structure, axis=-1)
     return total
 
@@ -80,12 +80,6 @@ def _by_layer(pair: Pair) -> list[tuple[tf.Tensor, tf.Tensor]]:
 
 def _float(features: tf.Tensor) -> tf.Tensor:
     return tf.cast(features, tf.float32)
-
-
-def _moments(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance [B, C] over the pixels of [B, H, W, C]."""
-    mean = tf.reduce_mean(maps, axis=(1, 2), keepdims=True)
-    return mean[:, 0, 0], tf.reduce_mean(tf.math.squared_difference(maps, mean), axis=(1, 2))
 
 
 def _unit_length(features: tf.Tensor) -> tf.Tensor:

@@ -31,17 +31,18 @@ class EvaluationError(Exception):
 class Plan:
     """The numbers to compute for every pair.
 
-    Attributes:
-        losses: names from `catalog.LOSSES`.
-        objective: weighted sum of losses, or None.
-        pixel_gradient: whether to differentiate the objective to the generated pixels.
-        precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
-        vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
-        crop_border: pixels cut from each side of both images before any loss.
-        max_gradient_pixels: larger pairs are scored without a pixel gradient, and not optimized.
-        weights: by name of the network, its weights file; see `with_weights`.
-        backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
-            `with_backend`. TensorFlow computes everything else.
+        Attributes:
+            losses: names from `catalog.LOSSES`.
+            objective: weighted sum of losses, or None.
+            pixel_gradient: whether to differentiate the objective to the generated pixels.
+            precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
+            vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
+            crop_border: pixels cut from each side of both images before any loss.
+                max_gradient_pixels: larger pairs are scored without a pixel gradient, and not optimized.
+                gt_mean: whether each generated image is scaled to the mean of its target, after the cut; see `mean_matching`.
+                weights: by name of the network, its weights file; see `with_weights`.
+            backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
+                `with_backend`. TensorFlow computes everything else.
     """
 
     losses: tuple[str, ...]
@@ -69,6 +70,9 @@ class Plan:
         "pairs of more pixels get no pixel gradient and are not optimized; both take 4 kB of memory per pixel",
         2**22,
         positive=True,
+    )
+    gt_mean: bool = setting(
+        "scale each generated image to the mean gray of its target before any loss, as low-light papers do", False
     )
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
     backend: str = "tensorflow"
@@ -131,7 +135,8 @@ class Plan:
 
     def _formula(self, loss: Loss) -> str:
         """The loss' formula, and what is done to both images before."""
-        return f"{loss.formula}; without {self.crop_border} pixels at each border" if self.crop_border else loss.formula
+        cut = f"; without {self.crop_border} pixels at each border" if self.crop_border else ""
+        return f"{loss.formula}{cut}{'; generated scaled to the mean gray of its target' if self.gt_mean else ''}"
 
     def inside(self, images: Any) -> Any:
         """The images [B, H, W, 3], an array or a tensor, without the border that the plan cuts."""

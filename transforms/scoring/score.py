@@ -1,11 +1,10 @@
 """Score a chunk: decode ahead in threads, batch by shape, evaluate the losses."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -124,10 +123,9 @@ def score_chunk(
 
     # Counting the failures would not do: a single one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
-    same = _same_targets(pairs["target"], by_bytes=bool(evaluator.plan.networks))
-    # Together, they share a target that is decoded once, and passes through the network once.
-    order = sorted(range(len(pairs)), key=same.__getitem__)
-    decoded = _decode_ahead(pairs, order, same, policy, sandbox, batching)
+    images = _encoded(pairs)
+    order = _candidates_together(images)
+    decoded = _decode_ahead([images[row] for row in order], policy, sandbox, batching)
     for group in batch_by_shape(good_pairs(decoded), batching):
         for part, columns in evaluate_group(evaluator, group):
             notes: tuple[str, ...] = ()
@@ -156,66 +154,78 @@ class _ChunkPair(DecodedPair):
     position: int = 0
 
 
-def _same_targets(column: pa.ChunkedArray, by_bytes: bool) -> list[int]:
-    """For each row the first one with its target, as far as a dictionary tells, or by the target's bytes."""
-    first: dict[object, int] = {}
-    same: list[int] = []
-    for number, chunk in enumerate(column.chunks):
-        values = chunk.indices.to_pylist() if pa.types.is_dictionary(chunk.type) else [None] * len(chunk)
-        for value, scalar in zip(values, chunk, strict=True):
-            row = len(same)
-            if by_bytes and scalar.is_valid:
-                same.append(first.setdefault(sha256(_view(scalar) or b"").digest(), row))
-            else:
-                same.append(row if value is None else first.setdefault((number, value), row))
-    return same
+def _candidates_together(encoded: Sequence[EncodedPair]) -> list[int]:
+    """The rows in their order, but those with the target of an earlier one behind it: a batch then shares targets."""
+    first: dict[int, int] = {}
+    keys = [row if target is None else first.setdefault(id(target), row) for row, (_, target) in enumerate(encoded)]
+    return sorted(range(len(encoded)), key=keys.__getitem__)
 
 
 def _decode_ahead(
-    pairs: pa.Table,
-    order: Sequence[int],
-    same: Sequence[int],
-    policy: DecodePolicy,
-    sandbox: Sandbox,
-    batching: Batching,
+    encoded: Sequence[EncodedPair], policy: DecodePolicy, sandbox: Sandbox, batching: Batching
 ) -> Iterator[DecodedPair | DecodeError]:
     """Decode pairs in this order, in threads that wait for a child each; what waits for the network is bounded."""
     ahead = replace(policy, max_image_pixels=min(policy.max_image_pixels, _PIXELS_AHEAD))
     threads = thread_count()
     pending: deque[Future[list[DecodedPair | DecodeError]]] = deque()
-    repeats = [False, *(same[row] == same[last] for last, row in pairwise(order))]
     submitted = taken = largest = 0
     executor = ThreadPoolExecutor(threads, "decode")
     try:
-        while taken < len(pairs):
+        while taken < len(encoded):
             # Until one has come out, pairs are taken to be as large as they may be; after that, as large as the
             # largest so far.
             fitting = batching.pending_bytes // (largest or 6 * ahead.max_image_pixels)
             most = max(1, min(_BATCHES_AHEAD * batching.pairs, fitting))
-            task = min(_TASK_PAIRS, max(1, most // threads), len(pairs) - submitted)
-            while 0 < task < min(most, len(pairs) - submitted) and repeats[submitted + task]:
+            task = min(_TASK_PAIRS, max(1, most // threads), len(encoded) - submitted)
+            while 0 < task < min(most, len(encoded) - submitted) and _same_target(encoded, submitted + task):
                 # Candidates go together, so that their target is decoded once.
                 task += 1
             if task and submitted + task - taken <= most:
-                rows = order[submitted : submitted + task]
-                pending.append(executor.submit(decode_pairs, _encoded(pairs, rows, same), ahead, sandbox))
+                together = encoded[submitted : submitted + task]
+                pending.append(executor.submit(decode_pairs, together, ahead, sandbox))
                 submitted += task
                 continue
             for outcome in pending.popleft().result():
                 if isinstance(outcome, DecodedPair):
                     largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
                 elif outcome.reason == "too_many_pixels" and ahead != policy:
-                    (outcome,) = decode_pairs(_encoded(pairs, order[taken : taken + 1], same), policy, sandbox)
+                    (outcome,) = decode_pairs([encoded[taken]], policy, sandbox)
                 taken += 1
                 yield outcome
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _encoded(pairs: pa.Table, rows: Sequence[int], same: Sequence[int]) -> list[EncodedPair]:
-    """The bytes of the images, where they lie; rows with the same target share its view."""
-    targets = {first: _view(pairs["target"][first]) for first in {same[row] for row in rows}}
-    return [(_view(pairs["generated"][row]), targets[same[row]]) for row in rows]
+def _same_target(encoded: Sequence[EncodedPair], row: int) -> bool:
+    """Whether a row has the target of the row before."""
+    return encoded[row][1] is encoded[row - 1][1] is not None
+
+
+def _encoded(rows: pa.Table) -> list[EncodedPair]:
+    """The bytes of the images; rows with the same target share its view."""
+    return list(zip(_views(rows["generated"]), _shared(_views(rows["target"])), strict=True))
+
+
+def _shared(views: Sequence[memoryview | None]) -> list[memoryview | None]:
+    """The views, but the first of equal bytes for all of these."""
+    lengths = Counter(len(view) for view in views if view is not None)
+    first: dict[bytes, memoryview] = {}
+    return [
+        view if view is None or lengths[len(view)] == 1 else first.setdefault(sha256(view).digest(), view)
+        for view in views
+    ]
+
+
+def _views(column: pa.ChunkedArray) -> list[memoryview | None]:
+    views: list[memoryview | None] = []
+    for chunk in column.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            views += map(_view, chunk)
+            continue
+        indices = chunk.indices.to_pylist()
+        distinct = {index: _view(chunk.dictionary[index]) for index in set(indices) - {None}}
+        views += map(distinct.get, indices)
+    return views
 
 
 def _view(value: pa.Scalar) -> memoryview | None:

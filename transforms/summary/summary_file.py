@@ -11,7 +11,7 @@ SUMMARY_VERSION = 2
 # The parts of a run's identity that decide its numbers. Summaries can be compared or merged only if they agree in them.
 COMPARABLE = (
     *("losses", "objective", "pixel_gradient", "precision", "backend", "vgg_layers", "weights", "images", "descent"),
-    "crop_border",
+    *("crop_border", "gt_mean"),
 )
 
 

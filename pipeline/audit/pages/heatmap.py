@@ -61,6 +61,7 @@ class HeatMap:
             precision="auto",
             vgg_layers=tuple(identity["vgg_layers"]),
             crop_border=identity["crop_border"],
+            gt_mean=identity.get("gt_mean", False),
             weights={
                 name: WeightsFile(str(resolve_name(NETWORKS[name].cached)()), sha256)
                 for name, sha256 in identity["weights"].items()

@@ -66,8 +66,8 @@ def check_comparable(one: RunSummary, other: RunSummary) -> None:
     """
     for name in sorted({*one.computed, *other.computed}):
         ours, theirs = (_deciding(name, run.computed.get(name)) for run in (one, other))
-        # Summaries from before there were backends lack the name; backends agree to about 1e-6.
-        if ours != theirs and not (name == "backend" and None in (ours, theirs)):
+        # Summaries lack settings that are newer than they are, and off by default. Backends agree to about 1e-6.
+        if (ours or None) != (theirs or None) and not (name == "backend" and None in (ours, theirs)):
             raise UsageError(
                 f"{one.path} and {other.path} cannot be compared: their {name} differ, {ours} and {theirs}"
             )

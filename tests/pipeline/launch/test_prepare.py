@@ -188,6 +188,7 @@ CHANGED = {
     "precision": ["--precision=bfloat16"],
     "vgg_layers": ["--vgg_layers=pool1"],
     "crop_border": ["--crop_border=1"],
+    "gt_mean": ["--gt_mean"],
     "chunk_pairs": ["--chunk_pairs=7"],
     "batch_size": ["--batch_size=7"],
     "input_format": ["--input_format=parquet"],

@@ -1,8 +1,10 @@
 """Pairs decoded in a sandbox: the same pixels and the same errors, and pictures that would take the process down."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from support.bombs import huge_png
+from support.bombs import SPIN, environment_with_bugs, huge_png
 from support.pictures import encode, noise, smooth
 
 from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
@@ -41,9 +43,12 @@ def test_it_decodes_as_the_worker_itself_would() -> None:
     assert sum(isinstance(outcome, DecodedPair) for outcome in inside) == 4
 
 
-def test_a_picture_that_takes_long() -> None:
-    policy, bomb = DecodePolicy(max_image_pixels=2**30), huge_png()
-    found = decode_pairs([(GOOD, GOOD), (GOOD, bomb), (GOOD, GOOD)], policy, Sandbox(seconds=0.2))
+def test_a_picture_that_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment_with_bugs(tmp_path / "site")
+    # Children get the path of their worker.
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    # Good pictures take milliseconds, this one for ever.
+    found = decode_pairs([(GOOD, GOOD), (GOOD, SPIN), (GOOD, GOOD)], POLICY, Sandbox(seconds=1.5))
     assert [getattr(outcome, "reason", "decoded") for outcome in found] == ["decoded", "timed_out", "decoded"]
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import reference
 from support.as_gpu import AS_GPU
 from support.keras_file import write_keras_file
 from support.pictures import noise, smooth
@@ -434,6 +435,52 @@ class TestColumns:
         evaluator = Evaluator(plan)
         assert tuple(evaluator(*pairs(["noisy"], (2, 3)))) == ("vgg_mse", "style")
         assert evaluator(*pairs(["noisy"], (1, 3))) == {}
+
+
+class TestMatchedMeans:
+    """The reference is NumPy's, of one pair in float64."""
+
+    @staticmethod
+    def matched(generated, target):
+        means = [(images.astype(np.float64) / 255 @ [0.299, 0.587, 0.114]).mean() for images in (target, generated)]
+        return np.clip(generated.astype(np.float64) / 255 * means[0] / means[1], 0, 1)
+
+    def test_every_loss_sees_the_generated_image_as_bright_as_its_target(self):
+        generated, target = pairs(["unrelated", "noisy", "identical"], (33, 20))
+        generated[:2] //= 3
+        plan = Plan(("mae", "psnr", "ssim", "fd_l1"), gt_mean=True)
+        columns = Evaluator(plan)(generated, target)
+        rows = [(self.matched(g, t), t / 255) for g, t in zip(generated, target, strict=True)]
+        for name in ("mae", "ssim", "fd_l1"):
+            expected = [getattr(reference, name)(*row) for row in rows]
+            np.testing.assert_allclose(columns[name], expected, rtol=1e-5, atol=1e-7, err_msg=name)
+        assert columns["psnr"][2] == np.inf
+        assert all(
+            column.formula.endswith("; generated scaled to the mean gray of its target") for column in plan.columns
+        )
+
+    def test_the_pixel_gradient_goes_through_the_scaling(self):
+        (generated,), (target,) = pairs(["noisy"], (17, 14))
+        # No 0, where the clipping has a kink.
+        generated = generated // 3 + 1
+        plan = Plan(("mse",), parse_objective("mse"), pixel_gradient=True, gt_mean=True)
+        columns = Evaluator(plan)(generated[np.newaxis], target[np.newaxis])
+
+        def mse(image):
+            return ((self.matched(image, target) - target / 255) ** 2).mean()
+
+        slopes = np.zeros(generated.shape)
+        for place in np.ndindex(slopes.shape):
+            moved = np.zeros(slopes.shape)
+            moved[place] = 1e-4
+            slopes[place] = (mse(generated + moved) - mse(generated - moved)) / 2e-4 * 255
+        np.testing.assert_allclose(columns["mse"], mse(generated), rtol=1e-5)
+        np.testing.assert_allclose(columns["pixel_grad_l2"], np.linalg.norm(slopes), rtol=1e-4)
+
+    def test_a_black_image_stays_black(self):
+        target = pairs(["noisy"], (17, 14))[1]
+        columns = Evaluator(Plan(("mae",), gt_mean=True))(np.zeros_like(target), target)
+        np.testing.assert_allclose(columns["mae"], (target / 255).mean(), rtol=1e-6)
 
 
 class TestCropBorder:

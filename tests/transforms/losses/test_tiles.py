@@ -130,7 +130,7 @@ def test_losses_on_networks_are_those_of_the_whole(small_tiles, everything_on_ne
 
 @pytest.fixture(scope="module")
 def everything_on_networks(lpips_weights, alexnet_weights):
-    weights = {"vgg16_lpips": lpips_weights, "alexnet_lpips": alexnet_weights}
+    weights = {"vgg16_lpips": lpips_weights, "vgg16_dists": lpips_weights, "alexnet_lpips": alexnet_weights}
     losses = tuple(name for name in ALL if LOSSES[name].network in weights)
     plan = Plan(losses, vgg_layers=("relu1_1", "pool2", "pool5"), weights=weights)
     made = {}

@@ -159,6 +159,10 @@ NETWORKS = {
             flag="weights",
             help=_VGG16_HELP,
             sha256=_VGG16_SHA256,
+            strides={layer: VGG16_LAYERS[layer] for layer in LPIPS_LAYERS},
+            # L2 pooling sees a pixel more than max-pooling.
+            reach=105,
+            memory=VGG16_MEMORY,
         ),
         _on_lpips_weights(
             "alexnet_lpips",

@@ -48,6 +48,16 @@ def test_runs_with_and_without_a_border_cannot_be_compared(tmp_path):
         check_comparable(read_run(str(whole)), read_run(str(cut)))
 
 
+def test_runs_with_and_without_matched_means_cannot_be_compared(tmp_path):
+    earlier, without, matched = (
+        write_run(tmp_path / name, summarized({"mae": [0.1]}), **settings)
+        for name, settings in {"earlier": {}, "without": {"gt_mean": False}, "matched": {"gt_mean": True}}.items()
+    )
+    check_comparable(read_run(str(earlier)), read_run(str(without)))
+    with pytest.raises(UsageError, match="their gt_mean differ, None and True"):
+        check_comparable(read_run(str(earlier)), read_run(str(matched)))
+
+
 class TestVersion1:
     """The file is what version 0.1.0 made of `VALUES`."""
 
