@@ -120,7 +120,6 @@ IMAGE_FORMATS = (
     ImageFormat("QOI", rb"qoif"),
     ImageFormat("DDS", rb"DDS "),
     ImageFormat("ICO", rb"\0\0\x01\0"),
-    ImageFormat("NumPy", rb"\x93NUMPY"),
     ImageFormat("SVG", rb"(?:\xef\xbb\xbf)?\s*(?:<[?!].*)?<svg"),
     # The last, because a TGA has no magic: these are its types of image, with and without a table of colours.
     ImageFormat(

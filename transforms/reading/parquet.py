@@ -16,7 +16,9 @@ from transforms.reading.fields import (
     fit_kept,
     fitted,
     id_field,
+    is_array,
     is_bytes,
+    is_list,
     is_text,
     note_lost,
     partitions,
@@ -24,6 +26,7 @@ from transforms.reading.fields import (
     with_nested,
 )
 from transforms.reading.image_paths import Image, image_of
+from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.schema import CANDIDATE, Chunk, EncodedChunk, Fields, Part, encoded_schema
 
@@ -277,7 +280,8 @@ def _repeated(column: pa.ChunkedArray | pa.Array, rows: pa.Array) -> pa.Dictiona
 
 def _holds_bytes(rows: pa.Table, fields: Fields) -> bool:
     """True if every image that is not null lies in the rows as it is."""
-    return not fields.base64 and all(_is_bytes_or_null(rows[name]) for name in (*fields.generated, fields.target))
+    plain = not fields.base64 and not fields.array_type
+    return plain and all(_is_bytes_or_null(rows[name]) for name in (*fields.generated, fields.target))
 
 
 def _is_bytes_or_null(column: pa.ChunkedArray) -> bool:
@@ -299,13 +303,14 @@ class _Record:
     own_id: str | None
     images: Mapping[str, Any]
     values: Mapping[str, tuple[Any, bool]]
-    base64: bool
+    fields: Fields
 
     def id(self, fields: Fields) -> str | None:
         return self.own_id
 
     def image(self, name: str) -> Image:
-        return image_of(self.images[name], self.base64)
+        value = self.images[name]
+        return image_of(_array(value) if isinstance(value, pa.Array) else value, self.fields)
 
     def kept(self, field: pa.Field) -> tuple[Any, bool]:
         return self.values.get(field.name, (None, False))
@@ -317,12 +322,33 @@ def _records(rows: pa.Table, id_name: str | None, fields: Fields, keep: Sequence
     kept = {field.name: fit_kept(rows[field.name], field.type) for field in keep if field.name in rows.schema.names}
     for row, id in enumerate(ids):
         values = {name: (column[row].as_py(), row not in lost) for name, (column, lost) in kept.items()}
-        yield _Record(id, {name: column[row] for name, column in images.items()}, values, fields.base64)
+        yield _Record(id, {name: column[row] for name, column in images.items()}, values, fields)
+
+
+def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.cast(column, column.type.storage_type) if isinstance(column.type, pa.BaseExtensionType) else column
+
+
+def _array(values: pa.Array) -> np.ndarray:
+    """The array that nested lists hold. Raises RecordError if their lengths differ, or a number is missing."""
+    shape = [len(values)]
+    while is_list(values.type):
+        lengths = pc.unique(pc.list_value_length(values))
+        if len(lengths) != 1 or values.null_count:
+            raise RecordError("wrong_shape", f"the lists at depth {len(shape)} have different lengths")
+        shape.append(lengths[0].as_py())
+        values = values.flatten()
+    if values.null_count:
+        raise RecordError("wrong_shape", "a number of the array is missing")
+    return values.to_numpy(zero_copy_only=False).reshape(shape)
 
 
 def _pylist(column: pa.ChunkedArray) -> list[Any]:
     # Arrow does not check that text is UTF-8, and a path need not be.
     dtype = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if is_array(dtype):
+        # As Python's numbers they would take many times the memory.
+        return [value.values if value.is_valid else None for value in _storage(column)]
     if not pa.types.is_struct(dtype):
         return texts(column) if is_text(dtype) else column.to_pylist()
     parts = [part.name for part in dtype if part.name in ("bytes", "path")]
