@@ -154,7 +154,7 @@ def _decode_ahead(
                 task += 1
             if task and submitted + task - taken <= most:
                 rows = pairs.slice(submitted, task)
-                pending.append(executor.submit(decode_pairs, _encoded(rows), policy, sandbox))
+                pending.append(executor.submit(decode_pairs, encoded_pairs(rows), policy, sandbox))
                 submitted += task
                 continue
             for outcome in pending.popleft().result():
@@ -166,7 +166,7 @@ def _decode_ahead(
         executor.shutdown(cancel_futures=True)
 
 
-def _encoded(rows: pa.Table) -> list[EncodedPair]:
+def encoded_pairs(rows: pa.Table) -> list[EncodedPair]:
     """The bytes of the images; rows with the same target share its view."""
     return list(zip(_views(rows["generated"]), _views(rows["target"]), strict=True))
 
