@@ -8,7 +8,7 @@ import numpy as np
 
 from transforms.images.decode_error import DecodeError
 
-NPY_MAGIC = b"\x93NUMPY"
+_NPY_MAGIC = b"\x93NUMPY"
 _NPZ_MAGIC = b"PK\x03\x04"
 
 # What the least and the largest value of an array stand for: black and white.
@@ -19,7 +19,10 @@ _WHOLE = {"0..255": np.uint8, "0..65535": np.uint16}
 
 def is_array(data: bytes) -> bool:
     """Tell whether a file is a .npy or .npz, by its first bytes."""
-    return data.startswith((NPY_MAGIC, _NPZ_MAGIC))
+    if data.startswith(_NPZ_MAGIC):
+        # The first member's name follows its header of 30 bytes.
+        return data[30 : 30 + int.from_bytes(data[26:28], "little")].endswith(b".npy")
+    return data.startswith(_NPY_MAGIC)
 
 
 def decode_array(data: bytes, range: str, layout: str, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]]:

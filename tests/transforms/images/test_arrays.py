@@ -92,6 +92,14 @@ class TestDecode:
         with pytest.raises(DecodeError):
             decode(data, "0..255")
 
+    def test_another_zip_file_is_no_array(self):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("mimetype", "image/openraster")
+        with pytest.raises(DecodeError) as caught:
+            decode(file.getvalue(), "0..1")
+        assert caught.value.reason == "unknown_format"
+
     def test_a_bomb_is_not_unpacked(self):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
