@@ -14,6 +14,9 @@ from transforms.settings import setting
 # images give it, and so does a kept field of that name.
 CANDIDATE = "candidate"
 
+# Types of arrays that records may hold as bytes.
+ARRAY_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+
 # Keys of the metrics' schema metadata: the precision in which the networks computed; the run and the chunk of a file.
 PRECISION_KEY = b"pairloss.precision"
 CHUNK_KEY = b"pairloss.chunk"
@@ -40,6 +43,8 @@ class Fields:
         id: field of the pair's id. None: a field `id` if there is one, otherwise `Chunk.pair_id`.
         keep: scalar fields copied into the metrics.
         image_root: directory of the images that records name by relative paths; empty: that of the input file.
+        array_shape: of arrays in records, such as `256,256,3`; empty: nested lists tell theirs.
+        array_type: NumPy's name of the type of arrays that are bytes; empty: bytes are image files.
     """
 
     generated: tuple[str, ...] = setting(
@@ -63,6 +68,20 @@ class Fields:
     image_root: str = setting(
         "directory of the images if records name them by paths; by default that of the input file", "", metavar="DIR"
     )
+    array_shape: str = setting(
+        "shape of arrays in records, such as 256,256,3, if they are flat; see --range", "", metavar="H,W,C"
+    )
+    array_type: str = setting(
+        "type of arrays that are stored as bytes, little-endian", "", choices=ARRAY_TYPES, metavar="|".join(ARRAY_TYPES)
+    )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`array_shape` as numbers. Raises ValueError if it is none."""
+        numbers = tuple(int(number) for number in self.array_shape.split(",") if self.array_shape)
+        if self.array_shape and (len(numbers) not in (2, 3) or min(numbers) < 1):
+            raise ValueError(f"{self.array_shape!r} is not a shape such as 256,256,3")
+        return numbers
 
     @property
     def has_candidates(self) -> bool:

@@ -1,5 +1,6 @@
 """Images that records hold or name: the chunk as a format reads it, and the images that the worker then fetches."""
 
+import math
 import os
 import posixpath
 import re
@@ -8,21 +9,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from itertools import chain
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from transforms.images.decode_error import DecodeError
 from transforms.images.formats import sniff
 from transforms.reading.record_error import RecordError
 from transforms.reading.zip_members import ZipMember, read_member
-from transforms.schema import Chunk, EncodedChunk, Failure, encoded_schema, row_failure
+from transforms.schema import Chunk, EncodedChunk, Failure, Fields, encoded_schema, row_failure
 
 REASONS = {
     "unreadable_image": "the file that the record names does not exist or cannot be read",
     "outside_root": "the path leads out of the manifest's directory, or of `--image_root`; it was not followed",
     "not_a_file": "the record names an http(s) address, which is not fetched, or no path at all",
+    "wrong_shape": "the numbers are not an array of the declared or of any shape",
     "not_base64": "the text begins with `data:`, but no base64 follows",
     "changed_image": "the file no longer has the size that it had when the run started",
 }
@@ -105,34 +109,47 @@ def resolve(path: str, root: str) -> str:
     return store + place
 
 
-def image_of(value: Any, name: str) -> Image:
+def image_of(value: Any, name: str, fields: Fields) -> Image:
     """The image that a value of a record holds or names.
 
     Args:
-        value: bytes, base64, a path, a mapping with `bytes` or `path`, a list of one of these, or null.
+        value: bytes, base64, a path, a mapping with `bytes` or `path`, a list of one of these, an array, or null.
         name: of its field.
+        fields: say what arrays are.
 
     Raises:
         RecordError: it is none of these.
     """
-    while isinstance(value, list):
-        if len(value) > 1:
-            raise RecordError("wrong_type", f"field {name!r} holds several values, one is needed")
-        value = value[0] if value else None
     if isinstance(value, Mapping):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, list) and value and isinstance(value[0], int | float | list):
+        value = _array(value)
+    if isinstance(value, np.ndarray):
+        return _npy(value, fields)
+    if isinstance(value, list) and len(value) > 1:
+        raise RecordError("wrong_type", f"field {name!r} holds several values, one is needed")
+    if isinstance(value, list):
+        return image_of(value[0], name, fields) if value else None
     if value is None:
         return None
     if not isinstance(value, str | bytes):
         raise RecordError("wrong_type", f"field {name!r} holds {value!r:.100}, neither bytes nor a path")
-    image = _from_base64(value, name)
-    if image is not None:
-        return image
-    return Place(value) if isinstance(value, str) else value
+    # Bytes that are numbers may look like text.
+    if isinstance(value, str) or not fields.array_type:
+        image = _from_base64(value, name, fields)
+        if image is None:
+            return Place(value) if isinstance(value, str) else value
+        value = image
+    if fields.array_type:
+        dtype = np.dtype(fields.array_type).newbyteorder("<")
+        if len(value) % dtype.itemsize:
+            raise RecordError("wrong_shape", f"{len(value)} bytes are no whole number of {fields.array_type}", value)
+        return _npy(np.frombuffer(value, dtype), fields)
+    return value
 
 
-def _from_base64(value: str | bytes, name: str) -> bytes | None:
-    """The image that a text holds as base64; None if it holds none.
+def _from_base64(value: str | bytes, name: str, fields: Fields) -> bytes | None:
+    """The image, or the array, that a text holds as base64; None if it holds none.
 
     Raises:
         RecordError: a `data:` address without base64.
@@ -149,7 +166,7 @@ def _from_base64(value: str | bytes, name: str) -> bytes | None:
         image = b""
     if is_address and not image:
         raise RecordError("not_base64", f"field {name!r} holds {text!r:.50}..., which is not base64")
-    return image if is_address or _is_known(image) else None
+    return image if is_address or (image and fields.array_type) or _is_known(image) else None
 
 
 def _is_known(image: bytes) -> bool:
@@ -158,6 +175,28 @@ def _is_known(image: bytes) -> bool:
     except DecodeError as error:
         return error.reason != "unknown_format"
     return True
+
+
+def _array(values: list[Any]) -> np.ndarray:
+    try:
+        array = np.array(values)
+    except ValueError as error:
+        raise RecordError("wrong_shape", f"the lists have different lengths: {error}") from error
+    return array
+
+
+def _npy(array: np.ndarray, fields: Fields) -> bytes:
+    """An array as the bytes of a .npy file, which are decoded as an image."""
+    if array.dtype.kind not in "fiu":
+        raise RecordError("wrong_type", f"an array of {array.dtype}, numbers are needed")
+    if array.ndim == 1:
+        if math.prod(fields.shape) != len(array):
+            wanted = fields.array_shape or "no shape; declare --array_shape"
+            raise RecordError("wrong_shape", f"{len(array)} numbers are not an array of {wanted}")
+        array = array.reshape(fields.shape)
+    file = BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return file.getvalue()
 
 
 def named_chunk(

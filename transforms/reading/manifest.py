@@ -107,7 +107,7 @@ def _read(
 ) -> Iterator[EncodedChunk]:
     for chunk in series:
         records = [
-            RecordError("damaged_line", record) if isinstance(record, str) else _Record(record)
+            RecordError("damaged_line", record) if isinstance(record, str) else _Record(record, fields)
             for record in parse(file, chunk)
         ]
         if len(records) != len(chunk.records(fields)):
@@ -118,6 +118,7 @@ def _read(
 @dataclass(frozen=True)
 class _Record:
     values: Values
+    fields: Fields
 
     def id(self, fields: Fields) -> str | None:
         name = id_field(pa.schema([(name, pa.string()) for name in self.values]), fields)
@@ -129,7 +130,7 @@ class _Record:
         if not is_there:
             found = ", ".join(sorted(self.values)) or "none"
             raise RecordError("missing_field", f"no field {name!r}; fields found: {found}")
-        return image_of(value, name)
+        return image_of(value, name, self.fields)
 
     def kept(self, field: pa.Field) -> tuple[Any, bool]:
         return fitted_value(self.values, field)

@@ -17,6 +17,7 @@ from transforms.reading.fields import (
     fit_kept,
     fitted,
     id_field,
+    is_array,
     is_bytes,
     is_list,
     is_text,
@@ -193,10 +194,13 @@ def _row_bytes(
 
 def _lengths(images: pa.Array) -> np.ndarray:
     """The bytes of each image, or of the text in its place."""
+    images = _storage(images)
     dtype = images.type
+    if is_list(dtype) and pa.types.is_primitive(dtype.value_type):
+        return _counts(images) * (dtype.value_type.bit_width // 8)
     if is_list(dtype):
-        ends = np.cumsum(_counts(images))
-        return np.diff(np.cumsum([0, *_lengths(images.flatten())])[[0, *ends]])
+        total, ends = (np.append(0, np.cumsum(sizes)) for sizes in (_lengths(images.flatten()), _counts(images)))
+        return np.diff(total[ends])
     if pa.types.is_struct(dtype):
         has_bytes = dtype.get_field_index("bytes") >= 0
         return _lengths(pc.struct_field(images, "bytes")) if has_bytes else np.zeros(len(images), np.int64)
@@ -205,6 +209,11 @@ def _lengths(images: pa.Array) -> np.ndarray:
     else:
         lengths = pc.binary_length(images.cast(pa.large_string() if is_text(dtype) else pa.large_binary()))
     return np.asarray(pc.fill_null(lengths, 0), np.int64)
+
+
+def _storage(values: pa.Array) -> pa.Array:
+    """The values as they are stored, if they are of an extension type such as a tensor's."""
+    return values.storage if isinstance(values, pa.ExtensionArray) else values
 
 
 def _counts(lists: pa.Array) -> np.ndarray:
@@ -243,7 +252,11 @@ def _open(file: BinaryIO, key: tuple[str, str] = ("", "")) -> pq.ParquetFile:
 def _with_dictionaries(parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Iterable[str]) -> pq.ParquetFile:
     """The file, reading each leaf that a row group stores as a dictionary so that a repeated value is there once."""
     columns = map(parquet.metadata.row_group(index).column, range(parquet.metadata.num_columns))
-    stored = [c.path_in_schema for c in columns if c.path_in_schema in leaves and c.has_dictionary_page]
+    stored = [
+        c.path_in_schema
+        for c in columns
+        if c.path_in_schema in leaves and c.has_dictionary_page and c.physical_type == "BYTE_ARRAY"
+    ]
     return pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=stored, **_OPTIONS)
 
 
@@ -382,7 +395,7 @@ def _repeated(column: pa.ChunkedArray | pa.Array, rows: pa.Array) -> pa.Dictiona
 
 def _holds_bytes(rows: pa.Table, fields: Fields) -> bool:
     """True if every image that is not null lies in the rows as it is."""
-    return all(_is_bytes_or_null(rows[name]) for name in _image_names(fields))
+    return not fields.array_type and all(_is_bytes_or_null(rows[name]) for name in _image_names(fields))
 
 
 def _is_bytes_or_null(column: pa.ChunkedArray) -> bool:
@@ -428,24 +441,38 @@ class _Record:
 
 def _records(rows: pa.Table, id_name: str | None, fields: Fields, keep: Sequence[pa.Field]) -> Iterator[_Record]:
     ids = texts(rows[id_name]) if id_name is not None else [None] * len(rows)
-    images = {name: _images_of(rows[name], name) for name in _image_names(fields)}
+    images = {name: _images_of(rows[name], name, fields) for name in _image_names(fields)}
     kept = {field.name: fit_kept(rows[field.name], field.type) for field in keep if field.name in rows.schema.names}
     for row, id in enumerate(ids):
         values = {name: (column[row].as_py(), row not in lost) for name, (column, lost) in kept.items()}
         yield _Record(id, {name: column[row] for name, column in images.items()}, values)
 
 
-def _images_of(column: pa.ChunkedArray, name: str) -> list[Image | RecordError]:
+def _array(values: pa.Array) -> np.ndarray:
+    """The array that nested lists hold. Raises RecordError if their lengths differ, or a number is missing."""
+    shape = [len(values)]
+    while is_list(values.type):
+        lengths = pc.unique(pc.list_value_length(values))
+        if len(lengths) != 1 or values.null_count:
+            raise RecordError("wrong_shape", f"the lists at depth {len(shape)} have different lengths")
+        shape.append(lengths[0].as_py())
+        values = values.flatten()
+    if values.null_count:
+        raise RecordError("wrong_shape", "a number of the array is missing")
+    return values.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def _images_of(column: pa.ChunkedArray, name: str, fields: Fields) -> list[Image | RecordError]:
     """The image of each value, or what is wrong with it; one of a dictionary is made once."""
     values = list(chain.from_iterable(map(_pylist, column.chunks)))
     distinct = {id(value): value for value in values}
-    images = {key: _image_of(value, name) for key, value in distinct.items()}
+    images = {key: _image_of(value, name, fields) for key, value in distinct.items()}
     return [images[id(value)] for value in values]
 
 
-def _image_of(value: Any, name: str) -> Image | RecordError:
+def _image_of(value: Any, name: str, fields: Fields) -> Image | RecordError:
     try:
-        return image_of(value, name)
+        return image_of(_array(value) if isinstance(value, pa.Array) else value, name, fields)
     except RecordError as error:
         return error
 
@@ -456,6 +483,9 @@ def _pylist(column: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(dtype):
         stored = _pylist(column.dictionary)
         return [None if index is None else stored[index] for index in column.indices.to_pylist()]
+    if is_array(dtype):
+        # As Python's numbers they would take many times the memory.
+        return [value.values if value.is_valid else None for value in _storage(column)]
     if is_list(dtype):
         values, counts = iter(_pylist(column.flatten())), _counts(column).tolist()
         return [list(islice(values, count)) for count in counts]

@@ -7,6 +7,7 @@ from io import BytesIO
 from itertools import islice
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from transforms.reading.example_proto import example_class
@@ -133,7 +134,7 @@ def _records(source: Source, chunk: Chunk, place: ByteRange, fields: Fields) -> 
         found, stop = found + 1, span.stop
         where = f"{chunk.path}, record at offset {span.start}"
         try:
-            yield _Record(_parse(source, span), where)
+            yield _Record(_parse(source, span), where, fields)
         except RecordError as error:
             yield RecordError(error.reason, f"{where}: {error}", error.data)
     if found != len(chunk.records(fields)) or stop != place.stop:
@@ -159,6 +160,7 @@ def _parse(source: Source, span: Span) -> Any:
 class _Record:
     example: Any
     where: str
+    fields: Fields
 
     def id(self, fields: Fields) -> str | None:
         value = self._value(fields.id or "id")
@@ -170,10 +172,14 @@ class _Record:
         if name not in self.example.features.feature:
             found = ", ".join(sorted(self.example.features.feature)) or "none"
             raise RecordError("missing_field", f"{self.where}: no field {name!r}; fields found: {found}")
+        values = self._values(name)
+        if len(values) > 1 and not isinstance(values[0], bytes):
+            array = np.array(values, np.float32 if isinstance(values[0], float) else np.int64)
+            return image_of(array, name, self.fields)
         value = self._value(name)
         if value is not None and not isinstance(value, bytes):
             raise RecordError("wrong_type", f"{self.where}: field {name!r} holds a number, bytes are needed")
-        return image_of(value, name)
+        return image_of(value, name, self.fields)
 
     def kept(self, field: pa.Field) -> tuple[Any, bool]:
         try:
@@ -186,13 +192,16 @@ class _Record:
 
     def _value(self, name: str) -> bytes | int | float | None:
         """The value of a feature; None if it is missing or has no value. Raises RecordError if it has several."""
-        # Indexing a protobuf map would add the missing key.
-        feature = self.example.features.feature.get(name)
-        kind = feature.WhichOneof("kind") if feature is not None else None
-        values = getattr(feature, kind).value if kind else ()
+        values = self._values(name)
         if len(values) > 1:
             raise RecordError("wrong_type", f"{self.where}: field {name!r} holds {len(values)} values, one is needed")
         return values[0] if values else None
+
+    def _values(self, name: str) -> Sequence[Any]:
+        # Indexing a protobuf map would add the missing key.
+        feature = self.example.features.feature.get(name)
+        kind = feature.WhichOneof("kind") if feature is not None else None
+        return getattr(feature, kind).value if kind else ()
 
 
 def _text(value: bytes) -> str:

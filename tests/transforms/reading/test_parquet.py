@@ -309,6 +309,16 @@ def test_large_images_that_lie_together(tmp_path, name, make, side):
     assert [row for encoded in read for row in encoded.pairs[side].to_pylist()] == rows
 
 
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_large_arrays_that_lie_together(tmp_path, use_dictionary):
+    rows = [[[number] * 100] * 100 for number in range(10)] + [[[1]]] * 50
+    table = pa.table({"generated": pa.array(rows, pa.list_(pa.list_(pa.float32()))), "target": [b"x"] * 60})
+    file = shards.write_parquet(tmp_path / "a.parquet", table, use_dictionary=use_dictionary, compression="none")
+    read = [encoded for one in listed(file, 256, 100_000) for encoded in read_series(one, FIELDS)]
+    # A dictionary of so few numbers takes little.
+    assert [len(encoded.pairs) for encoded in read] == ([60] if use_dictionary else [2] * 4 + [52])
+
+
 def test_damage_in_a_row_group_that_has_to_be_measured(tmp_path):
     images = [bytes([number]) * 20_000 for number in range(60)]
     table = pa.table({"generated": images, "target": [b"t"] * 60})

@@ -1,11 +1,13 @@
 """Shapes in which records hold images: base64, lists of one, nested fields, dictionaries, Hive partitions."""
 
+import io
 import json
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from support import shards
@@ -168,3 +170,58 @@ class TestPartitions:
             "m": "a=b",
             "c": None,
         }
+
+
+class TestArrays:
+    """Arrays in records come out as .npy."""
+
+    ARRAY = np.arange(4 * 3 * 3, dtype=np.uint8).reshape(4, 3, 3)
+
+    def arrays(self, path: str, **fields: str) -> list[np.ndarray]:
+        encoded = read(path, Fields(**fields))
+        assert reasons(encoded) == []
+        return [np.load(io.BytesIO(image)) for pair in images(encoded) for image in pair]
+
+    @pytest.mark.parametrize("name", ["nested", "fixed", "flat"])
+    def test_in_parquet(self, tmp_path, name):
+        nested = pa.list_(pa.list_(pa.list_(pa.uint8())))
+        dtype = {"nested": nested, "fixed": pa.list_(pa.float32(), 36), "flat": pa.large_list(pa.uint8())}[name]
+        values = self.ARRAY.tolist() if name == "nested" else self.ARRAY.ravel().tolist()
+        table = pa.table({side: pa.array([values, values, values], dtype) for side in ("generated", "target")})
+        path = shards.write_parquet(tmp_path / "a.parquet", table).path
+        found = self.arrays(path, **({} if name == "nested" else {"array_shape": "4,3,3"}))
+        assert len(found) == 6
+        assert all(np.array_equal(array, self.ARRAY) for array in found)
+        assert found[0].dtype == (np.float32 if name == "fixed" else np.uint8)
+
+    @pytest.mark.parametrize("name", ["a.parquet", "a.tfrecord"])
+    def test_as_bytes(self, tmp_path, name):
+        data = self.ARRAY.astype("<f4").tobytes()
+        path = write(tmp_path / name, [{"generated": data, "target": data}])
+        found = self.arrays(path, array_type="float32", array_shape="4,3,3")
+        assert all(np.array_equal(array, self.ARRAY) for array in found)
+
+    @pytest.mark.parametrize("kind", [float, int])
+    def test_as_numbers_in_tfrecord(self, tmp_path, kind):
+        values = [kind(value) for value in self.ARRAY.ravel()]
+        path = write(tmp_path / "a.tfrecord", [{"generated": values, "target": values}])
+        assert all(np.array_equal(a, self.ARRAY) for a in self.arrays(path, array_shape="4,3,3"))
+
+    def test_in_json(self, tmp_path):
+        path = write(tmp_path / "a.jsonl", [{"generated": self.ARRAY.tolist(), "target": self.ARRAY.tolist()}])
+        assert all(np.array_equal(array, self.ARRAY) for array in self.arrays(path))
+
+    @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+    def test_wrong_shapes_cost_their_records(self, tmp_path, name):
+        good, ragged = [[1, 2], [3, 4]], [[1, 2], [3]]
+        path = write(tmp_path / name, [{"generated": value, "target": good} for value in (good, ragged, good)])
+        encoded = read(path)
+        assert len(images(encoded)) == 2
+        assert reasons(encoded) == ["wrong_shape"]
+
+    def test_a_shape_must_fit(self, tmp_path):
+        table = pa.table({side: pa.array([[1] * 36], pa.list_(pa.uint8(), 36)) for side in ("generated", "target")})
+        path = shards.write_parquet(tmp_path / "a.parquet", table).path
+        assert reasons(read(path, Fields(array_shape="5,3,3"))) == ["wrong_shape"]
+        with pytest.raises(ValueError, match="--array_shape"):
+            read(path)
