@@ -9,6 +9,7 @@ import pytest
 from support import shards
 from support.pictures import encode, noise, smooth
 
+from pipeline.audit.__main__ import main as audit
 from pipeline.audit.runs.difference import difference, read_compared
 from pipeline.run import OK, USAGE, main
 from transforms.images.decode import DecodePolicy
@@ -97,11 +98,18 @@ class TestRun:
         broken = "unknown_format"
         assert failed == {("2", "model_b"): broken, ("4", "model_a"): broken, ("4", "model_b"): broken}
 
-    def test_compare_joins_by_id_and_candidate(self, scored):
+    def test_compare_joins_by_id_and_candidate(self, scored, tmp_path):
         compared = read_compared(str(scored))
         found = difference(compared, compared)
         assert (len(found.common.before), found.common.repeated) == (9, 0)
         assert found.common.before["key"][0].as_py() == "0 [model_a]"
+        assert audit(["compare", str(scored), str(scored), f"--output={tmp_path}/compare.html"]) == OK
+
+    def test_reports_name_the_candidate(self, scored, tmp_path):
+        assert audit(["report", str(scored), f"--output={tmp_path}/report.html"]) == OK
+        page = (tmp_path / "report.html").read_text()
+        assert "0 [model_b]" in page
+        assert "another pair is there now" not in page
 
     def test_a_missing_candidate_is_a_failure_of_its_own(self, inputs, tmp_path):
         for number in range(6):

@@ -10,11 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import shards
+from support import flink_jobs, shards
 from support.bombs import SEGFAULT, SPIN, environment_with_bugs, huge_png
 from support.child_setup import interruptible
 from support.pictures import encode, smooth
+from support.required import missing, prism_binary
 
+from deploy.flink.downloads import missing_tools
+from deploy.flink.session_cluster import SessionCluster
 from pipeline.errors import OK
 from pipeline.run import main
 
@@ -36,22 +39,45 @@ def arguments(path: Path, output: Path, *flags: str) -> list[str]:
     return [f"--input={path}", f"--output={output}", "--preset=edges", "--quiet", "--chunk_pairs=20", *flags]
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("engine", ENGINES)
-def test_each_poison_fails_alone(
-    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    poison = {7: SEGFAULT, 25: SPIN, 26: huge_png(), 59: SEGFAULT}
-    path, output = write(tmp_path / "pairs.parquet", poison), tmp_path / "run"
-    # Workers take the environment, and children of a sandbox the path.
-    monkeypatch.setenv("PYTHONPATH", environment_with_bugs(tmp_path / "site")["PYTHONPATH"])
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    assert (main(arguments(path, output, *LIMITS, *ENGINES[engine])), capfd.readouterr().err) == (OK, "")
-    assert len(pq.read_table(output / "metrics")) == PAIRS - len(poison)
+POISON = {7: SEGFAULT, 25: SPIN, 26: huge_png(), 59: SEGFAULT}
+
+
+def check(output: Path) -> None:
+    """Every pair was scored but the poisonous ones, which failed each with its reason."""
+    assert len(pq.read_table(output / "metrics")) == PAIRS - len(POISON)
     lines = [line for file in (output / "failures").iterdir() for line in file.read_text().splitlines()]
     failures = {row["id"]: (row["stage"], row["reason"]) for row in map(json.loads, lines)}
     reasons = {"7": "crashed", "25": "timed_out", "26": "out_of_memory", "59": "crashed"}
     assert failures == {id: ("decode", reason) for id, reason in reasons.items()}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("engine", [*ENGINES, pytest.param("prism", marks=pytest.mark.slow)])
+def test_each_poison_fails_alone(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = [f"--prism_location={prism_binary()}"] if engine == "prism" else ENGINES[engine]
+    path, output = write(tmp_path / "pairs.parquet", POISON), tmp_path / "run"
+    # Workers take the environment, and children of a sandbox the path.
+    monkeypatch.setenv("PYTHONPATH", environment_with_bugs(tmp_path / "site")["PYTHONPATH"])
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert (main(arguments(path, output, *LIMITS, *flags)), capfd.readouterr().err) == (OK, "")
+    check(output)
+
+
+@pytest.mark.slow
+@pytest.mark.flink
+def test_each_poison_fails_alone_on_flink(tmp_path: Path) -> None:
+    if tools := missing_tools():
+        missing("flink", tools)
+    path, output = write(tmp_path / "pairs.parquet", POISON), tmp_path / "run"
+    variables = {"PYTHONPATH": environment_with_bugs(tmp_path / "site")["PYTHONPATH"]}
+    with SessionCluster(slots=1, variables=variables) as cluster:
+        flags = [*LIMITS, *cluster.flags(False, parallelism=1)]
+        command = [sys.executable, "-m", "pipeline.run", *arguments(path, output, *flags)]
+        launcher = cluster.start(command, flink_jobs.log_of(output))
+        flink_jobs.finish(launcher, output)
+    check(output)
 
 
 @pytest.mark.heavy

@@ -9,6 +9,7 @@ from PIL import AvifImagePlugin, Image
 from PIL.ImageFile import ImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
+from transforms.images.decode_error import DecodeError
 from transforms.images.png import SRGB_CODES
 from transforms.images.sixteen_bits import load_samples, scaled
 
@@ -19,6 +20,8 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 _ICC_METHODS = frozenset({2, 3})
 # CMYK, sRGB, gray and the YCbCr of sRGB, of which Pillow makes RGB.
 _KNOWN_SPACES = frozenset({12, 16, 17, 18})
+# Pillow walks boxes one by one.
+_MOST_BOXES = 10_000
 
 
 def avif_bits(_: ImageFile, data: bytes) -> int:
@@ -38,9 +41,14 @@ def avif_notes(_: ImageFile, data: bytes) -> tuple[str, ...]:
 
 
 def open_jpeg2000(data: bytes) -> ImageFile:
-    """Opens a JPEG 2000, with its profile."""
+    """Opens a JPEG 2000, with its profile.
+
+    Raises:
+        DecodeError: `corrupt`, for more boxes than any picture has.
+    """
+    colours = list(_jpeg2000_colours(data))
     image = Jpeg2KImageFile(BytesIO(data))
-    for method, body in _jpeg2000_colours(data):
+    for method, body in colours:
         if method in _ICC_METHODS:
             image.info["icc_profile"] = body
     return image
@@ -90,9 +98,12 @@ def _inside(data: bytes, kind: bytes) -> list[bytes]:
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and body of each box, up to where the data ends or makes no sense."""
-    at = 0
+    """Kind and body of each box, up to where the data ends or makes no sense. Raises DecodeError for too many."""
+    at = count = 0
     while at + 8 <= len(data):
+        count += 1
+        if count > _MOST_BOXES:
+            raise DecodeError("corrupt", f"more than {_MOST_BOXES} boxes.")
         length, kind = struct.unpack_from(">I4s", data, at)
         header = 8
         if length == 1 and at + 16 <= len(data):

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 from PIL.AvifImagePlugin import SUPPORTED as AVIF_SUPPORTED
 from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.TgaImagePlugin import TgaImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from transforms.images.bmp import open_bmp
 from transforms.images.boxes import (
     avif_bits,
     avif_notes,
@@ -92,7 +92,7 @@ IMAGE_FORMATS = (
     ImageFormat("JPEG", rb"\xff\xd8\xff", open_jpeg, load=load_jpeg, notes=jpeg_notes),
     ImageFormat("WebP", rb"RIFF.{4}WEBPVP8[ LX]", with_pillow(WebPImageFile), size=webp_size),
     # With the length of the header, because many a text begins with BM.
-    ImageFormat("BMP", rb"BM.{12}.\0\0\0", with_pillow(BmpImageFile), may_lack_alpha=True),
+    ImageFormat("BMP", rb"BM.{12}.\0\0\0", open_bmp, may_lack_alpha=True),
     ImageFormat("TIFF", rb"II[*+]\0|MM\0\*", open_tiff, check=check_tiff, bits=tiff_bits, notes=tiff_notes),
     ImageFormat("GIF", rb"GIF8[79]a", open_gif),
     ImageFormat(

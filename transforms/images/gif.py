@@ -5,14 +5,22 @@ from io import BytesIO
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 
+from transforms.images.decode_error import DecodeError
+
 _EXTENSION, _IMAGE = 0x21, 0x2C
 _COMMENT, _APPLICATION, _TEXT = 0xFE, 0xFF, 0x01
 _FRAMES_READ = 2  # the second tells whether there are several
+# The largest picture that is taken has 50,000 blocks of pixels; walking more takes long.
+_MOST_BLOCKS = 1_000_000
 
 
 def open_gif(data: bytes) -> ImageFile:
-    """Opens a GIF without what is not pixels. Layout: GIF89a specification, appendix A."""
-    kept, cut, frames = [], 0, 0
+    """Opens a GIF without what is not pixels. Layout: GIF89a specification, appendix A.
+
+    Raises:
+        DecodeError: `corrupt`, for more blocks than any picture has.
+    """
+    kept, cut, frames, blocks = [], 0, 0, 0
     at = 13 + _table_bytes(data[10:11])
     while at + 1 < len(data) and frames < _FRAMES_READ:
         start = at
@@ -23,9 +31,13 @@ def open_gif(data: bytes) -> ImageFile:
             at += 2
         else:
             break
-        while at < len(data) and data[at]:
+        while at < len(data) and data[at] and blocks <= _MOST_BLOCKS:
             at += 1 + data[at]
+            blocks += 1
         at += 1
+        blocks += 1
+        if blocks > _MOST_BLOCKS:
+            raise DecodeError("corrupt", f"GIF: more than {_MOST_BLOCKS} blocks.")
         if data[start] == _EXTENSION and data[start + 1] in (_COMMENT, _APPLICATION, _TEXT):
             if cut < start:
                 kept.append(data[cut:start])

@@ -30,6 +30,8 @@ _APPLICATIONS = frozenset(range(0xE1, 0xF0)) - {0xEE}
 _METADATA = ("bad ICC marker",)
 # Ten scans are usual; an empty one takes as long as a full one.
 _MOST_SCANS, _MOST_SEGMENTS = 100, 10_000
+# Between segments there may be padding; Pillow walks it byte by byte.
+_MOST_PADDING = 1 << 16
 _RAN_OUT = ("premature end", "found marker 0xd9 instead")
 
 
@@ -53,7 +55,7 @@ def open_jpeg(data: bytes) -> ImageFile:
     """Opens a JPEG.
 
     Raises:
-        DecodeError: `corrupt`, for scans or more segments than any picture has, which would take hours.
+        DecodeError: `corrupt`, for scans, segments or padding of which no picture has so much, which would take hours.
     """
     segments = _split(data)
     image = JpegFile(BytesIO(data))
@@ -196,12 +198,16 @@ def _split(data: bytes) -> list[_Segment]:
     segments: list[_Segment] = []
     scans = 0
     found = _MARKER.search(data, 2)
+    padding = (found.start() if found else len(data)) - 2
     while found and data[found.start() + 1] != _END:
         start, at = found.start(), found.end()
         end = at + int.from_bytes(data[at : at + 2], "big")
         found = _MARKER.search(data, end)
         segments.append((data[start + 1], data[at + 2 : end], data[end : found.start() if found else len(data)]))
         scans += segments[-1][0] == _SCAN
+        padding += 0 if scans else len(segments[-1][2])
+        if padding > _MOST_PADDING:
+            raise DecodeError("corrupt", f"JPEG: more than {_MOST_PADDING} bytes between its segments.")
         if scans > _MOST_SCANS or len(segments) > _MOST_SEGMENTS:
             raise DecodeError("corrupt", f"JPEG: more than {_MOST_SCANS} scans or {_MOST_SEGMENTS} segments.")
     return segments

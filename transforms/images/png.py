@@ -8,6 +8,7 @@ from io import BytesIO
 from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import MAX_TEXT_CHUNK, PngImageFile
 
+from transforms.images.decode_error import DecodeError
 from transforms.images.missing_pixels import OnBackground
 
 # The chunks that Pillow gets to see: pixels, frames, and those that describe their colours and orientation.
@@ -18,6 +19,8 @@ _XMP = b"XML:com.adobe.xmp"
 _RAW_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
 _RAW_XMP = b"Raw profile type xmp"
 _MAX_TEXT_BYTES = 2**24
+# Writers make chunks of 8 KiB or more of pixels; walking more of them takes long.
+_MOST_CHUNKS = 100_000
 _GAMMA, _GAMMA_TOLERANCE = 1 / 2.2, 0.05
 _SRGB_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 # Primaries and transfer functions of ITU-T H.273 that are sRGB's, or take it for granted.
@@ -32,9 +35,14 @@ def open_png(data: bytes) -> ImageFile:
     """Opens a PNG without the chunks that neither its pixels nor their meaning depend on.
 
     Pillow refuses a file for large texts, and puts any text into `info` by the name that the text gives itself.
+
+    Raises:
+        DecodeError: `corrupt`, for more chunks than any picture has.
     """
     kept, texts, cut = [], {}, 8
-    for kind, start, end in _chunks(data):
+    for number, (kind, start, end) in enumerate(_chunks(data)):
+        if number == _MOST_CHUNKS:
+            raise DecodeError("corrupt", f"PNG: more than {_MOST_CHUNKS} chunks.")
         if kind in _TEXTS:
             key = bytes(data[start : min(start + 80, end)]).partition(b"\0")[0]
             if key in (_XMP, _RAW_XMP, *_RAW_EXIF):

@@ -1,5 +1,6 @@
 """PNM: the raw samples, which Pillow would bring to 8 bits one by one in Python."""
 
+import re
 from collections.abc import Callable
 from io import BytesIO
 
@@ -8,13 +9,25 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 
+from transforms.images.decode_error import DecodeError
 from transforms.images.sixteen_bits import load_samples, scaled
 
+# Pillow reads a header byte by byte, and comments among plain samples one by one.
+_HEADER_BYTES, _MOST_COMMENTS = 1 << 16, 10_000
+_HEADER = re.compile(rb"P[1-6](?:(?:\s|#[^\r\n]*[\r\n])+\d+){2}")
 _RAW_MODES = {"L": "L", "RGB": "RGB", "I": "I;16B"}
 
 
 def open_pnm(data: bytes) -> ImageFile:
-    """Opens a PNM. A maximum other than 255 is left in `info`, as `maxval`."""
+    """Opens a PNM. A maximum other than 255 is left in `info`, as `maxval`.
+
+    Raises:
+        DecodeError: `corrupt`, for a header or comments of a length that no picture has.
+    """
+    if len(data) > _HEADER_BYTES and not _HEADER.match(data[:_HEADER_BYTES]):
+        raise DecodeError("corrupt", f"PNM: no size in the first {_HEADER_BYTES} bytes.")
+    if data[1:2] in b"123" and data.count(b"#") > _MOST_COMMENTS:
+        raise DecodeError("corrupt", f"PNM: more than {_MOST_COMMENTS} comments.")
     image = PpmImageFile(BytesIO(data))
     (tile,) = image.tile
     assert tile.args

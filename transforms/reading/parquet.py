@@ -100,7 +100,7 @@ def list_rows(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int
         elif group.num_rows > chunk_pairs:
             yield from _cut_evenly(index, 0, group.num_rows, chunk_pairs)
         else:
-            small = [*small, Part(group.num_rows, RowRange(index, 0, group.num_rows))]
+            small.append(Part(group.num_rows, RowRange(index, 0, group.num_rows)))
             pairs, needed = pairs + group.num_rows, needed + size
     if small:
         yield small
@@ -162,8 +162,9 @@ def _cut_by_bytes(
         for size in _row_bytes(parquet, file, index, leaves, fields, ceil(even / _MEASURED_SHARE)):
             if stop > start and (stop - start == chunk_pairs or needed + size > chunk_bytes):
                 series.append(Part(stop - start, RowRange(index, start, stop)))
-                first, next = (row * MAX_SERIES_PER_ROW_GROUP // group.num_rows for row in (start, stop))
-                if first != next:
+                # A series ends with the chunk in which another share of the row group begins.
+                share = group.num_rows / MAX_SERIES_PER_ROW_GROUP
+                if start // share != stop // share:
                     yield series
                     series = []
                 start, needed = stop, 0
@@ -243,8 +244,9 @@ def _open(file: BinaryIO, key: tuple[str, str] = ("", "")) -> pq.ParquetFile:
     """Open a file; `key` is its path and version, without which its footer is parsed anew."""
     parquet = pq.ParquetFile(file, metadata=_footers.get(key), **_OPTIONS)
     if all(key) and key not in _footers:
-        while len(_footers) >= _MOST_FOOTERS:
-            del _footers[next(iter(_footers))]
+        # Without a sandbox, threads share them.
+        for oldest in list(_footers)[: 1 - _MOST_FOOTERS]:
+            _footers.pop(oldest, None)
         _footers[key] = parquet.metadata
     return parquet
 
@@ -257,7 +259,7 @@ def _with_dictionaries(parquet: pq.ParquetFile, file: BinaryIO, index: int, leav
         for c in columns
         if c.path_in_schema in leaves and c.has_dictionary_page and c.physical_type == "BYTE_ARRAY"
     ]
-    return pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=stored, **_OPTIONS)
+    return pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=stored, **_OPTIONS) if stored else parquet
 
 
 def _names(schema: pa.Schema, fields: Fields) -> list[str]:

@@ -86,7 +86,8 @@ def _worst_window(difference: np.ndarray) -> tuple[int, int]:
 
 def _levels(pixels: np.ndarray) -> np.ndarray:
     """[H, W, 3] float32 in [0, 1]."""
-    return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+    # Pixels of arrays are in that range.
+    return pixels if pixels.dtype == np.float32 else pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
 
 
 def _filling_gain(values: np.ndarray) -> float:

@@ -1,10 +1,8 @@
 """Prism, Beam's local engine in Go, gives the same rows as FnApiRunner. `make prism` builds it."""
 
 import logging
-import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,10 +11,9 @@ import pytest
 from support import shards
 from support.child_setup import interruptible
 from support.pictures import encode, smooth
-from support.required import missing
+from support.required import prism_binary
 
 from pipeline.run import CRASH, OK, main
-from transforms.losses.networks.weights_file import cache_directory
 
 pytestmark = pytest.mark.heavy
 
@@ -25,14 +22,9 @@ SIZES = [(40, 56), (64, 64), (33, 70)]
 
 @pytest.fixture(scope="module")
 def prism() -> str:
-    """The binary that `PRISM` names, or the one that `make prism` left in the cache."""
-    built = cache_directory() / f"prism-{version('apache-beam')}" / "prism"
-    path = os.environ.get("PRISM", built)
-    if not Path(path).exists():
-        missing("prism", f"there is no {path}; make prism builds one")
     # It logs "really destroying service" after pytest has ended.
     logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
-    return f"--prism_location={path}"
+    return f"--prism_location={prism_binary()}"
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,12 @@ def test_small_pictures_are_the_images_themselves():
     np.testing.assert_array_equal(pixels(found[1]), target)
 
 
+def test_pixels_of_arrays_give_the_same_pictures():
+    images = [np.full((16, 24, 3), level, np.uint8) for level in (51, 204)]
+    floats = [(image / 255).astype(np.float32) for image in images]
+    assert thumbnails(pair(*floats)) == thumbnails(pair(*images))
+
+
 @pytest.mark.parametrize(("height", "width"), [(400, 600), (1000, 100), (257, 256)])
 @pytest.mark.parametrize("corner", [(0, 0), (0.5, 0.5), (1, 1)])
 def test_large_pictures_have_a_crop_where_they_differ_most(height, width, corner):
