@@ -381,7 +381,8 @@ def _show(kind: str, outcome: Outcome) -> None:
     good = outcome.counts["scored"] + outcome.counts["read"]
     reasons = {reason: n for reason, n in outcome.counts.most_common() if reason not in ("scored", "read")}
     shown = ", ".join(f"{reason} {n}" for reason, n in reasons.items())
-    print(f"{kind:14} {outcome.mutants:8} mutants: {good} good records, {sum(reasons.values())} failures ({shown})")
+    counts = f"{good} good records, {sum(reasons.values())} failures ({shown})"
+    print(f"{kind:14} {outcome.mutants:8} mutants: {counts}", flush=True)
     for number, reason in outcome.ended[:20]:
         print(f"{'':14} mutant {number}: {reason}")
     for problem in outcome.problems[:20]:
