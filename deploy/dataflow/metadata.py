@@ -31,7 +31,7 @@ _PATTERNS = {
     "min_ram": "^[0-9]+([.][0-9]+)?[KMGT]i?B$",
 }
 _WHOLE_NUMBER = "^[0-9]+$"
-_WHOLE_NUMBER_TYPES = ("int", "_positive")
+_WHOLE_NUMBER_TYPES = ("int", "positive")
 _TYPES = {"output": "GCS_WRITE_FOLDER", **dict.fromkeys(_WEIGHTS, "GCS_READ_FILE")}
 
 

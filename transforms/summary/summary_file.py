@@ -22,5 +22,6 @@ def summary_file(summary: Summary, identity: Mapping[str, Any]) -> bytes:
     computed["losses"] = sorted(computed["losses"])
     # How the images of a pair were stored changes no number.
     stored = ("split", "range", "layout")
-    computed["images"] = {name: value for name, value in computed["images"].items() if name not in stored}
+    if "images" in computed:
+        computed["images"] = {name: value for name, value in computed["images"].items() if name not in stored}
     return to_json({"version": SUMMARY_VERSION, "computed": computed, **summary.to_json()})
