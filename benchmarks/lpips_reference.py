@@ -11,6 +11,7 @@ avoid nearly all of it, set PIP_EXTRA_INDEX_URL to an index with PyTorch's CPU b
 import hashlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,18 +124,18 @@ def run_with_pytorch(module: str, *arguments: str) -> str:
     from transforms.losses.networks.weights_file import cache_directory
 
     weights = NETWORKS["vgg16_lpips"].weights()
-    python = _ensure_environment(cache_directory() / "envs" / "lpips")
+    python = ensure_environment(cache_directory() / "envs" / "lpips", REQUIREMENTS)
     # lpips 0.1.4 calls torchvision in a way that torchvision deprecates on every construction.
     command = [str(python), "-W", "ignore::UserWarning", "-m", module, weights.path, *arguments]
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def _ensure_environment(directory: Path) -> Path:
-    """Make the environment, or complete one that an earlier run left unfinished; return its Python."""
+def ensure_environment(directory: Path, requirements: Sequence[str]) -> Path:
+    """Make an environment, or complete one that an earlier run left unfinished; return its Python."""
     subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
     python = directory / "bin" / "python"
     # If the pinned versions are there already, pip installs nothing and asks no index.
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", *requirements], check=True)
     return python
 
 

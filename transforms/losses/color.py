@@ -34,6 +34,14 @@ def ciede2000_p95(pair: Pair) -> tf.Tensor:
     return tf.cast(pair.over.quantile(_differences(pair), 0.95), tf.float32)
 
 
+def linear_rgb(images: tf.Tensor) -> tf.Tensor:
+    """sRGB in [0, 1] to linear RGB, float64."""
+    srgb = tf.cast(images, tf.float64)
+    # The limit inside keeps a negative base, of a prediction below 0, away from the power.
+    curved = tf.pow((tf.maximum(srgb, 0.04045) + 0.055) / 1.055, 2.4)
+    return tf.where(srgb > 0.04045, curved, srgb / 12.92)
+
+
 def _differences(pair: Pair) -> tf.Tensor:
     """CIEDE2000 of every pixel, float64 [B, H, W]."""
     return delta_e_2000(_lab(pair.generated), _lab(pair.target))
@@ -41,8 +49,7 @@ def _differences(pair: Pair) -> tf.Tensor:
 
 def _lab(images: tf.Tensor) -> tf.Tensor:
     """sRGB [B, H, W, 3] in [0, 1] to CIELAB, float64."""
-    srgb = tf.cast(images, tf.float64)
-    linear = tf.where(srgb > 0.04045, tf.pow((srgb + 0.055) / 1.055, 2.4), srgb / 12.92)
+    linear = linear_rgb(images)
     x, y, z = (
         _lab_curve(tf.reduce_sum(linear * row, axis=-1) / white) for row, white in zip(XYZ_OF_RGB, WHITE, strict=True)
     )

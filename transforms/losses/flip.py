@@ -10,7 +10,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from transforms.losses.color import linear_rgb
 from transforms.losses.pair import Pair
+from transforms.losses.pixels import power
 
 PIXELS_PER_DEGREE = 3840 * math.pi / 180
 
@@ -47,7 +49,7 @@ def flip_map(pair: Pair) -> tf.Tensor:
     Where two pixels are equal its slope is infinite; here it is 0.
     """
     generated, target = (_opponent(images) for images in (pair.generated, pair.target))
-    difference = _power(_hyab(_perceived(generated), _perceived(target)), _COLOR_EXPONENT)
+    difference = power(_hyab(_perceived(generated), _perceived(target)), _COLOR_EXPONENT)
     part = _PART * _LARGEST
     rest = _PART_FILLS + (difference - part) / (_LARGEST - part) * (1 - _PART_FILLS)
     color = tf.where(difference < part, difference * (_PART_FILLS / part), rest)
@@ -55,15 +57,12 @@ def flip_map(pair: Pair) -> tf.Tensor:
         tf.abs(ours - theirs)
         for ours, theirs in zip(_edges_and_points(generated), _edges_and_points(target), strict=True)
     )
-    return _power(color, 1 - _power(tf.maximum(*features) / math.sqrt(2), _FEATURE_EXPONENT))
+    return power(color, 1 - power(tf.maximum(*features) / math.sqrt(2), _FEATURE_EXPONENT))
 
 
 def _opponent(images: tf.Tensor) -> tf.Tensor:
     """sRGB [B, H, W, 3] in [0, 1] to YCxCz, Y without its constant."""
-    srgb = tf.cast(images, tf.float64)
-    # The limit inside keeps a negative base, of a prediction below 0, away from the power.
-    curved = tf.pow((tf.maximum(srgb, 0.04045) + 0.055) / 1.055, 2.4)
-    return _transform(tf.where(srgb > 0.04045, curved, srgb / 12.92), _OPPONENT_OF_XYZ @ _XYZ_OF_RGB)
+    return _transform(linear_rgb(images), _OPPONENT_OF_XYZ @ _XYZ_OF_RGB)
 
 
 def _perceived(opponent: tf.Tensor) -> tf.Tensor:
@@ -82,7 +81,7 @@ def _perceived(opponent: tf.Tensor) -> tf.Tensor:
 def _hyab(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """The distance of colours [..., 3]: of their lightness, plus that of their hue and chroma."""
     light, a, b = tf.unstack(one - other, axis=-1)
-    return tf.abs(light) + _power(a**2 + b**2, 0.5)
+    return tf.abs(light) + power(a**2 + b**2, 0.5)
 
 
 def _edges_and_points(opponent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -91,18 +90,12 @@ def _edges_and_points(opponent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     edge_across, point_across, edge_down, point_down = tf.unstack(
         _filter(_filter(light, _FEATURES_ACROSS, axis=2), _FEATURES_DOWN, axis=1), axis=-1
     )
-    return _power(edge_across**2 + edge_down**2, 0.5), _power(point_across**2 + point_down**2, 0.5)
+    return power(edge_across**2 + edge_down**2, 0.5), power(point_across**2 + point_down**2, 0.5)
 
 
 def _transform(images: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
     """Multiply each pixel's channels by a matrix."""
     return tf.stack([tf.reduce_sum(images * row, axis=-1) for row in matrix], axis=-1)
-
-
-def _power(base: tf.Tensor, exponent: tf.Tensor | float) -> tf.Tensor:
-    """base ** exponent for a base of at least 0; the gradient is 0 at 0, where the slope is infinite."""
-    positive = base > 0
-    return tf.where(positive, tf.pow(tf.where(positive, base, 1.0), exponent), 0.0)
 
 
 def _filter(images: tf.Tensor, taps: np.ndarray, axis: int) -> tf.Tensor:

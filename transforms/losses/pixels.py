@@ -48,6 +48,12 @@ def luma(images: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(images * LUMA_WEIGHTS, axis=-1, keepdims=True)
 
 
+def power(base: tf.Tensor, exponent: tf.Tensor | float) -> tf.Tensor:
+    """base ** exponent where the base is positive, elsewhere 0 with the gradient 0: at 0 the slope may be infinite."""
+    positive = base > 0
+    return tf.where(positive, tf.pow(tf.where(positive, base, 1.0), exponent), 0.0)
+
+
 def charbonnier(pair: Pair) -> tf.Tensor:
     """Charbonnier penalty, a smooth absolute error: mean sqrt(d² + eps²) with eps 0.001, in [0.001, 1.0001].
 

@@ -10,7 +10,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from transforms.losses.color import linear_rgb
 from transforms.losses.pair import Pair
+from transforms.losses.pixels import power
 
 OCTAVES = 6
 # Below this, an octave is the last one.
@@ -52,7 +54,7 @@ def ssimulacra2(pair: Pair) -> tf.Tensor:
     About 90 is visually lossless, 70 high and 50 medium quality; bad pairs score below 0. An image of less than 113
     pixels has fewer octaves; libjxl then takes the weights one after the other from the first, and so does this.
     """
-    images = [_linear(tf.cast(images, tf.float64)) for images in (pair.target, pair.generated)]
+    images = [linear_rgb(images) for images in (pair.target, pair.generated)]
     side = tf.reduce_min(tf.shape(pair.generated)[1:3])
     # An octave is computed if the one before was large enough.
     octaves = sum(tf.cast(-(-side // 2 ** max(octave - 1, 0)) >= SMALLEST_SIDE, tf.int32) for octave in range(OCTAVES))
@@ -65,7 +67,7 @@ def ssimulacra2(pair: Pair) -> tf.Tensor:
     error = tf.reduce_sum(tf.stack(norms, axis=1) * tf.gather(_BY_OCTAVES, octaves), axis=[1, 2, 3])
     error *= 0.9562382616834844
     error = 2.326765642916932 * error - 0.020884521182843837 * error**2 + 6.248496625763138e-05 * error**3
-    return tf.cast(100 - 10 * _power(error, 0.6276336467831387), tf.float32)
+    return tf.cast(100 - 10 * power(error, 0.6276336467831387), tf.float32)
 
 
 def _norms(target: tf.Tensor, generated: tf.Tensor) -> tf.Tensor:
@@ -81,14 +83,7 @@ def _norms(target: tf.Tensor, generated: tf.Tensor) -> tf.Tensor:
     structure = tf.nn.relu(mean_error + variance_error - mean_error * variance_error)
     edges = (1 + tf.abs(generated - mean_g)) / (1 + tf.abs(target - mean_t)) - 1
     errors = tf.stack([structure, tf.nn.relu(edges), tf.nn.relu(-edges)], axis=-1)
-    return tf.concat([tf.reduce_mean(errors, axis=[1, 2]), _power(tf.reduce_mean(errors**4, axis=[1, 2]), 0.25)], -1)
-
-
-def _linear(srgb: tf.Tensor) -> tf.Tensor:
-    """sRGB to linear RGB."""
-    # The limit inside keeps a negative base, of a prediction below 0, away from the power.
-    curved = tf.pow((tf.maximum(srgb, 0.04045) + 0.055) / 1.055, 2.4)
-    return tf.where(srgb > 0.04045, curved, srgb / 12.92)
+    return tf.concat([tf.reduce_mean(errors, axis=[1, 2]), power(tf.reduce_mean(errors**4, axis=[1, 2]), 0.25)], -1)
 
 
 def _xyb(linear: tf.Tensor) -> tf.Tensor:
@@ -109,12 +104,6 @@ def _blur(maps: tf.Tensor) -> tf.Tensor:
         kernel = _TAPS.reshape(shape).repeat(maps.shape[-1], axis=2)
         maps = tf.nn.depthwise_conv2d(maps, kernel, strides=[1, 1, 1, 1], padding="VALID")
     return maps
-
-
-def _power(base: tf.Tensor, exponent: float) -> tf.Tensor:
-    """base ** exponent where the base is positive, elsewhere 0 with the gradient 0."""
-    positive = base > 0
-    return tf.where(positive, tf.pow(tf.where(positive, base, 1.0), exponent), 0.0)
 
 
 def _truncated_cosines(sigma: float) -> np.ndarray:
