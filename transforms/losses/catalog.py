@@ -290,6 +290,8 @@ _LOSSES = (
         range="[0, 1]",
         direction="lower",
         source="Andersson et al. 2020 (FLIP), low dynamic range",
+        # The radius of its widest filter.
+        reach=10,
     ),
     Loss(
         name="ssimulacra2",

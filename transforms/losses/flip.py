@@ -40,7 +40,7 @@ _LAB_LIMIT = (6 / 29) ** 3
 
 def flip(pair: Pair) -> tf.Tensor:
     """Mean of `flip_map` over the pixels, in [0, 1]."""
-    return tf.cast(tf.reduce_mean(flip_map(pair), axis=[1, 2]), tf.float32)
+    return tf.cast(pair.over.mean(flip_map(pair)), tf.float32)
 
 
 def flip_map(pair: Pair) -> tf.Tensor:

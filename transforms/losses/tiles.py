@@ -25,7 +25,7 @@ _PIXEL_STEP = 16
 # Pixels of a tile without its margin: as many as those of a square of this side.
 SIDE = 384
 # ncnn takes more memory per pixel than TensorFlow.
-SIDE_ON_NCNN = 320
+SIDE_ON_NCNN = 288
 
 
 class Tile(NamedTuple):

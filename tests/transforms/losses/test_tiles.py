@@ -14,7 +14,7 @@ from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 
 ALL = tuple(LOSSES)
-ON_PIXELS = tuple(name for name in ALL if not LOSSES[name].network)
+ON_PIXELS = tuple(name for name in ALL if not LOSSES[name].network and LOSSES[name].reach is not None)
 
 
 def pictures(height, width, seed=0):
