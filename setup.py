@@ -70,6 +70,9 @@ setup(
         ],
         # Winograd convolutions: faster in float32 on CPUs without AMX, for more memory on pictures of megapixels.
         "ncnn": ["ncnn>=1.0.20260114"],
+        # Decodes only, and needs no GPL library.
+        "heic": ["pi-heif>=1.0"],
+        "jxl": ["pillow-jxl-plugin>=1.3"],
         # The last release, 0.37.1, has native ops that load only with TensorFlow <= 2.17: an environment of its own.
         "tensorflow-io": ["tensorflow-io==0.37.1"],
     },

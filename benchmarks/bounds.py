@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -36,7 +37,11 @@ def sample_pairs(sizes: Sizes, count: int) -> Iterator[SamplePair]:
     made = [list(pairs_of_size(height, width, each)) for height, width in sizes]
     distinct = list(chain.from_iterable(zip(*made, strict=True)))
     repeated = repeat_pairs(distinct, -(-count // len(distinct)))
-    return (pair for pair, _ in zip(repeated, range(count), strict=False))
+    # Behind its end a PNG may hold anything: without it, repeats would share their pass through the network.
+    return (
+        replace(pair, target=pair.target + str(number).encode())
+        for pair, number in zip(repeated, range(count), strict=False)
+    )
 
 
 def sample_batches(sizes: Sizes, count: int, batching: Batching) -> Batches:

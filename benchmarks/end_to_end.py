@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -33,6 +34,7 @@ from transforms.losses.devices import find_devices
 from transforms.scoring.batch import batching_for
 
 MIXED = ((256, 256), (192, 320), (320, 240), (128, 128), (300, 200))
+CANDIDATES = 5
 
 
 def main() -> int:
@@ -64,6 +66,12 @@ def main() -> int:
         ratios = (f"{sandbox / decoding:.2f}", f"{pipeline / decoding:.2f}")
         edges.add_row("256x256", f"{decoding:.1f}", f"{sandbox:.1f}", f"{pipeline:.1f}", *ratios)
         console.print("Pairs per second, --preset=edges", edges, sep="\n")
+        pairs = max(DISTINCT_PAIRS, round(seconds * network))
+        one, five = (
+            pipeline_speed(SQUARE, pairs, directory, "--precision=auto", candidates=number)
+            for number in (1, CANDIDATES)
+        )
+        console.print(f"{CANDIDATES} candidates a target: {five:.1f} pairs/s, {five / one:.2f} times one's {one:.1f}")
         (few, (seconds, few_mib)), (many, (_, many_mib)) = processes.items()
         beyond = seconds - few / network
         console.print(f"cold: {few} pairs in {seconds:.1f} s, {beyond:.1f} s of it beyond the network's own")
@@ -86,12 +94,22 @@ def scoring_speeds(
         return network, losses, pipeline_speed(sizes, pairs, directory, f"--precision={precision}")
 
 
-def pipeline_speed(sizes: Sizes, pairs: int, directory: Path, *flags: str) -> float:
-    """Pairs per second of a whole run in this process, after a small run that loads the networks."""
+def pipeline_speed(sizes: Sizes, pairs: int, directory: Path, *flags: str, candidates: int = 1) -> float:
+    """Pairs per second of a whole run in this process, after a small run that loads the networks.
+
+    Args:
+        sizes: of the pairs.
+        pairs: how many.
+        directory: for the files.
+        flags: of the run.
+        candidates: how many pairs in turn have the same target; then one size.
+    """
     seconds = 0.0
     for count in (DISTINCT_PAIRS, pairs):
         path = directory / "pairs.parquet"
-        write_parquet(path, sample_pairs(sizes, count))
+        made = list(sample_pairs(sizes, count))
+        targets = [made[row - row % candidates].target for row in range(count)]
+        write_parquet(path, (replace(pair, target=target) for pair, target in zip(made, targets, strict=True)))
         output = f"--output={directory / 'run'}"
         start = time.perf_counter()
         assert run(["--runner=FnApiRunner", f"--input={path}", output, "--overwrite", "--quiet", *flags]) == 0

@@ -293,6 +293,7 @@ def parse(argv: Sequence[str]) -> Config:
     plan = _plan(choices, given)
     with _blaming("--background"):
         policy = build(DecodePolicy, given)
+    _check_arrays(given)
     with _blaming("--max_record_seconds"):
         sandbox = build(Sandbox, given, verbose=bool(given["verbose"]))
     files = {flag: tuple(pattern for found in given[flag] or () for pattern in found) for flag in _FILES}
@@ -325,6 +326,13 @@ def parse(argv: Sequence[str]) -> Config:
     return config
 
 
+def _check_arrays(given: Mapping[str, Any]) -> None:
+    with _blaming("--array_shape"):
+        _ = Fields(array_shape=given["array_shape"] or "").shape
+    if given["range"] and given["optimize"]:
+        raise UsageError("--optimize starts from images of 8 bits, not from arrays; drop --range")
+
+
 def _check_split(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> None:
     if files["target"] or given["target_field"]:
         raise UsageError("--split finds the target in the generated image; drop --target and --target_field")
@@ -340,7 +348,15 @@ def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) 
         raise UsageError("give either --input=PATTERN of records, or both --generated=PATTERN and --target=PATTERN")
     if files["input"]:
         return {}
-    only_records = ("input_format", "generated_field", "target_field", "id_field", "image_root", "base64")
+    only_records = (
+        "input_format",
+        "generated_field",
+        "target_field",
+        "id_field",
+        "image_root",
+        "array_shape",
+        "array_type",
+    )
     if unused := [f"--{name}" for name in only_records if given[name]]:
         raise UsageError(f"{', '.join(unused)} belong to --input, and mean nothing with --generated; drop them")
     with _blaming("--generated"):

@@ -37,7 +37,10 @@ def masked_flags(flags: Sequence[str]) -> tuple[str, ...]:
 
 
 class UsageError(Exception):
-    """The request is wrong. The message says what was given, what is allowed and what helps."""
+    """The request is wrong. The message says what was given, without secrets, what is allowed and what helps."""
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 def nearest(word: str, words: Iterable[str], prefix: str = "") -> str:

@@ -130,7 +130,7 @@ def _add(group: Any, flag: Flag) -> None:
         "required": required,
         # Templates and schedulers can only pass --flag=true.
         **({"nargs": "?", "const": True, "metavar": "true|false"} if kind is bool else {}),
-        "type": _positive if metadata.get("positive") else _PARSERS[kind],
+        "type": positive if metadata.get("positive") else _PARSERS[kind],
         **{key: value for key, value in metadata.items() if key not in _OWN_KEYS},
     }
     if callable(arguments.get("choices")):
@@ -204,7 +204,8 @@ def storage_size(text: str) -> str:
     return text
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
     number = int(text) if text.isascii() and text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")

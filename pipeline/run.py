@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
             _set_up_logs(config.verbose)
             return launch(config)
     except UsageError as error:
-        print(masked(f"error: {error}"), file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("interrupted; the same command starts again, or resumes what it had begun", file=sys.stderr)

@@ -16,7 +16,7 @@ from transforms.images.sandboxed import decode_pairs
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import Fields
-from transforms.scoring.score import _encoded
+from transforms.scoring.score import encoded_pairs
 from transforms.worker.sandbox import Sandbox
 
 MODELS = ("model_a", "model_b")
@@ -135,7 +135,7 @@ def test_a_target_is_decoded_once(inputs, name):
     fields = Fields((*MODELS,), "gt")
     ((chunk, *_), *_) = list_chunks(shards.input_file(inputs / name), "auto", fields)
     (encoded,) = read_series((chunk,), fields)
-    pairs = decode_pairs(_encoded(encoded.pairs), DecodePolicy(), Sandbox())
+    pairs = decode_pairs(encoded_pairs(encoded.pairs), DecodePolicy(), Sandbox())
     assert pairs[0].target.ctypes.data == pairs[1].target.ctypes.data
     assert pairs[0].generated.ctypes.data != pairs[1].generated.ctypes.data
 

@@ -5,11 +5,14 @@ import json
 import random
 import zipfile
 from base64 import b64encode
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from support import shards
 from support.pictures import encode, noise, smooth
 from support.tars import write_tar
@@ -52,6 +55,32 @@ def named(records: list[Record]) -> list[dict[str, str]]:
     return [{"id": str(r["id"]), **{side: f"{side}/{r['id']}.png" for side in SIDES}} for r in records]
 
 
+def as_array(image: bytes | str | None) -> np.ndarray | None:
+    """The pixels of an image; none of one that is broken."""
+    try:
+        return np.asarray(Image.open(BytesIO(image)).convert("RGB")) if isinstance(image, bytes) else None
+    except OSError:
+        return None
+
+
+def write_arrays(root: Path, records: list[Record]) -> dict[str, list[str]]:
+    """Write the pixels of the pairs in every container of arrays, and return the flags that read them."""
+    rows = [{"id": r["id"], **{side: as_array(r[side]) for side in SIDES}} for r in records]
+    for side in SIDES:
+        (root / "npy" / side).mkdir(parents=True)
+        for row in rows:
+            if row[side] is not None:
+                np.save(root / "npy" / side / f"{row['id']}.npy", row[side])
+    lists = [{n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in row.items()} for row in rows]
+    array3d = pa.list_(pa.list_(pa.list_(pa.uint8())))
+    schema = pa.schema([("id", pa.string()), *((side, array3d) for side in SIDES)])
+    shards.write_parquet(root / "arrays.parquet", pa.Table.from_pylist(lists, schema=schema))
+    return {
+        "npy": [*(f"--{side}={root}/npy/{side}" for side in SIDES), "--range=0..255"],
+        "arrays": [f"--input={root}/arrays.parquet", "--range=0..255"],
+    }
+
+
 def write_all(root: Path, records: list[Record]) -> dict[str, list[str]]:
     """Write the pairs in every container, and return the flags that read them."""
     for name, image in files_of(records):
@@ -76,12 +105,13 @@ def write_all(root: Path, records: list[Record]) -> dict[str, list[str]]:
         writer = csv.DictWriter(file, ("id", *SIDES))
         writer.writeheader()
         writer.writerows(named(records))
-    inputs = {name: [f"--input={root / name}"] for name in ("pairs.parquet", "pairs.tar", "pairs.tfrecord.gz")}
+    inputs = write_arrays(root, records)
+    inputs |= {name: [f"--input={root / name}"] for name in ("pairs.parquet", "pairs.tar", "pairs.tfrecord.gz")}
     inputs |= {name: [f"--input={root / name}"] for name in ("paths.parquet", "paths.jsonl", "paths.csv")}
     return {
         "folders": [f"--{side}={root / side}" for side in SIDES],
         "zip": [f"--{side}={root}/both.zip/{side}/{{id}}.png" for side in SIDES],
-        "base64": [f"--input={root}/base64.jsonl", "--base64"],
+        "base64": [f"--input={root}/base64.jsonl"],
         "nested": [f"--input={root}/nested.parquet", "--generated_field=pair.generated", "--target_field=pair.target"],
         **inputs,
     }

@@ -14,9 +14,14 @@ from transforms.settings import setting
 # images give it, and so does a kept field of that name.
 CANDIDATE = "candidate"
 
+# Types of arrays that records may hold as bytes.
+ARRAY_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+
 # Keys of the metrics' schema metadata: the precision in which the networks computed; the run and the chunk of a file.
 PRECISION_KEY = b"pairloss.precision"
 CHUNK_KEY = b"pairloss.chunk"
+# JSON list of the other files that were written with the metrics of a chunk, relative to the run's directory.
+FILES_KEY = b"pairloss.files"
 # The backend that computed the networks' features, and the kind of device.
 BACKEND_KEY = b"pairloss.backend"
 DEVICE_KEY = b"pairloss.device"
@@ -38,7 +43,8 @@ class Fields:
         id: field of the pair's id. None: a field `id` if there is one, otherwise `Chunk.pair_id`.
         keep: scalar fields copied into the metrics.
         image_root: directory of the images that records name by relative paths; empty: that of the input file.
-        base64: whether text is an image in base64, not a path.
+        array_shape: of arrays in records, such as `256,256,3`; empty: nested lists tell theirs.
+        array_type: NumPy's name of the type of arrays that are bytes; empty: bytes are image files.
     """
 
     generated: tuple[str, ...] = setting(
@@ -62,7 +68,20 @@ class Fields:
     image_root: str = setting(
         "directory of the images if records name them by paths; by default that of the input file", "", metavar="DIR"
     )
-    base64: bool = setting("text in the fields of images is base64, not a path", False)
+    array_shape: str = setting(
+        "shape of arrays in records, such as 256,256,3, if they are flat; see --range", "", metavar="H,W,C"
+    )
+    array_type: str = setting(
+        "type of arrays that are stored as bytes, little-endian", "", choices=ARRAY_TYPES, metavar="|".join(ARRAY_TYPES)
+    )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`array_shape` as numbers. Raises ValueError if it is none."""
+        numbers = tuple(int(number) for number in self.array_shape.split(",") if self.array_shape)
+        if self.array_shape and (len(numbers) not in (2, 3) or min(numbers) < 1):
+            raise ValueError(f"{self.array_shape!r} is not a shape such as 256,256,3")
+        return numbers
 
     @property
     def has_candidates(self) -> bool:
@@ -225,12 +244,14 @@ class ScoredChunk:
         metrics: table of `metrics_schema`, in file order.
         failures: every record that has no row in `metrics`.
         optimized: table of `OPTIMIZED_SCHEMA` if the run optimizes.
+        optimized_files: number of files with optimized images, once they are written.
     """
 
     chunk: Chunk
     metrics: pa.Table
     failures: tuple[Failure, ...] = ()
     optimized: pa.Table | None = None
+    optimized_files: int = 0
 
     @property
     def done(self) -> bool:

@@ -5,7 +5,7 @@ between.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -316,11 +316,11 @@ def _write(
 ) -> ScoredChunk:
     # For every chunk, because another run may have taken the directory since the last one.
     files.check_owner(fingerprint, claim)
-    write_chunk(chunk, files, metrics_format, optimized_format, fingerprint)
+    written = write_chunk(chunk, files, metrics_format, optimized_format, fingerprint)
     count("chunks_written")
     count("pairs_scored", len(chunk.metrics))
     count("pairs_failed", sum(failure.scope == "pair" for failure in chunk.failures))
-    return replace(chunk, optimized=None)
+    return written
 
 
 @dataclass(eq=False)
@@ -370,5 +370,5 @@ class FinishRun(_Step):
 
 def _finish(summary: Summary, files: RunFiles, record: RunRecord) -> None:
     files.check_owner(record.fingerprint, record.claim)
-    check_listing(files, summary.done, summary.with_failures)
+    check_listing(files, summary.done, summary.with_failures, summary.optimized_files)
     finish_run(summary, files, record)

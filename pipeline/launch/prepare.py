@@ -70,9 +70,7 @@ def prepare(config: Config) -> Prepared:
     rules = read_rules(config.gate) if config.gate else ()
     baseline = read_summary(config.baseline) if config.baseline else None
     try:
-        files, listing = _list_folders(config) if config.generated else (match_files(config.input), b"")
-        candidate = [pa.field(CANDIDATE, pa.string())] if config.fields.has_candidates else []
-        keep = (*candidate, *_kept_fields(files, config))
+        files, listing, keep = find_inputs(config)
         plan = config.plan.with_weights(config.weights).with_backend(descends=config.descent is not None)
     except (ValueError, OSError, WeightsError) as error:
         raise UsageError(str(error)) from error
@@ -87,6 +85,20 @@ def prepare(config: Config) -> Prepared:
         claim=uuid.uuid4().hex,
     )
     return Prepared(config, tuple(files), keep, record, rules, baseline, listing)
+
+
+def find_inputs(config: Config) -> tuple[list[InputFile], bytes, tuple[pa.Field, ...]]:
+    """The input files, the content of the first if it is a listing that is still to be written, and the kept fields.
+
+    Raises:
+        UsageError: no file matches, or a field is missing.
+    """
+    try:
+        files, listing = _list_folders(config) if config.generated else (match_files(config.input), b"")
+        candidate = [pa.field(CANDIDATE, pa.string())] if config.fields.has_candidates else []
+        return files, listing, (*candidate, *_kept_fields(files, config))
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _list_folders(config: Config) -> tuple[list[InputFile], bytes]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.errors import masked, masked_flags
+from pipeline.errors import UsageError, masked, masked_flags
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from pipeline.errors import masked, masked_flags
 def test_secrets(flags):
     assert "SECRET" not in str(masked_flags(flags))
     assert "SECRET" not in masked(f"error: {' '.join(flags)} is wrong")
+    assert "SECRET" not in str(UsageError(f"{' '.join(flags)} is wrong"))
     assert len(masked_flags(flags)) == len(flags)
 
 

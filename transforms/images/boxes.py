@@ -74,7 +74,7 @@ def _avif_properties(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     for meta in _inside(data, b"meta"):
         for properties in _inside(meta[4:], b"iprp"):
             for container in _inside(properties, b"ipco"):
-                yield from _boxes(container)
+                yield from boxes(container)
 
 
 def _jpeg2000_colours(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -86,10 +86,10 @@ def _jpeg2000_colours(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _inside(data: bytes, kind: bytes) -> list[bytes]:
-    return [body for found, body in _boxes(data) if found == kind]
+    return [body for found, body in boxes(data) if found == kind]
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Kind and body of each box, up to where the data ends or makes no sense."""
     at = 0
     while at + 8 <= len(data):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from transforms.images.arrays import LAYOUTS, RANGES, decode_array, is_array
 from transforms.images.decode_error import DecodeError
 from transforms.images.formats import sniff
 from transforms.images.image_files import load_image
@@ -43,6 +44,8 @@ REASONS = {
     "unsupported_mode": "pixels without an agreed white (float, signed, 12 or 32 bit, LAB), or a rare layout",
     "truncated": "the data ends before the pixels do, or a forged header claims more pixels than there are",
     "corrupt": "the data breaks the rules of its format",
+    "undeclared_range": "an array, whose range of values must be declared by `range`",
+    "outside_range": "the array has values outside the declared `range`, or NaN",
     "size_mismatch": "the two images of the pair differ in size and the policy is `fail`",
 }
 NOTES = {
@@ -61,6 +64,7 @@ NOTES = {
     "alpha": "transparency was composited on the background (an opaque alpha channel goes without a note)",
     "alpha_ignored": "an alpha channel of zeros in a format whose writers often leave it so; it was left out",
     "constant": "every pixel is the same",
+    "other_range": "the values of the array would fit a narrower `range`, too; were they declared rightly?",
     "resized_from_WxH": "resized to the target's size (policy `resize`)",
     "cropped_from_WxH": "cropped to the centre, to the common size (policy `crop`)",
 }
@@ -94,6 +98,8 @@ class DecodePolicy:
         size_mismatch: `fail`, `resize` (generated to target, bicubic) or `crop` (both, to the common centre).
         background: what transparency is composited on: `white`, `black` or `#rrggbb`.
         color: `keep` the stored values, or `convert` them to sRGB by their ICC profile.
+        range: of the values of arrays, a key of `RANGES`; empty: arrays fail.
+        layout: order of the dimensions of arrays, `hwc` or `chw`.
         split: `horizontal` or `vertical` if one image holds both: the generated one on the left or above.
 
     Raises:
@@ -115,6 +121,13 @@ class DecodePolicy:
         "keep",
         choices=COLOR_POLICIES,
     )
+    range: str = setting(
+        "of arrays (.npy, or numbers in records): what stands for black and white; it is never guessed",
+        "",
+        choices=("", *RANGES),
+        metavar="|".join(RANGES),
+    )
+    layout: str = setting("order of the dimensions of arrays", "hwc", choices=LAYOUTS)
     split: str = setting(
         "one image holds both: horizontal, the generated one on the left and its target on the right, or vertical, the "
         "generated one above",
@@ -126,7 +139,12 @@ class DecodePolicy:
         for limit in (self.max_image_pixels, self.max_image_bytes):
             if limit < 1:
                 raise ValueError(f"image limits must be at least 1, not {limit}")
-        for name, allowed in (("size_mismatch", SIZE_POLICIES), ("color", COLOR_POLICIES), ("split", SPLITS)):
+        for name, allowed in (
+            ("size_mismatch", SIZE_POLICIES),
+            ("color", COLOR_POLICIES),
+            ("split", SPLITS),
+            ("layout", LAYOUTS),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.background not in BACKGROUNDS and not re.fullmatch("#[0-9a-fA-F]{6}", self.background):
@@ -146,7 +164,8 @@ class DecodedImage:
     """One image.
 
     Attributes:
-        pixels: [H, W, 3] RGB, uint8 in [0, 255] or uint16 in [0, 65535], C-contiguous, perhaps read-only.
+        pixels: [H, W, 3] RGB, uint8 in [0, 255], uint16 in [0, 65535] or, of an array, float32 in [0, 1]; C-contiguous,
+            perhaps read-only.
         notes: keys of `NOTES`.
     """
 
@@ -172,7 +191,8 @@ class DecodedPair:
 def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePolicy) -> DecodedPair:
     """Decodes both images of a pair and brings them to one dtype and one size.
 
-    Next to a uint16 image a uint8 one is multiplied by 257, which keeps its values in [0, 1] as they are.
+    Next to a uint16 image a uint8 one is multiplied by 257, which keeps its values in [0, 1] as they are. Next to a
+    float32 image every other one becomes float32.
 
     Raises:
         DecodeError: with `image` naming the image that failed.
@@ -225,7 +245,8 @@ def _pair(first: DecodedImage, second: DecodedImage, policy: DecodePolicy) -> De
     notes = tuple(f"generated:{note}" for note in first.notes) + tuple(f"target:{note}" for note in second.notes)
     a, b = first.pixels, second.pixels
     if a.dtype != b.dtype:
-        a, b = _widened(a), _widened(b)
+        widen = _as_floats if np.float32 in (a.dtype, b.dtype) else _widened
+        a, b = widen(a), widen(b)
     if a.shape != b.shape:
         a, b, fit_notes = _fitted(a, b, policy.size_mismatch)
         notes += fit_notes
@@ -258,6 +279,8 @@ def decode_image(data: bytes | None, policy: DecodePolicy) -> DecodedImage:
     if not data:
         raise DecodeError("empty_bytes", "The image has no bytes.")
     check_length(len(data), policy)
+    if is_array(data):
+        return DecodedImage(*decode_array(data, policy.range, policy.layout, policy.max_image_pixels))
     try:
         pixels, notes = to_rgb(
             load_image(data, policy.max_image_pixels), policy.background_color, policy.color == "convert"
@@ -299,6 +322,11 @@ def _widened(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * np.uint16(257)
 
 
+def _as_floats(pixels: np.ndarray) -> np.ndarray:
+    """The pixels as float32 in [0, 1]."""
+    return pixels if pixels.dtype == np.float32 else (pixels / np.iinfo(pixels.dtype).max).astype(np.float32)
+
+
 def _fitted(generated: np.ndarray, target: np.ndarray, policy: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Both arrays at one size, and a note for each that changed.
 
@@ -331,6 +359,8 @@ def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return bicubic(pixels)
     channels = [bicubic(pixels[:, :, c].astype(np.float32)) for c in range(3)]
+    if pixels.dtype == np.float32:
+        return np.stack(channels, axis=2).clip(0, 1)
     return np.stack(channels, axis=2).round().clip(0, 65535).astype(np.uint16)
 
 

@@ -24,7 +24,9 @@ from transforms.images.boxes import (
 )
 from transforms.images.decode_error import DecodeError
 from transforms.images.gif import open_gif
+from transforms.images.heic import HEIC_SUPPORTED, heic_bits, open_heic
 from transforms.images.jpeg import jpeg_notes, load_jpeg, open_jpeg
+from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_size, open_jpeg_xl
 from transforms.images.missing_pixels import check_background
 from transforms.images.png import open_png, png_bits, png_notes
 from transforms.images.pnm import load_pnm, open_pnm, pnm_bits
@@ -56,6 +58,7 @@ class ImageFormat:
         bits: bits per channel in the file.
         notes: what else is to be said of a loaded image: keys of `decode.NOTES`.
         may_lack_alpha: whether opacity that is zero everywhere means that there is none.
+        extra: of the package, which installs the reader; empty: it needs none.
     """
 
     name: str
@@ -68,6 +71,7 @@ class ImageFormat:
     bits: Callable[[ImageFile, bytes], int] = lambda *_: 8
     notes: Callable[[ImageFile, bytes], tuple[str, ...]] = lambda *_: ()
     may_lack_alpha: bool = False
+    extra: str = ""
 
 
 def with_pillow(plugin: type[ImageFile]) -> Callable[[bytes], ImageFile]:
@@ -111,8 +115,21 @@ IMAGE_FORMATS = (
     ImageFormat("PAM", rb"P7\s"),
     ImageFormat("PFM", rb"P[Ff]\s"),
     ImageFormat("JPEG XR", rb"II\xbc"),
-    ImageFormat("JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL "),
-    ImageFormat("HEIC", rb".{4}ftyp(?:he[ivx]|mif1|msf1)"),
+    ImageFormat(
+        "JPEG XL",
+        rb"\xff\x0a|\0\0\0\x0cJXL ",
+        open_jpeg_xl if JPEG_XL_SUPPORTED else None,
+        size=jpeg_xl_size,
+        extra="jxl",
+    ),
+    ImageFormat(
+        "HEIC",
+        rb".{4}ftyp(?:he[ivx]|mif1|msf1)",
+        open_heic if HEIC_SUPPORTED else None,
+        bits=heic_bits,
+        notes=avif_notes,
+        extra="heic",
+    ),
     ImageFormat("OpenEXR", rb"v/1\x01"),
     ImageFormat("Radiance HDR", rb"#\?RAD"),
     ImageFormat("PDF", rb"%PDF-"),
@@ -120,7 +137,6 @@ IMAGE_FORMATS = (
     ImageFormat("QOI", rb"qoif"),
     ImageFormat("DDS", rb"DDS "),
     ImageFormat("ICO", rb"\0\0\x01\0"),
-    ImageFormat("NumPy", rb"\x93NUMPY"),
     ImageFormat("SVG", rb"(?:\xef\xbb\xbf)?\s*(?:<[?!].*)?<svg"),
     # The last, because a TGA has no magic: these are its types of image, with and without a table of colours.
     ImageFormat(
@@ -142,6 +158,9 @@ def sniff(data: bytes) -> ImageFormat:
     for row in IMAGE_FORMATS:
         if re.match(row.magic, head, re.DOTALL):
             if row.open is None:
+                if row.extra:
+                    message = f'{row.name} is not decoded here: pip install "pairloss[{row.extra}]" on every worker.'
+                    raise DecodeError("unsupported_format", message)
                 names = ", ".join(row.name for row in IMAGE_FORMATS if row.open)
                 raise DecodeError("unsupported_format", f"{row.name} is not decoded; use {names}.")
             return row

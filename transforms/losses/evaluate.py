@@ -68,7 +68,7 @@ class Evaluator:
         self.backend = "ncnn" if self._networks.on_ncnn else "tensorflow"
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
         self._graph = cache(self._build_graph)
-        self._in_tiles = TiledEvaluator(plan, self._networks, self._executor)
+        self._in_tiles = TiledEvaluator(plan, self._networks)
         # On a GPU, the most pixels of a batch.
         self._most_pixels = MOST_PIXELS_ON_GPU
 

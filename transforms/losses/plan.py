@@ -31,18 +31,18 @@ class EvaluationError(Exception):
 class Plan:
     """The numbers to compute for every pair.
 
-        Attributes:
-            losses: names from `catalog.LOSSES`.
-            objective: weighted sum of losses, or None.
-            pixel_gradient: whether to differentiate the objective to the generated pixels.
-            precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
-            vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
-            crop_border: pixels cut from each side of both images before any loss.
-                max_gradient_pixels: larger pairs are scored without a pixel gradient, and not optimized.
-                gt_mean: whether each generated image is scaled to the mean of its target, after the cut; see `mean_matching`.
-                weights: by name of the network, its weights file; see `with_weights`.
-            backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
-                `with_backend`. TensorFlow computes everything else.
+    Attributes:
+        losses: names from `catalog.LOSSES`.
+        objective: weighted sum of losses, or None.
+        pixel_gradient: whether to differentiate the objective to the generated pixels.
+        precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
+        vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
+        crop_border: pixels cut from each side of both images before any loss.
+        max_gradient_pixels: larger pairs are scored without a pixel gradient, and not optimized.
+        gt_mean: whether each generated image is scaled to the mean of its target, after the cut; see `mean_matching`.
+        weights: by name of the network, its weights file; see `with_weights`.
+        backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
+            `with_backend`. TensorFlow computes everything else.
     """
 
     losses: tuple[str, ...]

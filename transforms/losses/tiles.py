@@ -6,7 +6,6 @@ losses can be evaluated like this is said by their rows' `reach`, and their netw
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -19,11 +18,14 @@ from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.pair import as_images
 from transforms.losses.plan import Plan
 from transforms.losses.reductions import Core, TiledReductions
+from transforms.worker.memory import release_memory
 
 # Every stride of maps in the losses on pixels divides it.
 _PIXEL_STEP = 16
 # Pixels of a tile without its margin: as many as those of a square of this side.
-SIDE = 448
+SIDE = 384
+# ncnn takes more memory per pixel than TensorFlow.
+SIDE_ON_NCNN = 320
 
 
 class Tile(NamedTuple):
@@ -40,7 +42,7 @@ class Tile(NamedTuple):
     core: Core
 
 
-def tiles(height: int, width: int, margin: int, step: int) -> Iterator[Tile]:
+def tiles(height: int, width: int, margin: int, step: int, side: int) -> Iterator[Tile]:
     """Yield tiles whose cores cover a picture, each pixel once. Where a tile has no margin, the picture ends.
 
     Args:
@@ -48,11 +50,12 @@ def tiles(height: int, width: int, margin: int, step: int) -> Iterator[Tile]:
         width: of the picture.
         margin: least number of pixels around a core.
         step: tiles and cores begin at multiples of it, so that strides of a network meet the same pixels.
+        side: a core has about as many pixels as a square of this side.
     """
     margin = _up(margin, step)
     # A narrow picture has longer tiles.
-    across = _up(max(SIDE, SIDE**2 // height) if height < SIDE else SIDE, step)
-    down = _up(max(SIDE, SIDE**2 // width) if width < SIDE else SIDE, step)
+    across = _up(max(side, side**2 // height), step)
+    down = _up(max(side, side**2 // width), step)
     for top, bottom, above, below in _spans(height, down, margin):
         for left, right, before, behind in _spans(width, across, margin):
             core = Core(
@@ -81,13 +84,11 @@ class TiledEvaluator:
     Args:
         plan: whose losses to compute.
         networks: of this plan.
-        executor: its threads take the images of a tile that ncnn computes.
     """
 
-    def __init__(self, plan: Plan, networks: Networks, executor: Executor):
+    def __init__(self, plan: Plan, networks: Networks):
         self._plan = plan
         self._networks = networks
-        self._executor = executor
         self._graph = cache(self._build_graph)
 
     def __call__(self, losses: Sequence[str], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
@@ -101,7 +102,8 @@ class TiledEvaluator:
         values: dict[str, np.ndarray] = {}
         for (network, margin, step), names in self._grids(losses).items():
             reductions = {name: TiledReductions() for name in names}
-            for tile in tiles(generated.shape[1], generated.shape[2], margin, step):
+            side = SIDE_ON_NCNN if network in self._networks.on_ncnn else SIDE
+            for tile in tiles(generated.shape[1], generated.shape[2], margin, step, side):
                 parts = [images[:, tile.rows, tile.columns] for images in (generated, target)]
                 ours, theirs = self._features(network, names, parts, tile.core) if network else ({}, {})
                 # With the features come the pixels of the core alone.
@@ -131,11 +133,11 @@ class TiledEvaluator:
         self, network: str, losses: Sequence[str], parts: Sequence[np.ndarray], core: Core
     ) -> Iterator[NetworkFeatures]:
         """The features of a tile's core: of the generated images, and of the targets."""
+        # One after the other: the network takes half the memory then.
         if network not in self._networks.on_ncnn:
-            # One after the other: the network takes half the memory then.
             return map(partial(self._by_tensorflow, network, tuple(losses), core), parts)
         layers = self._plan.layers(network, losses)
-        return self._executor.map(partial(self._by_ncnn, network, layers, core), parts)
+        return map(partial(self._by_ncnn, network, layers, core), parts)
 
     def _by_tensorflow(self, network: str, losses: tuple[str, ...], core: Core, images: np.ndarray) -> NetworkFeatures:
         maps = self._graph(losses)(as_images(images))[network]
@@ -150,7 +152,10 @@ class TiledEvaluator:
             for layer, flat in ncnn.features(image, layers).items():
                 maps = flat.reshape(ncnn.shape(layer, height, width)).transpose(1, 2, 0)
                 rows[layer].append(core.of(maps[np.newaxis], strides[layer]))
-        return {network: {layer: tf.constant(np.concatenate(found)) for layer, found in rows.items()}}
+        features = {network: {layer: tf.constant(np.concatenate(found)) for layer, found in rows.items()}}
+        del maps, flat, rows
+        release_memory()
+        return features
 
     def _build_graph(self, losses: tuple[str, ...]) -> Callable[[tf.Tensor], NetworkFeatures]:
         return tf.function(

@@ -34,10 +34,22 @@ def is_list(dtype: pa.DataType) -> bool:
     return pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
 
 
+def is_array(dtype: pa.DataType) -> bool:
+    """Tell whether values of this Arrow type are arrays of numbers: lists of numbers, or of such lists."""
+    if isinstance(dtype, pa.BaseExtensionType):
+        return is_array(dtype.storage_type)
+    if not is_list(dtype):
+        return False
+    item = dtype.value_type
+    return pa.types.is_integer(item) or pa.types.is_floating(item) or is_array(item)
+
+
 def is_image(dtype: pa.DataType) -> bool:
-    """Tell whether a field can hold images or their paths: bytes, text, Hugging Face's struct, lists of these."""
+    """Tell whether a field can hold images or their paths: bytes, text, Hugging Face's struct, lists, arrays."""
     if pa.types.is_dictionary(dtype):
         return is_image(dtype.value_type)
+    if is_array(dtype):
+        return True
     if is_list(dtype):
         return is_image(dtype.value_type)
     if not pa.types.is_struct(dtype):
@@ -151,7 +163,7 @@ def check_schema(schema: pa.Schema, fields: Fields, strict: bool = False) -> tup
             problems.append(f"no field {name!r} (--{flag})")
         elif counts[name] > 1:
             problems.append(f"{counts[name]} fields are called {name!r} (--{flag})")
-        elif not _USABLE[flag](schema.field(name).type):
+        elif not _USABLE[flag](schema.field(name).type) or _lacks_shape(schema.field(name).type, flag, fields):
             problems.append(f"field {name!r} (--{flag}) is {schema.field(name).type}, but {_EXPECTED[flag]} is needed")
     if problems:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "none"
@@ -261,14 +273,27 @@ def _plain(number: str) -> str:
     return f"{Decimal(number.removesuffix('.0')):f}"
 
 
+def _lacks_shape(dtype: pa.DataType, flag: str, fields: Fields) -> bool:
+    """True for flat lists of numbers that are to be arrays, but whose shape is not declared."""
+    return (
+        flag in ("generated_field", "target_field") and is_array(dtype) and not fields.array_shape and _is_flat(dtype)
+    )
+
+
+def _is_flat(dtype: pa.DataType) -> bool:
+    storage = dtype.storage_type if isinstance(dtype, pa.BaseExtensionType) else dtype
+    return not is_list(storage.value_type)
+
+
 def _is_kept(dtype: pa.DataType) -> bool:
     return kept_type(dtype) is not None
 
 
 _USABLE = {"generated_field": is_image, "target_field": is_image, "id_field": is_id, "keep_fields": _is_kept}
+_IMAGE = "binary, struct<bytes: binary, ...>, a path, a list of one, or an array (a flat one with --array_shape)"
 _EXPECTED = {
-    "generated_field": "binary, struct<bytes: binary, ...>, a path, or a list of one of these",
-    "target_field": "binary, struct<bytes: binary, ...>, a path, or a list of one of these",
+    "generated_field": _IMAGE,
+    "target_field": _IMAGE,
     "id_field": "a string, a number, a date or binary",
     "keep_fields": "a string, bool, number, date or timestamp",
 }

@@ -1,5 +1,6 @@
-"""Images that a record names by paths: the chunk as a format reads it, and the images that the worker then fetches."""
+"""Images that records hold or name: the chunk as a format reads it, and the images that the worker then fetches."""
 
+import math
 import os
 import posixpath
 import re
@@ -8,20 +9,25 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from itertools import chain
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
+from transforms.images.decode_error import DecodeError
+from transforms.images.formats import sniff
 from transforms.reading.record_error import RecordError
 from transforms.reading.zip_members import ZipMember, read_member
-from transforms.schema import Chunk, EncodedChunk, Failure, encoded_schema, row_failure
+from transforms.schema import Chunk, EncodedChunk, Failure, Fields, encoded_schema, row_failure
 
 REASONS = {
     "unreadable_image": "the file that the record names does not exist or cannot be read",
     "outside_root": "the path leads out of the manifest's directory, or of `--image_root`; it was not followed",
     "not_a_file": "the record names an http(s) address, which is not fetched, or no path at all",
-    "not_base64": "the text is not the base64 of anything",
+    "wrong_shape": "the numbers are not an array of the declared or of any shape",
+    "not_base64": "the text begins with `data:`, but no base64 follows",
     "changed_image": "the file no longer has the size that it had when the run started",
 }
 
@@ -29,6 +35,9 @@ REASONS = {
 _THREADS = 16
 _AT = pa.struct([("path", pa.binary()), *((name, pa.int64()) for name in ("start", "size", "packed", "crc"))])
 _EXTRA = tuple(pa.field(name, _AT) for name in ("generated_at", "target_at"))
+# How base64 begins that may be an image's; a path seldom does.
+BASE64_START = r"^\s*(data:|[A-Za-z0-9+/_-]{64})"
+_START_BYTES = 1000
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -100,36 +109,94 @@ def resolve(path: str, root: str) -> str:
     return store + place
 
 
-def image_of(value: Any, base64: bool) -> Image:
+def image_of(value: Any, name: str, fields: Fields) -> Image:
     """The image that a value of a record holds or names.
 
     Args:
-        value: bytes, a path, base64, a mapping with `bytes` or `path`, a sequence of one of these, or null.
-        base64: whether text is base64, not a path; a `data:` address is base64 in any case.
+        value: bytes, base64, a path, a mapping with `bytes` or `path`, a list of one of these, an array, or null.
+        name: of its field.
+        fields: say what arrays are.
 
     Raises:
         RecordError: it is none of these.
     """
     if isinstance(value, Mapping):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if isinstance(value, list) and len(value) != 1:
-        raise RecordError("wrong_type", f"a list of {len(value)} images, one is needed")
+    if isinstance(value, list) and value and isinstance(value[0], int | float | list):
+        value = _array(value)
+    if isinstance(value, np.ndarray):
+        return _npy(value, fields)
+    if isinstance(value, list) and len(value) > 1:
+        raise RecordError("wrong_type", f"field {name!r} holds several values, one is needed")
     if isinstance(value, list):
-        return image_of(value[0], base64)
+        return image_of(value[0], name, fields) if value else None
     if value is None:
         return None
-    is_address = isinstance(value, str) and value.startswith("data:")
-    if is_address or (base64 and isinstance(value, str | bytes)):
-        text = value.partition(",")[2] if is_address else value
-        try:
-            return b64decode(text, validate=True)
-        except ValueError as error:
-            raise RecordError("not_base64", f"not base64: {error}") from error
-    if isinstance(value, str):
-        return Place(value)
-    if not isinstance(value, bytes):
-        raise RecordError("wrong_type", f"{value!r:.100} is neither bytes nor a path")
+    if not isinstance(value, str | bytes):
+        raise RecordError("wrong_type", f"field {name!r} holds {value!r:.100}, neither bytes nor a path")
+    # Bytes that are numbers may look like text.
+    if isinstance(value, str) or not fields.array_type:
+        image = _from_base64(value, name, fields)
+        if image is None:
+            return Place(value) if isinstance(value, str) else value
+        value = image
+    if fields.array_type:
+        dtype = np.dtype(fields.array_type).newbyteorder("<")
+        if len(value) % dtype.itemsize:
+            raise RecordError("wrong_shape", f"{len(value)} bytes are no whole number of {fields.array_type}", value)
+        return _npy(np.frombuffer(value, dtype), fields)
     return value
+
+
+def _from_base64(value: str | bytes, name: str, fields: Fields) -> bytes | None:
+    """The image, or the array, that a text holds as base64; None if it holds none.
+
+    Raises:
+        RecordError: a `data:` address without base64.
+    """
+    head = value[:_START_BYTES].decode("latin-1") if isinstance(value, bytes) else value
+    if not re.match(BASE64_START, head):
+        return None
+    text = (value if isinstance(value, str) else value.decode("latin-1")).strip()
+    is_address = text.startswith("data:")
+    body = "".join((text.partition(",")[2] if is_address else text).split()).rstrip("=")
+    try:
+        image = b64decode(body.replace("-", "+").replace("_", "/") + "=" * (-len(body) % 4), validate=True)
+    except ValueError:
+        image = b""
+    if is_address and not image:
+        raise RecordError("not_base64", f"field {name!r} holds {text!r:.50}..., which is not base64")
+    return image if is_address or (image and fields.array_type) or _is_known(image) else None
+
+
+def _is_known(image: bytes) -> bool:
+    try:
+        sniff(image)
+    except DecodeError as error:
+        return error.reason != "unknown_format"
+    return True
+
+
+def _array(values: list[Any]) -> np.ndarray:
+    try:
+        array = np.array(values)
+    except ValueError as error:
+        raise RecordError("wrong_shape", f"the lists have different lengths: {error}") from error
+    return array
+
+
+def _npy(array: np.ndarray, fields: Fields) -> bytes:
+    """An array as the bytes of a .npy file, which are decoded as an image."""
+    if array.dtype.kind not in "fiu":
+        raise RecordError("wrong_type", f"an array of {array.dtype}, numbers are needed")
+    if array.ndim == 1:
+        if math.prod(fields.shape) != len(array):
+            wanted = fields.array_shape or "no shape; declare --array_shape"
+            raise RecordError("wrong_shape", f"{len(array)} numbers are not an array of {wanted}")
+        array = array.reshape(fields.shape)
+    file = BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return file.getvalue()
 
 
 def named_chunk(
@@ -246,7 +313,8 @@ def _read(path: str, places: Iterable[Place]) -> dict[Place, bytes | RecordError
         with open_input(path) as file:
             return {place: _read_place(file, place) for place in sorted(places, key=lambda place: place.start or 0)}
     except (*READ_ERRORS, ValueError) as error:
-        return dict.fromkeys(places, RecordError("unreadable_image", f"{path}: {describe(error)}"))
+        message = f"the record's path {path} cannot be read: {describe(error)}"
+        return dict.fromkeys(places, RecordError("unreadable_image", message))
 
 
 def _read_place(file: BinaryIO, place: Place) -> bytes | RecordError:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from transforms.schema import Part
 
 _BLOCK_BYTES = 1 << 20
-_MAX_LINE_BYTES = 64 << 20
+MAX_LINE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
     while block := file.read(_BLOCK_BYTES):
         *lines, rest = (rest + block).split(b"\n")
         yield from (line + b"\n" for line in lines)
-        if len(rest) > _MAX_LINE_BYTES:
-            raise ValueError(f"a line is longer than {_MAX_LINE_BYTES} bytes; is it a text file?")
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError(f"a line is longer than {MAX_LINE_BYTES} bytes; is it a text file?")
     if rest:
         yield rest
 

@@ -78,8 +78,8 @@ def list_chunks(
 ) -> Iterator[ChunkSeries]:
     """Cut a file into chunks of at most `chunk_pairs` pairs (or of one record) and about `chunk_bytes` bytes.
 
-    A series holds the chunks that one worker best reads in one go: usually one chunk; neighbouring chunks of a large
-    Parquet row group; all chunks of a gzipped TFRecord, which can only be read from its beginning. Every file yields at
+    A series holds the chunks that one worker best reads in one go: usually one chunk; neighbouring chunks of a
+    Parquet file; all chunks of a compressed TFRecord, which can only be read from its beginning. Every file yields at
     least one chunk. A valid file without records, such as a TFRecord of 0 bytes, is a chunk of 0 records. A file that
     cannot be listed to its end has a last chunk of 0 records whose `error` says why.
     """

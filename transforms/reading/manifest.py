@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from transforms.reading.fields import check_schema, fitted, id_field, nested_value
 from transforms.reading.image_paths import Image, image_of
-from transforms.reading.lines import cut, read_lines
+from transforms.reading.lines import MAX_LINE_BYTES, cut, read_lines
 from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
@@ -107,7 +107,7 @@ def _read(
 ) -> Iterator[EncodedChunk]:
     for chunk in series:
         records = [
-            RecordError("damaged_line", record) if isinstance(record, str) else _Record(record, fields.base64)
+            RecordError("damaged_line", record) if isinstance(record, str) else _Record(record, fields)
             for record in parse(file, chunk)
         ]
         if len(records) != len(chunk.records(fields)):
@@ -118,7 +118,7 @@ def _read(
 @dataclass(frozen=True)
 class _Record:
     values: Values
-    base64: bool
+    fields: Fields
 
     def id(self, fields: Fields) -> str | None:
         name = id_field(pa.schema([(name, pa.string()) for name in self.values]), fields)
@@ -130,7 +130,7 @@ class _Record:
         if not is_there:
             found = ", ".join(sorted(self.values)) or "none"
             raise RecordError("missing_field", f"no field {name!r}; fields found: {found}")
-        return image_of(value, self.base64)
+        return image_of(value, name, self.fields)
 
     def kept(self, field: pa.Field) -> tuple[Any, bool]:
         return fitted_value(self.values, field)
@@ -164,6 +164,8 @@ def _parse_jsonl(file: BinaryIO, chunk: Chunk) -> Iterator[Values | str]:
 def _table(lines: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
     """The rows of lines of CSV. Raises ValueError if they are none."""
     text = (line.decode("utf-8", "backslashreplace") for line in lines)
+    # A cell may hold an image as base64.
+    csv.field_size_limit(MAX_LINE_BYTES)
     try:
         yield from csv.reader(text, delimiter=delimiter)
     except csv.Error as error:

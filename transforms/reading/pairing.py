@@ -110,13 +110,13 @@ def _files(prefix: str, depth: int | None, sandbox: Sandbox) -> Iterator[InputFi
 
 def _find(templates: Sequence[Template], flag: str, sandbox: Sandbox) -> list[tuple[Values, InputFile]]:
     """The files that the templates match, each once, with the values of fields and wildcards."""
-    found: dict[InputFile, tuple[Values, InputFile]] = {}
+    found: dict[tuple[InputFile, str], tuple[Values, InputFile]] = {}
     for template in templates:
         matches = False
         try:
             for file in _files(template.prefix, template.depth, sandbox):
                 if (values := template.match(file.path)) is not None:
-                    matches = bool(found.setdefault(file, (values, file)))
+                    matches = bool(found.setdefault((file, template.candidate), (values, file)))
         except (*READ_ERRORS, SandboxError) as error:
             raise ValueError(f"{flag}={template.text!r} cannot be looked up: {describe(error)}") from error
         if not matches:

@@ -7,6 +7,7 @@ from io import BytesIO
 from itertools import islice
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from transforms.reading.example_proto import example_class
@@ -14,7 +15,15 @@ from transforms.reading.fields import texts
 from transforms.reading.image_paths import Image, image_of
 from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
-from transforms.reading.tfrecord_container import Source, Span, find_spans, is_gzip, is_tfrecord, open_source, read_data
+from transforms.reading.tfrecord_container import (
+    Source,
+    Span,
+    compression,
+    find_spans,
+    is_tfrecord,
+    open_source,
+    read_data,
+)
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
 PEEKED_RECORDS = 32
@@ -26,7 +35,7 @@ REASONS = {
     "damaged_data": "TFRecord: the checksum of the record's data is wrong",
     "long_record": "TFRecord: more bytes than are read of a record; its header told, and it was skipped",
     "truncated_record": "TFRecord: the file ends inside the record",
-    "damaged_stream": "gzipped TFRecord: it breaks off; all after the last whole record counts as one",
+    "damaged_stream": "compressed TFRecord: it breaks off; all after the last whole record counts as one",
     "not_an_example": "the record is not a tf.train.Example",
 }
 
@@ -43,7 +52,7 @@ class ByteRange:
 
 
 def claims(path: str, head: bytes) -> bool:
-    """Recognize a TFRecord file, gzipped or not, by its name or its first bytes."""
+    """Recognize a TFRecord file, compressed or not, by its name or its first bytes."""
     return _NAME.search(path) is not None or is_tfrecord(BytesIO(head))
 
 
@@ -76,12 +85,12 @@ def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
 def list_records(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
     """Cut an opened TFRecord file into ranges of at most `chunk_pairs` records and about `chunk_bytes` bytes.
 
-    Fields differ between records, so they are checked when the records are read. A gzipped file is one series, for it
-    can only be read from its beginning.
+    Fields differ between records, so they are checked when the records are read. A compressed file is one series, for
+    it can only be read from its beginning.
     """
-    gzipped = is_gzip(file)
+    compressed = compression(file)
     parts = _cut(find_spans(open_source(file)), chunk_pairs, chunk_bytes)
-    if not gzipped:
+    if not compressed:
         yield from ([part] for part in parts)
     elif series := list(parts):
         yield series
@@ -125,7 +134,7 @@ def _records(source: Source, chunk: Chunk, place: ByteRange, fields: Fields) -> 
         found, stop = found + 1, span.stop
         where = f"{chunk.path}, record at offset {span.start}"
         try:
-            yield _Record(_parse(source, span), where, fields.base64)
+            yield _Record(_parse(source, span), where, fields)
         except RecordError as error:
             yield RecordError(error.reason, f"{where}: {error}", error.data)
     if found != len(chunk.records(fields)) or stop != place.stop:
@@ -151,7 +160,7 @@ def _parse(source: Source, span: Span) -> Any:
 class _Record:
     example: Any
     where: str
-    base64: bool
+    fields: Fields
 
     def id(self, fields: Fields) -> str | None:
         value = self._value(fields.id or "id")
@@ -163,10 +172,14 @@ class _Record:
         if name not in self.example.features.feature:
             found = ", ".join(sorted(self.example.features.feature)) or "none"
             raise RecordError("missing_field", f"{self.where}: no field {name!r}; fields found: {found}")
+        values = self._values(name)
+        if len(values) > 1 and not isinstance(values[0], bytes):
+            array = np.array(values, np.float32 if isinstance(values[0], float) else np.int64)
+            return image_of(array, name, self.fields)
         value = self._value(name)
         if value is not None and not isinstance(value, bytes):
             raise RecordError("wrong_type", f"{self.where}: field {name!r} holds a number, bytes are needed")
-        return image_of(value, self.base64)
+        return image_of(value, name, self.fields)
 
     def kept(self, field: pa.Field) -> tuple[Any, bool]:
         try:
@@ -179,13 +192,16 @@ class _Record:
 
     def _value(self, name: str) -> bytes | int | float | None:
         """The value of a feature; None if it is missing or has no value. Raises RecordError if it has several."""
-        # Indexing a protobuf map would add the missing key.
-        feature = self.example.features.feature.get(name)
-        kind = feature.WhichOneof("kind") if feature is not None else None
-        values = getattr(feature, kind).value if kind else ()
+        values = self._values(name)
         if len(values) > 1:
             raise RecordError("wrong_type", f"{self.where}: field {name!r} holds {len(values)} values, one is needed")
         return values[0] if values else None
+
+    def _values(self, name: str) -> Sequence[Any]:
+        # Indexing a protobuf map would add the missing key.
+        feature = self.example.features.feature.get(name)
+        kind = feature.WhichOneof("kind") if feature is not None else None
+        return getattr(feature, kind).value if kind else ()
 
 
 def _text(value: bytes) -> str:

@@ -106,12 +106,12 @@ class PlainSource:
         return min(end, self._size)
 
 
-class GzipSource:
-    """A gzip file, read once from its beginning; keeps the bytes that were unpacked and not yet released."""
+class PackedSource:
+    """A gzip or zlib stream, read once from its beginning; keeps the bytes that were unpacked and not yet released."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        file.seek(0)
-        self._stream = gzip.GzipFile(fileobj=file, mode="rb")
+    def __init__(self, stream: "gzip.GzipFile | _ZlibStream", kind: str) -> None:
+        self._stream = stream
+        self._kind = kind
         self._unpacked = bytearray()
         self._start = 0
         self._ended = False
@@ -144,25 +144,63 @@ class GzipSource:
             # read1, because read loses what it has unpacked when it meets damage.
             block = self._stream.read1(_BLOCK_BYTES)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            self.error = f"the gzip stream is broken: {error}"
+            self.error = f"the {self._kind} stream is broken: {error}"
         self._unpacked += block
         self._ended = not block
 
 
-def open_source(file: BinaryIO) -> PlainSource | GzipSource:
-    """The uncompressed bytes of an opened file. Its content, not its name, tells whether it is gzipped."""
-    return GzipSource(file) if is_gzip(file) else PlainSource(file)
+class _ZlibStream:
+    """A zlib stream (RFC 1950), TensorFlow's ZLIB; what was unpacked before damage is not lost."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        file.seek(2)  # behind its header; zlib's own check of the sum would lose the last block
+        self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._sum = zlib.adler32(b"")
+
+    def read1(self, size: int) -> bytes:
+        while not self._unpacker.eof:
+            packed = self._unpacker.unconsumed_tail or self._file.read(_BLOCK_BYTES)
+            if data := self._unpacker.decompress(packed, size):
+                self._sum = zlib.adler32(data, self._sum)
+                return data
+            if not packed:
+                raise EOFError("it ends too early")
+        rest = self._unpacker.unused_data + self._file.read(_BLOCK_BYTES)
+        if rest[:4] != self._sum.to_bytes(4):
+            raise zlib.error("its checksum is wrong or missing")
+        if rest[4:].strip(b"\0"):
+            raise zlib.error("other bytes follow its end")
+        return b""
 
 
-def is_gzip(file: BinaryIO) -> bool:
-    """Tell whether an opened file is gzipped. A plain record of one certain length begins with the same bytes."""
+def open_source(file: BinaryIO) -> PlainSource | PackedSource:
+    """The uncompressed bytes of an opened file. Its content, not its name, tells how it is compressed."""
+    kind = compression(file)
+    file.seek(0)
+    if kind == "gzip":
+        return PackedSource(gzip.GzipFile(fileobj=file, mode="rb"), kind)
+    return PackedSource(_ZlibStream(file), kind) if kind == "zlib" else PlainSource(file)
+
+
+def compression(file: BinaryIO) -> str:
+    """Tell whether an opened file is `gzip` or `zlib`; empty if neither.
+
+    A plain record of a certain length begins with the same bytes.
+    """
     file.seek(0)
     head = file.read(HEADER_BYTES)
-    return head.startswith(GZIP_MAGIC) and data_length(head) is None
+    if data_length(head) is not None:
+        return ""
+    if head.startswith(GZIP_MAGIC):
+        return "gzip"
+    # RFC 1950, section 2.2: deflate, a window of at most 32 KiB, no dictionary, and a sum that 31 divides.
+    is_zlib = len(head) > 1 and head[0] & 15 == 8 and head[0] >> 4 <= 7 and not head[1] & 32
+    return "zlib" if is_zlib and int.from_bytes(head[:2]) % 31 == 0 else ""
 
 
 def is_tfrecord(file: BinaryIO) -> bool:
-    """Tell whether the content of an opened file, gzipped or not, begins with a record's header."""
+    """Tell whether the content of an opened file, compressed or not, begins with a record's header."""
     return data_length(open_source(file).at(0, HEADER_BYTES)) is not None
 
 
@@ -274,11 +312,16 @@ def _find_headers(window: bytes) -> list[int]:
     zero = data == 0
     upper = zero[4 : 4 + count] & zero[5 : 5 + count] & zero[6 : 6 + count] & zero[7 : 7 + count]
     offsets = np.flatnonzero(upper)
-    lengths, which = np.unique(_uint32_at(data, offsets), return_inverse=True)
-    expected = np.array([masked_crc(_LENGTH.pack(length)) for length in lengths.tolist()], np.uint32)
-    return offsets[expected[which] == _uint32_at(data, offsets + _LENGTH.size)].tolist()
+    lengths, sums = _uint32_at(window, offsets), _uint32_at(window, offsets + _LENGTH.size)
+    good = (lengths == 0) & (sums == masked_crc(bytes(_LENGTH.size)))
+    some = np.flatnonzero(lengths)
+    distinct, which = np.unique(lengths[some], return_inverse=True)
+    expected = np.array([masked_crc(_LENGTH.pack(length)) for length in distinct.tolist()], np.uint32)
+    good[some] = expected[which] == sums[some]
+    return offsets[good].tolist()
 
 
-def _uint32_at(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def _uint32_at(window: bytes, offsets: np.ndarray) -> np.ndarray:
     """The little-endian uint32 at each offset, aligned or not."""
-    return data[offsets[:, None] + np.arange(4)].view("<u4").ravel()
+    everywhere = np.ndarray((max(0, len(window) - 3),), "<u4", window, strides=(1,))
+    return everywhere[offsets]

@@ -123,7 +123,7 @@ def score_chunk(
 
     # Counting the failures would not do: a single one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
-    images = _encoded(pairs)
+    images = encoded_pairs(pairs)
     order = _candidates_together(images)
     decoded = _decode_ahead([images[row] for row in order], policy, sandbox, batching)
     for group in batch_by_shape(good_pairs(decoded), batching):
@@ -201,7 +201,7 @@ def _same_target(encoded: Sequence[EncodedPair], row: int) -> bool:
     return encoded[row][1] is encoded[row - 1][1] is not None
 
 
-def _encoded(rows: pa.Table) -> list[EncodedPair]:
+def encoded_pairs(rows: pa.Table) -> list[EncodedPair]:
     """The bytes of the images; rows with the same target share its view."""
     return list(zip(_views(rows["generated"]), _shared(_views(rows["target"])), strict=True))
 

@@ -33,9 +33,10 @@ class Summary:
         unread: records of files, or parts of files, that could not be read.
         chunks: number of chunks.
         earlier_duplicates: scored pairs that had the id of another one when they were summarized and read back.
-        ids: hashes of the keys of the other scored pairs. They and the next four are not part of a summary's JSON.
+        ids: hashes of the keys of the other scored pairs. They and the next five are not part of a summary's JSON.
         done: names of the chunks with metrics.
         with_failures: names of the chunks with failures.
+        optimized_files: number of files with optimized images.
         not_done: why files are to be read another time: a reason of `NOT_DONE` by message.
         scored_again: why the files of an earlier try could not be used, by chunk.
         failures: number of failed pairs per reason.
@@ -55,6 +56,7 @@ class Summary:
     ids: list[np.ndarray] = field(default_factory=list, compare=False)
     done: set[str] = field(default_factory=set, compare=False)
     with_failures: set[str] = field(default_factory=set, compare=False)
+    optimized_files: int = field(default=0, compare=False)
     not_done: dict[str, str] = field(default_factory=dict, compare=False)
     scored_again: dict[str, str] = field(default_factory=dict, compare=False)
     failures: Counter[str] = field(default_factory=Counter)
@@ -86,6 +88,7 @@ class Summary:
             ids=[_hashes(row_keys(chunk.metrics).to_pylist())],
             done={chunk.chunk.name} if chunk.done else set(),
             with_failures={chunk.chunk.name} if chunk.failures else set(),
+            optimized_files=chunk.optimized_files,
             not_done={f.message: f.reason for f in chunk.failures if f.reason in NOT_DONE},
             scored_again={chunk.chunk.name: chunk.chunk.damage} if chunk.chunk.damage else {},
             failures=Counter(failure.reason for failure in failed),
@@ -113,6 +116,7 @@ class Summary:
         self.ids += other.ids
         self.done |= other.done
         self.with_failures |= other.with_failures
+        self.optimized_files += other.optimized_files
         self.not_done |= other.not_done
         self.scored_again |= other.scored_again
         self.failures.update(other.failures)

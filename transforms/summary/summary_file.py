@@ -20,6 +20,7 @@ def summary_file(summary: Summary, identity: Mapping[str, Any]) -> bytes:
     computed = {name: identity[name] for name in COMPARABLE if name in identity}
     # The order in which losses were asked for changes no number.
     computed["losses"] = sorted(computed["losses"])
-    # How the two images of a pair were stored changes no number.
-    computed["images"] = {name: value for name, value in computed["images"].items() if name != "split"}
+    # How the images of a pair were stored changes no number.
+    stored = ("split", "range", "layout")
+    computed["images"] = {name: value for name, value in computed["images"].items() if name not in stored}
     return to_json({"version": SUMMARY_VERSION, "computed": computed, **summary.to_json()})

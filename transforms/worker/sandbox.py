@@ -72,7 +72,7 @@ class Sandbox:
 
     Attributes:
         enabled: whether in child processes; in the worker's own, none of the limits holds.
-        seconds: most CPU time that one record, or one step through a file, may take.
+        seconds: most CPU time that one record, or one step through a file, may take; for a file once more per 256 MiB.
         memory: most bytes that a child may take beyond its libraries, and beyond twice the size of the file it reads.
         verbose: whether what C libraries print is shown.
 
@@ -87,7 +87,8 @@ class Sandbox:
         flag="sandbox",
     )
     seconds: float = setting(
-        "most CPU time that one record, or one step through a file, may take; ten times as long on the clock",
+        "most CPU time that one record, or one step through a file, may take, for a file once more per 256 MiB; ten "
+        "times as long on the clock",
         10.0,
         flag="max_record_seconds",
         type=float,

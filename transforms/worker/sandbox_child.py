@@ -27,6 +27,9 @@ _PR_SET_PDEATHSIG = 1
 # A large file may take twice its size more, as it is stored and unpacked: its writer may have put a gigabyte of images
 # into one page. A small one that takes so much is a bomb.
 _MOST_FOR_FILE = 4 << 30
+# To the last rows of a large row group, or over a long stretch of damage, there is much to read; so many bytes earn the
+# time of a record once more.
+_FILE_BYTES_PER_TIME = 256 << 20
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -87,8 +90,10 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
     try:
         # What a module does as it is imported is no record's fault.
         task = pkgutil.resolve_name(request["task"])
+        size = request["file_size"] or 0
+        seconds += seconds * size / _FILE_BYTES_PER_TIME
         _start_clock(seconds)
-        _limit_memory(memory + min(2 * (request["file_size"] or 0), _MOST_FOR_FILE))
+        _limit_memory(memory + min(2 * size, _MOST_FOR_FILE))
         file = None if request["file_size"] is None else _WorkersFile(worker, request["file_size"])
         for item, buffers in task(request["arguments"], parts, file):
             send(worker, {"kind": "item", "item": item}, buffers)
@@ -130,7 +135,9 @@ def _address_space() -> int:
 
 def _limit_memory(bytes: int) -> None:
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (bytes, resource.RLIM_INFINITY))
+        # `ulimit -v` of the user may be lower, and cannot be raised.
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (bytes if hard == resource.RLIM_INFINITY else min(bytes, hard), hard))
 
 
 if __name__ == "__main__":

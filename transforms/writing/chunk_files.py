@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pyarrow as pa
@@ -9,11 +10,14 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.schema import CHUNK_KEY, Chunk, Failure, ScoredChunk
+from transforms.schema import CHUNK_KEY, FILES_KEY, Chunk, Failure, ScoredChunk
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.run_files import RunFiles, delete_file, list_files
 from transforms.writing.metrics_text import TEXT_FORMATS
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS
+
+# Most of the time of asking an object store is waiting.
+_THREADS = 16
 
 
 def chunk_directories(files: RunFiles) -> tuple[str, ...]:
@@ -54,7 +58,7 @@ def write_chunk(
     metrics_format: str = "parquet",
     optimized_format: str = "parquet",
     fingerprint: str = "",
-) -> None:
+) -> ScoredChunk:
     """Write the chunk's optimized images, its failures and its metrics as text, then its metrics.
 
     A chunk that is not done leaves only its failures.
@@ -65,11 +69,16 @@ def write_chunk(
         metrics_format: a key of `TEXT_FORMATS` to write metrics as text beside Parquet; `parquet` for Parquet alone.
         optimized_format: a key of `OPTIMIZED_FORMATS`.
         fingerprint: of the run.
+
+    Returns:
+        the chunk without its images.
     """
     name = chunk.chunk.name
-    if chunk.optimized is not None:
-        for file, content in OPTIMIZED_FORMATS[optimized_format](chunk.optimized, name).items():
-            files.write_whole(FileSystems.join(files.optimized_directory, file), content)
+    optimized = {} if chunk.optimized is None else OPTIMIZED_FORMATS[optimized_format](chunk.optimized, name)
+    for file, content in optimized.items():
+        files.write_whole(FileSystems.join(files.optimized_directory, file), content)
+    others = [f"optimized/{file}" for file in optimized]
+    written = replace(chunk, optimized=None, optimized_files=len(optimized))
     failures = files.failures(chunk.chunk)
     if chunk.failures:
         lines = "".join(json.dumps(asdict(failure)) + "\n" for failure in chunk.failures)
@@ -80,21 +89,24 @@ def write_chunk(
     if not chunk.done:
         # An earlier try may have left a damaged one.
         delete_file(files.metrics(chunk.chunk))
-        return
+        return written
     if metrics_format in TEXT_FORMATS:
         path = FileSystems.join(files.metrics_text_directory(metrics_format), f"{name}.{metrics_format}")
         files.write_whole(path, TEXT_FORMATS[metrics_format](chunk.metrics).encode())
+        others.append(f"metrics_{metrics_format}/{name}.{metrics_format}")
     sink = pa.BufferOutputStream()
     metadata = {**(chunk.metrics.schema.metadata or {}), CHUNK_KEY: _mark(chunk.chunk, fingerprint)}
+    metadata |= {FILES_KEY: json.dumps(others).encode()} if others else {}
     pq.write_table(chunk.metrics.replace_schema_metadata(metadata), sink, compression="zstd")
     files.write_whole(files.metrics(chunk.chunk), sink.getvalue())
+    return written
 
 
 def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredChunk:
     """Read back the metrics and failures that `write_chunk` wrote.
 
     Raises:
-        DamagedChunkError: they cannot be read, or belong to another chunk or run.
+        DamagedChunkError: they cannot be read, belong to another chunk or run, or files written with them are gone.
     """
     try:
         metrics = pq.read_table(pa.BufferReader(_read(files.metrics(chunk))))
@@ -106,10 +118,16 @@ def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredCh
     metadata = dict(metrics.schema.metadata or {})
     if metadata.pop(CHUNK_KEY, b"") != _mark(chunk, fingerprint):
         raise DamagedChunkError("its metrics are those of another chunk or run")
-    return ScoredChunk(chunk, metrics.replace_schema_metadata(metadata), failures)
+    others: list[str] = json.loads(metadata.pop(FILES_KEY, b"[]"))
+    with ThreadPoolExecutor(_THREADS, "find_file") as pool:
+        exist = list(pool.map(FileSystems.exists, (FileSystems.join(files.output, other) for other in others)))
+    if not all(exist):
+        raise DamagedChunkError(f"{others[exist.index(False)]} is gone")
+    optimized = sum(other.startswith("optimized/") for other in others)
+    return ScoredChunk(chunk, metrics.replace_schema_metadata(metadata), failures, optimized_files=optimized)
 
 
-def check_listing(files: RunFiles, done: Set[str], failed: Set[str]) -> None:
+def check_listing(files: RunFiles, done: Set[str], failed: Set[str], optimized: int = 0) -> None:
     """Check that the files of every chunk lie in the run's directory, and no others.
 
     Failures of chunks that are not part of the run, such as those of a file that could not be listed once, are deleted.
@@ -118,6 +136,7 @@ def check_listing(files: RunFiles, done: Set[str], failed: Set[str]) -> None:
         files: the run's files.
         done: names of the chunks with metrics.
         failed: names of the chunks with failures.
+        optimized: number of files with optimized images.
 
     Raises:
         ChangedOutputError: files are missing or in the way.
@@ -130,6 +149,9 @@ def check_listing(files: RunFiles, done: Set[str], failed: Set[str]) -> None:
     for directory in directories:
         if (found := _names(directory)) or directory == files.metrics_directory:
             problems += _problems(directory, done - found, found - done)
+    found_images = sum(1 for _ in list_files(files.optimized_directory)) if optimized else 0
+    if found_images < optimized:
+        problems.append(f"{optimized - found_images} of {optimized} files vanished from {files.optimized_directory}")
     if problems:
         raise ChangedOutputError("; ".join(problems))
 

@@ -24,6 +24,7 @@ SCHEMA_FILE = Path(__file__).with_name("rules.schema.json")
 
 # Aliases unfold: a few hundred bytes of YAML can hold billions of values.
 _MOST_VALUES = 100_000
+_MOST_LEVELS = 20
 _MOST_CHARACTERS = 300
 
 # A path in a document: keys and positions from the root.
@@ -32,6 +33,17 @@ Place = tuple[str | int, ...]
 
 class _Loader(yaml.SafeLoader):
     """Reads `1e-3` as a number, which YAML 1.1 takes for text, and names the line of a value that it cannot read."""
+
+    _level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self._level > _MOST_LEVELS:
+            line = self.peek_event().start_mark.line + 1
+            raise _WrongRuleError("lists are nested too deeply; rules need no more than two levels", line)
+        self._level += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._level -= 1
+        return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -79,8 +91,6 @@ def parse_rules(text: str, name: str) -> tuple[Rule, ...]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UsageError(f"{name}:{line}: {error.reason} (character {error.position})") from error
-    except RecursionError as error:
-        raise UsageError(f"{name}: lists are nested too deeply; rules need no more than two levels") from error
     except _WrongRuleError as error:
         raise UsageError(f"{name}:{error.line}: {error}") from error
     return tuple(_rule(entry, lines["rules", number]) for number, entry in enumerate(document["rules"]))

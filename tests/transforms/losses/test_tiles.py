@@ -30,10 +30,9 @@ def pictures(height, width, seed=0):
     ("height", "width"), [(1, 1), (64, 64), (65, 63), (200, 130), (7, 3000), (3000, 20), (331, 1), (96, 33)]
 )
 @pytest.mark.parametrize(("margin", "step"), [(0, 16), (10, 16), (90, 16), (90, 32), (81, 16)])
-def test_cores_cover_every_pixel_once(monkeypatch, height, width, margin, step):
-    monkeypatch.setattr(tiles, "SIDE", 64)
+def test_cores_cover_every_pixel_once(height, width, margin, step):
     seen = np.zeros((1, height, width), int)
-    for tile in tiles.tiles(height, width, margin, step):
+    for tile in tiles.tiles(height, width, margin, step, 64):
         core = tile.core
         core.of(seen[:, tile.rows, tile.columns])[:] += 1
         for span, before, after, length in (
@@ -57,6 +56,7 @@ def small_tiles(monkeypatch):
     def use() -> None:
         monkeypatch.setattr(plans, "WHOLE_PIXELS", 0)
         monkeypatch.setattr(tiles, "SIDE", 96)
+        monkeypatch.setattr(tiles, "SIDE_ON_NCNN", 96)
 
     return use
 

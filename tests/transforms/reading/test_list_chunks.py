@@ -1,7 +1,9 @@
 """The format of input files, their fields, and their chunks."""
 
+import gzip
 import os
 import re
+import zlib
 
 import pyarrow as pa
 import pytest
@@ -119,9 +121,12 @@ class TestListChunks:
         assert [chunk.place.start for chunk in chunks] == [0, *(chunk.place.stop for chunk in chunks[:-1])]
         assert chunks[-1].place.stop == os.path.getsize(tmp_path / "a.tfrecord")
 
-    def test_gzipped_tfrecord_is_one_series(self, tmp_path):
-        plain = list(list_chunks(make(tmp_path / "a.tfrecord"), "auto", FIELDS, 3))
-        (series,) = list_chunks(make(tmp_path / "a.tfrecord.gz"), "auto", FIELDS, 3)
+    @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+    def test_compressed_tfrecord_is_one_series(self, tmp_path, pack):
+        file = make(tmp_path / "a.tfrecord")
+        plain = list(list_chunks(file, "auto", FIELDS, 3))
+        packed = shards.write(tmp_path / "packed", pack((tmp_path / "a.tfrecord").read_bytes()))
+        (series,) = list_chunks(packed, "auto", FIELDS, 3)
         assert [chunk.place for chunk in series] == [chunk.place for (chunk,) in plain]
 
     def test_bytes_limit_of_tfrecord(self, tmp_path):
@@ -149,7 +154,7 @@ class TestListChunks:
             (
                 "a.txt",
                 b"id,generated",
-                "has neither the name nor the content of a parquet or tfrecord or csv or jsonl file",
+                "has neither the name nor the content of a parquet or tfrecord or csv or jsonl or tar file",
             ),
             ("a.parquet", None, "FileNotFoundError"),
             ("a.tfrecord", None, "FileNotFoundError"),

@@ -1,5 +1,6 @@
 """Parquet: row ranges, needed columns, types."""
 
+import base64
 import io
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -9,6 +10,8 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 from support import shards
+from support.pictures import encode as encode_image
+from support.pictures import noise
 
 from transforms.reading import parquet
 from transforms.reading.fields import check_schema
@@ -56,6 +59,66 @@ def test_image_types(tmp_path, dtype):
     assert pairs.schema == encoded_schema()
     assert pairs["generated"].to_pylist() == expected
     assert pairs["target"].to_pylist() == [IMAGES[0], *IMAGES[2:]] if struct else IMAGES
+
+
+ONE_EACH = [[IMAGES[0]], [], None, [IMAGES[3]]]
+HUGGING_FACE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(ONE_EACH, pa.list_(pa.binary())),
+        pa.array(ONE_EACH, pa.large_list(pa.large_binary())),
+        pa.array([IMAGES[:1], [None], [None], IMAGES[3:]], pa.list_(pa.binary(), 1)),
+        pa.array([v and [{"bytes": x} for x in v] for v in ONE_EACH], pa.list_(HUGGING_FACE)),
+    ],
+    ids=lambda column: str(column.type),
+)
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_a_list_of_one_image(tmp_path, column, use_dictionary):
+    table = pa.table({"generated": column, "target": [b"t"] * 4})
+    file = shards.write_parquet(tmp_path / "a.parquet", table, use_dictionary=use_dictionary)
+    pairs, failures = read_all(file, chunk_pairs=3)
+    assert pairs["generated"].to_pylist() == [b"first", None, None, b"last"]
+    assert not failures
+
+
+def test_a_list_of_several_images_is_one_failure(tmp_path):
+    target = pa.array([[b"t"], [b"t", b"u"], [b"v"]])
+    table = pa.table({"generated": [b"g"] * 3, "target": target, "id": ["0", "1", "2"]})
+    pairs, (failure,) = read_all(shards.write_parquet(tmp_path / "a.parquet", table))
+    assert pairs.select(["id", "target"]).to_pylist() == [{"id": "0", "target": b"t"}, {"id": "2", "target": b"v"}]
+    assert (failure.id, failure.reason, failure.stage) == ("1", "wrong_type", "read")
+    assert "'target' holds several values" in failure.message
+
+
+def test_fields_in_structs(tmp_path):
+    pair = {"a": b"g", "b": {"bytes": b"t", "path": None}, "name": "x", "other": 1}
+    dtype = pa.struct([("a", pa.binary()), ("b", HUGGING_FACE), ("name", pa.string()), ("other", pa.int64())])
+    table = pa.table({"pair": pa.array([pair, None], dtype), "deep": [{"er": {"cam": 7}}, None]})
+    file = shards.write_parquet(tmp_path / "a.parquet", table)
+    fields = Fields(("pair.a",), "pair.b", "pair.name", ("deep.er.cam",))
+    keep = check_schema(parquet.read_schema(io.BytesIO((tmp_path / "a.parquet").read_bytes()), fields), fields)
+    pairs, failures = read_all(file, fields, keep)
+    assert pairs.drop_columns(["source"]).to_pylist() == [
+        {"id": "x", "generated": b"g", "target": b"t", "deep.er.cam": 7},
+        {"id": "a.parquet#1", "generated": None, "target": None, "deep.er.cam": None},
+    ]
+    assert not failures
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes])
+def test_images_as_base64(tmp_path, encode):
+    image = encode_image(noise(0, 8, 8))
+    text = encode(image).decode()
+    texts = [text, text.rstrip("="), f"data:image/png;base64,{text}", "no/such.png"]
+    pairs, (failure,) = read_all(
+        shards.write_parquet(tmp_path / "a.parquet", pa.table({"generated": texts, "target": [b"t"] * 4}))
+    )
+    assert pairs["generated"].to_pylist() == [image] * 3
+    assert failure.reason == "unreadable_image"
+    assert "path" in failure.message
 
 
 @pytest.mark.parametrize(
@@ -216,6 +279,86 @@ def test_a_huge_row_group_comes_in_few_series(tmp_path):
     assert len(series) <= parquet.MAX_SERIES_PER_ROW_GROUP
     assert sum(map(len, series)) == 100
     assert [len(one) for one in listed(file, chunk_pairs=10)] == [1] * 10
+
+
+LARGE, SMALL = bytes(100_000), b"s" * 100
+SKEWED = {
+    "large first": [LARGE] * 10 + [SMALL] * 300,
+    "large last": [SMALL] * 300 + [LARGE] * 10,
+    "large in the middle": [SMALL] * 99 + [LARGE] * 11 + [SMALL] * 200,
+    "nulls": [None] * 200 + [LARGE] * 10,
+}
+
+
+@pytest.mark.parametrize("side", ["generated", "target"])
+@pytest.mark.parametrize("make", [pa.array, lambda rows: pa.array([row and [row] for row in rows])], ids=["", "list"])
+@pytest.mark.parametrize("name", SKEWED)
+def test_large_images_that_lie_together(tmp_path, name, make, side):
+    other = {"generated": "target", "target": "generated"}[side]
+    rows = [row and bytes([number % 256]) + row for number, row in enumerate(SKEWED[name])]
+    table = pa.table({side: make(rows), other: [b"x"] * len(rows)})
+    file = shards.write_parquet(tmp_path / "a.parquet", table, use_dictionary=False, compression="none")
+    series = listed(file, 256, 250_000)
+    chunks = [chunk for one in series for chunk in one]
+    assert [chunk.start for chunk in chunks] == [0, *(chunk.stop for chunk in chunks[:-1])]
+    assert chunks[-1].stop == len(rows)
+    assert max(sum(len(row or b"") + 1 for row in rows[chunk.start : chunk.stop]) for chunk in chunks) <= 250_000
+    assert len(chunks) <= 8
+    assert len(series) <= parquet.MAX_SERIES_PER_ROW_GROUP
+    read = [encoded for one in series for encoded in read_series(one, FIELDS)]
+    assert [row for encoded in read for row in encoded.pairs[side].to_pylist()] == rows
+
+
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_large_arrays_that_lie_together(tmp_path, use_dictionary):
+    rows = [[[number] * 100] * 100 for number in range(10)] + [[[1]]] * 50
+    table = pa.table({"generated": pa.array(rows, pa.list_(pa.list_(pa.float32()))), "target": [b"x"] * 60})
+    file = shards.write_parquet(tmp_path / "a.parquet", table, use_dictionary=use_dictionary, compression="none")
+    read = [encoded for one in listed(file, 256, 100_000) for encoded in read_series(one, FIELDS)]
+    # A dictionary of so few numbers takes little.
+    assert [len(encoded.pairs) for encoded in read] == ([60] if use_dictionary else [2] * 4 + [52])
+
+
+def test_damage_in_a_row_group_that_has_to_be_measured(tmp_path):
+    images = [bytes([number]) * 20_000 for number in range(60)]
+    table = pa.table({"generated": images, "target": [b"t"] * 60})
+    options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True, "write_batch_size": 1}
+    path = tmp_path / "a.parquet"
+    shards.write_parquet(path, table, row_group_size=40, data_page_size=20_000, **options)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(images[30], images[31]))
+    series = listed(shards.input_file(path), chunk_bytes=100_000)
+    read = [encoded for one in series for encoded in read_series(one, FIELDS)]
+    assert [encoded.chunk.start for encoded in read] == [0, *(encoded.chunk.stop for encoded in read[:-1])]
+    assert read[-1].chunk.stop == 60
+    lost = [encoded.chunk for encoded in read if encoded.failures]
+    # What lies behind damage in a row group cannot be reached.
+    assert all(25 <= chunk.start < 40 for chunk in lost)
+    assert sum(len(encoded.pairs) for encoded in read) == 60 - sum(chunk.pairs for chunk in lost)
+
+
+def test_small_row_groups_are_read_together(tmp_path):
+    rows = table_of(100)
+    file = shards.write_parquet(tmp_path / "a.parquet", rows, row_group_size=3)
+    series = listed(file, chunk_pairs=10)
+    assert [[chunk.pairs for chunk in one] for one in series] == [[3, 3, 3]] * 10 + [[3, 3, 3, 1]]
+
+
+def test_the_footer_is_parsed_once(tmp_path, monkeypatch):
+    file = shards.write_parquet(tmp_path / "a.parquet", table_of(50), row_group_size=2)
+    series = listed(file, chunk_pairs=4)
+    content = (tmp_path / "a.parquet").read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    reads = []
+
+    class Watched(io.BytesIO):
+        def read(self, size=-1):
+            reads.append(self.tell())
+            return super().read(size)
+
+    for one in series:
+        list(parquet.read_rows(Watched(content), one, FIELDS, ()))
+    assert sum(at >= footer for at in reads) <= 2
 
 
 def test_reads_with_a_small_buffer_and_only_what_is_needed(tmp_path):

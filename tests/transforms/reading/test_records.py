@@ -1,14 +1,17 @@
 """Shapes in which records hold images: base64, lists of one, nested fields, dictionaries, Hive partitions."""
 
+import io
 import json
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from support import shards
+from support.pictures import encode, noise
 
 from transforms.reading.fields import nested_value, partitions
 from transforms.reading.list_chunks import check_fields, detect_format, list_chunks
@@ -16,13 +19,16 @@ from transforms.reading.read_chunks import read_series
 from transforms.schema import EncodedChunk, Fields
 
 FIELDS = Fields()
-IMAGES = [b"image 0", b"image 1", b"image 2"]
+IMAGES = [encode(noise(seed, 8, 8)) for seed in range(3)]
 TEXTS = [b64encode(image).decode() for image in IMAGES]
 
 
 def write(path: Path, records: Sequence[dict[str, Any]], types: dict[str, pa.DataType] | None = None) -> str:
     if path.suffix == ".jsonl":
         return shards.write(path, "".join(json.dumps(row) + "\n" for row in records).encode()).path
+    if path.suffix == ".csv":
+        lines = [",".join(row) + "\n" for row in ([*records[0]], *(row.values() for row in records))]
+        return shards.write(path, "".join(lines).encode()).path
     if path.suffix == ".tfrecord":
         return shards.write_tfrecord(path, records).path
     table = pa.Table.from_pylist(list(records))
@@ -53,25 +59,39 @@ SAME = [(image, image) for image in IMAGES]
 
 
 class TestBase64:
-    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.tfrecord"])
-    def test_declared(self, tmp_path, name):
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet", "a.tfrecord"])
+    def test_is_recognised(self, tmp_path, name):
         path = write(tmp_path / name, [{"generated": text, "target": text} for text in TEXTS])
-        assert images(read(path, Fields(base64=True))) == SAME
+        assert images(read(path)) == SAME
 
-    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+    def test_in_binary_columns_and_structs(self, tmp_path):
+        rows = [{"generated": t.encode(), "target": {"bytes": t.encode(), "path": "x"}} for t in TEXTS]
+        assert images(read(write(tmp_path / "a.parquet", rows))) == SAME
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.tfrecord"])
     def test_data_addresses(self, tmp_path, name):
         path = write(tmp_path / name, [{"generated": f"data:image/png;base64,{t}", "target": t} for t in TEXTS])
-        encoded = read(path)
-        assert reasons(encoded) == ["unreadable_image"] * 3
-        assert images(read(path, Fields(base64=True))) == SAME
+        assert images(read(path)) == SAME
+
+    def test_of_the_dictionary_of_a_column_stays_there_once(self, tmp_path):
+        rows = [{"generated": text, "target": TEXTS[0]} for text in TEXTS[:2]]
+        (encoded,) = read(write(tmp_path / "a.parquet", rows))
+        target = encoded.pairs["target"].combine_chunks()
+        assert target.dictionary.to_pylist() == IMAGES[:1]
 
     @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.tfrecord"])
-    @pytest.mark.parametrize("text", ["no base64!", "abc", "é"])
-    def test_text_that_is_none_costs_its_record(self, tmp_path, name, text):
+    @pytest.mark.parametrize("text", ["data:no base64!", "data:image/png;base64,abcde", "data:image/png;base64,é"])
+    def test_an_address_that_holds_none_costs_its_record(self, tmp_path, name, text):
         path = write(tmp_path / name, [{"generated": t, "target": TEXTS[0]} for t in (TEXTS[0], text)])
-        encoded = read(path, Fields(base64=True))
+        encoded = read(path)
         assert images(encoded) == SAME[:1]
         assert reasons(encoded) == ["not_base64"]
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+    @pytest.mark.parametrize("text", ["no base64!", "a" * 64, TEXTS[0][4:]])
+    def test_other_text_is_a_path(self, tmp_path, name, text):
+        encoded = read(write(tmp_path / name, [{"generated": text, "target": TEXTS[0]}]))
+        assert reasons(encoded) == ["unreadable_image"]
 
 
 class TestLists:
@@ -87,12 +107,12 @@ class TestLists:
         assert images(read(write(tmp_path / "a.parquet", rows))) == SAME
 
     @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-    def test_another_number_is_a_failure(self, tmp_path, name):
+    def test_several_are_a_failure_and_an_empty_list_is_a_null(self, tmp_path, name):
         rows = [{"generated": [t], "target": t} for t in TEXTS] + [{"generated": [], "target": TEXTS[0]}]
         rows[1]["generated"] *= 2
-        encoded = read(write(tmp_path / name, rows), Fields(base64=True))
-        assert images(encoded) == [SAME[0], SAME[2]]
-        assert reasons(encoded) == ["wrong_type", "wrong_type"]
+        encoded = read(write(tmp_path / name, rows))
+        assert images(encoded) == [SAME[0], SAME[2], (None, IMAGES[0])]
+        assert reasons(encoded) == ["wrong_type"]
 
 
 class TestNested:
@@ -102,7 +122,7 @@ class TestNested:
             {"key": {"id": f"p{n}", "model": "m"}, "pair": {"generated": t, "target": t, "other": 1}}
             for n, t in enumerate(TEXTS)
         ]
-        fields = Fields(("pair.generated",), "pair.target", "key.id", ("key.model",), base64=True)
+        fields = Fields(("pair.generated",), "pair.target", "key.id", ("key.model",))
         encoded = read(write(tmp_path / name, rows), fields)
         assert images(encoded) == SAME
         rows = [row for one in encoded for row in one.pairs.to_pylist()]
@@ -134,7 +154,7 @@ class TestPartitions:
     def test_values_are_kept(self, tmp_path, name):
         rows = [{"generated": t, "target": t, "model": "m"} for t in TEXTS]
         path = write(tmp_path / "day=2024-01-02" / "city=New%20York" / name, rows)
-        encoded = read(path, Fields(keep=("day", "model", "city"), base64=True))
+        encoded = read(path, Fields(keep=("day", "model", "city")))
         found = [row for one in encoded for row in one.pairs.to_pylist()]
         assert {(row["day"], row["city"], row["model"]) for row in found} == {("2024-01-02", "New York", "m")}
         assert all("notes" not in row for row in found)
@@ -150,3 +170,58 @@ class TestPartitions:
             "m": "a=b",
             "c": None,
         }
+
+
+class TestArrays:
+    """Arrays in records come out as .npy."""
+
+    ARRAY = np.arange(4 * 3 * 3, dtype=np.uint8).reshape(4, 3, 3)
+
+    def arrays(self, path: str, **fields: str) -> list[np.ndarray]:
+        encoded = read(path, Fields(**fields))
+        assert reasons(encoded) == []
+        return [np.load(io.BytesIO(image)) for pair in images(encoded) for image in pair]
+
+    @pytest.mark.parametrize("name", ["nested", "fixed", "flat"])
+    def test_in_parquet(self, tmp_path, name):
+        nested = pa.list_(pa.list_(pa.list_(pa.uint8())))
+        dtype = {"nested": nested, "fixed": pa.list_(pa.float32(), 36), "flat": pa.large_list(pa.uint8())}[name]
+        values = self.ARRAY.tolist() if name == "nested" else self.ARRAY.ravel().tolist()
+        table = pa.table({side: pa.array([values, values, values], dtype) for side in ("generated", "target")})
+        path = shards.write_parquet(tmp_path / "a.parquet", table).path
+        found = self.arrays(path, **({} if name == "nested" else {"array_shape": "4,3,3"}))
+        assert len(found) == 6
+        assert all(np.array_equal(array, self.ARRAY) for array in found)
+        assert found[0].dtype == (np.float32 if name == "fixed" else np.uint8)
+
+    @pytest.mark.parametrize("name", ["a.parquet", "a.tfrecord"])
+    def test_as_bytes(self, tmp_path, name):
+        data = self.ARRAY.astype("<f4").tobytes()
+        path = write(tmp_path / name, [{"generated": data, "target": data}])
+        found = self.arrays(path, array_type="float32", array_shape="4,3,3")
+        assert all(np.array_equal(array, self.ARRAY) for array in found)
+
+    @pytest.mark.parametrize("kind", [float, int])
+    def test_as_numbers_in_tfrecord(self, tmp_path, kind):
+        values = [kind(value) for value in self.ARRAY.ravel()]
+        path = write(tmp_path / "a.tfrecord", [{"generated": values, "target": values}])
+        assert all(np.array_equal(a, self.ARRAY) for a in self.arrays(path, array_shape="4,3,3"))
+
+    def test_in_json(self, tmp_path):
+        path = write(tmp_path / "a.jsonl", [{"generated": self.ARRAY.tolist(), "target": self.ARRAY.tolist()}])
+        assert all(np.array_equal(array, self.ARRAY) for array in self.arrays(path))
+
+    @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+    def test_wrong_shapes_cost_their_records(self, tmp_path, name):
+        good, ragged = [[1, 2], [3, 4]], [[1, 2], [3]]
+        path = write(tmp_path / name, [{"generated": value, "target": good} for value in (good, ragged, good)])
+        encoded = read(path)
+        assert len(images(encoded)) == 2
+        assert reasons(encoded) == ["wrong_shape"]
+
+    def test_a_shape_must_fit(self, tmp_path):
+        table = pa.table({side: pa.array([[1] * 36], pa.list_(pa.uint8(), 36)) for side in ("generated", "target")})
+        path = shards.write_parquet(tmp_path / "a.parquet", table).path
+        assert reasons(read(path, Fields(array_shape="5,3,3"))) == ["wrong_shape"]
+        with pytest.raises(ValueError, match="--array_shape"):
+            read(path)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -159,6 +160,15 @@ def test_it_works_wherever_the_program_came_from(way: str, tmp_path: Path) -> No
         way, (["-P", str(tmp_path / "script.py")], "")
     )
     done = run(arguments, input=text, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("[1, 5, 0]\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the limit")
+def test_it_works_below_a_limit_of_memory_that_the_user_has_set() -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
+
+    done = run(["-c", SCRIPT.format(settings="memory=64 << 30")], preexec_fn=limit)
     assert (done.stdout, done.stderr) == ("[1, 5, 0]\n", "")
 
 

@@ -221,6 +221,31 @@ class TestNotDone:
 
 
 class TestCheckListing:
+    @pytest.mark.parametrize("format", OPTIMIZED_FORMATS)
+    def test_optimized_images_that_vanished(self, tmp_path, format):
+        files = RunFiles(str(tmp_path))
+        images = pa.Table.from_pylist(
+            [{"id": id, "source": f"in.parquet#{id}", "image": b"pixels"} for id in "ac"], OPTIMIZED_SCHEMA
+        )
+        written = write_chunk(replace(scored(), optimized=images), files, "csv", format)
+        assert written.optimized is None
+        (found,) = find_done((CHUNK,), files)
+        assert found.optimized_files == written.optimized_files > 0
+        check_listing(files, {CHUNK.name}, {CHUNK.name}, written.optimized_files)
+        gone = sorted((tmp_path / "optimized").iterdir())[-1]
+        gone.unlink()
+        with pytest.raises(ChangedOutputError, match=f"1 of {written.optimized_files} files vanished from .*optimized"):
+            check_listing(files, {CHUNK.name}, {CHUNK.name}, written.optimized_files)
+        (to_do,) = find_done((CHUNK,), files)
+        assert to_do.damage == f"optimized/{gone.name} is gone"
+
+    def test_a_text_that_vanished_is_written_again(self, tmp_path):
+        files = RunFiles(str(tmp_path))
+        write_chunk(scored(), files, "csv")
+        (tmp_path / f"metrics_csv/{CHUNK.name}.csv").unlink()
+        (to_do,) = find_done((CHUNK,), files)
+        assert to_do.damage == f"metrics_csv/{CHUNK.name}.csv is gone"
+
     @pytest.fixture
     def files(self, tmp_path):
         files = RunFiles(str(tmp_path))

@@ -125,7 +125,7 @@ def test_mistakes(text, line, message):
 
 @pytest.mark.parametrize("text", ["[" * 20_000, "rules: " + "[" * 900 + "]" * 900], ids=["open", "closed"])
 def test_deep_nesting(text):
-    with pytest.raises(UsageError, match=r"rules\.yaml: lists are nested too deeply"):
+    with pytest.raises(UsageError, match=r"rules\.yaml:1: lists are nested too deeply"):
         parse_rules(text, "rules.yaml")
 
 

@@ -1,0 +1,110 @@
+"""HEIC and JPEG XL, where their extras are installed."""
+
+from base64 import b64decode
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from support.pictures import encode, noise
+
+from transforms.images.decode import DecodeError, DecodePolicy, decode_image
+from transforms.images.heic import HEIC_SUPPORTED
+from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_size
+
+needs_heic = pytest.mark.skipif(not HEIC_SUPPORTED, reason="needs pi-heif (the extra heic)")
+needs_jpeg_xl = pytest.mark.skipif(not JPEG_XL_SUPPORTED, reason="needs pillow-jxl-plugin (the extra jxl)")
+
+# 24x16 pixels: a red, a white, a black and a blue quarter; written by pillow-heif.
+HEIC = b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAXxtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAA"
+    "ACJpbG9jAAAAAERAAAEAAQAAAAABoAABAAAAAAAAAMIAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRt"
+    "AAAAAAABAAAA/GlwcnAAAADcaXBjbwAAAHVodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMA"
+    "AAMAHroCQGEAAQApQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqrprm4CGgwIAAAAyAAAADAIRiAAEABkQBwXPBiQAAABNjb2xybmNs"
+    "eAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAAChjbGFwAAAAGAAAAAEAAAAQAAAAAf///9gAAAAC////0AAAAAIAAAAQcGl4"
+    "aQAAAAADCAgIAAAAGGlwbWEAAAAAAAAAAQABBYECAwWEAAAAym1kYXQAAAC+KAGvBjIeojPQXUHFdvPP//9570PZzNOJGz157i/9"
+    "tmbXs7/LOHOtnMm6NKfFW9U+A3gxR3r+HPZC8W/9hSWTkhLIM2bkHo9u/nT6ZHcNn+N/kDh0ZXgvb9zbikT/QFIr3NGPT3tFMP+2"
+    "PkjDpf8ONgML2XRH40a7Enrp0synTDfogEgQFBhEzOJMdQRmICFsOPjHui6OC7rGCr3QphA64VADhCDZq9VdL4FzzOZvfZUrK1cV"
+    "Kq6mdZnwEbY9wA=="
+)
+QUARTERS = [[[200, 40, 40], [250, 250, 250]], [[0, 0, 0], [40, 40, 200]]]
+POLICY = DecodePolicy()
+
+
+def reason(data: bytes, policy: DecodePolicy = POLICY) -> str:
+    with pytest.raises(DecodeError) as caught:
+        decode_image(data, policy)
+    return caught.value.reason
+
+
+def test_the_extra_is_named():
+    for supported, data, extra in ((HEIC_SUPPORTED, HEIC, "heic"), (JPEG_XL_SUPPORTED, b"\xff\x0a" + bytes(20), "jxl")):
+        if not supported:
+            with pytest.raises(DecodeError, match=rf"pairloss\[{extra}\]"):
+                decode_image(data, POLICY)
+
+
+@needs_heic
+class TestHeic:
+    def test_pixels(self):
+        image = decode_image(HEIC, POLICY)
+        assert image.pixels.shape == (16, 24, 3)
+        assert image.pixels[::8, ::12].tolist() == QUARTERS
+        assert image.notes == ()
+
+    @pytest.mark.parametrize("size", [12, 40, len(HEIC) // 2, len(HEIC) - 20])
+    def test_a_cut_file_is_a_failure(self, size):
+        assert reason(HEIC[:size]) in ("truncated", "corrupt")
+
+    def test_size_limit(self):
+        assert reason(HEIC, DecodePolicy(max_image_pixels=100)) == "too_many_pixels"
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_damage_is_no_other_error(self, seed):
+        chance = np.random.default_rng(seed)
+        data = bytearray(HEIC)
+        for place in chance.integers(12, len(data), 5):
+            data[place] = chance.integers(256)
+        with suppress(DecodeError):
+            decode_image(bytes(data), POLICY)
+
+
+# The beginnings of files of these sizes, as the plugin writes them: by ratio, in eights, and of each length.
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        ("ff0a41060013080100700267", (8, 8)),
+        ("ff0a98c00100130801004902", (30, 20)),
+        ("ff0a0210c0c00013080100ec", (7, 513)),
+        ("ff0ac8d20100130801001e2c", (160, 90)),
+        ("ff0a0000560e0013080100b4", (300, 1)),
+        ("ff0a10001f4e180013080100", (10000, 3)),
+    ],
+)
+def test_size_of_a_jpeg_xl(header, size):
+    assert jpeg_xl_size(bytes.fromhex(header) + bytes(20)) == size
+
+
+@needs_jpeg_xl
+class TestJpegXl:
+    @pytest.fixture(autouse=True)
+    def plugin(self):
+        pytest.importorskip("pillow_jxl")
+
+    def test_pixels(self):
+        pixels = noise(0, 20, 30)
+        np.testing.assert_array_equal(decode_image(encode(pixels, "JXL", lossless=True), POLICY).pixels, pixels)
+
+    @pytest.mark.parametrize("container", [False, True])
+    @pytest.mark.parametrize("size", [(8, 8), (20, 30), (513, 7), (64, 64), (40, 50), (1, 300), (90, 160)])
+    def test_size(self, size, container):
+        height, width = size
+        data = encode(noise(0, height, width), "JXL", effort=1, use_container=container)
+        assert jpeg_xl_size(data) == (width, height)
+
+    def test_size_limit(self):
+        data = encode(noise(0, 20, 30), "JXL")
+        assert reason(data, DecodePolicy(max_image_pixels=599)) == "too_many_pixels"
+
+    @pytest.mark.parametrize("size", [2, 10, 50, 500])
+    def test_a_cut_file_is_a_failure(self, size):
+        assert reason(encode(noise(0, 20, 30), "JXL", lossless=True)[:size]) in ("truncated", "corrupt")
