@@ -13,6 +13,9 @@ from support.pictures import encode, noise, smooth
 from pipeline.run import OK, USAGE, main
 
 
+pytestmark = pytest.mark.heavy
+
+
 @pytest.fixture
 def inputs(tmp_path) -> Path:
     """Pairs as records, and as images side by side and one above the other; one image has an odd side."""
