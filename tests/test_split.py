@@ -12,7 +12,6 @@ from support.pictures import encode, noise, smooth
 
 from pipeline.run import OK, USAGE, main
 
-
 pytestmark = pytest.mark.heavy
 
 
