@@ -20,6 +20,8 @@ from transforms.schema import Fields
 from transforms.scoring.score import encoded_pairs
 from transforms.worker.sandbox import Sandbox
 
+pytestmark = pytest.mark.heavy
+
 MODELS = ("model_a", "model_b")
 OPTIONS = ("--losses=mae,ssim", "--quiet", "--chunk_pairs=5", "--batch_size=1")
 

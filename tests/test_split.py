@@ -12,6 +12,8 @@ from support.pictures import encode, noise, smooth
 
 from pipeline.run import OK, USAGE, main
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def inputs(tmp_path) -> Path:

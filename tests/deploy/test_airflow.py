@@ -15,6 +15,7 @@ import pytest
 from support import shards
 from support.airflow_environment import airflow_python
 from support.audit_runs import pair
+from support.nights import PAIRS, REPOSITORY, RULES, SCHEDULE
 from support.webhooks import SECRET, refused_webhook, webhook
 
 from pipeline.config import parse
@@ -23,19 +24,10 @@ from pipeline.engines.engine import beam_options
 # Airflow's environment is 300 MB, and its nights take a minute.
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[2]
-SCHEDULE = REPOSITORY / "deploy" / "schedule"
 FLAGS = (
     "--losses=mae,ssim --keep_fields='camera' --runner=FlinkRunner --flink_master=flink:8081 --flink_submit_uber_jar"
     " --environment_type=EXTERNAL --environment_config=localhost:50000"
 )
-PAIRS = 40
-RULES = """
-rules:
-  - {rule: pairs, min: 30}
-  - {rule: pair_limit, column: mae, max: 0.1}
-  - {rule: drift, column: mae, distance: ks, max: 0.2}
-"""
 # Records its arguments and exits with the step's next code; the last code repeats.
 STUB = """#!/usr/bin/env bash
 printf '%s\\t' "$@" >> "$AUDIT_DIR/calls"; echo >> "$AUDIT_DIR/calls"

@@ -18,6 +18,21 @@ def smooth(height: int, width: int, shift: int = 0) -> np.ndarray:
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
+def degraded(kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A generated image of this kind, values from 0 to 255 that need not be whole, and its target, uint8 [H, W, 3]."""
+    rng = np.random.default_rng(height * 1000 + width)
+    target = smooth(height, width)
+    generated = {
+        "unrelated": noise(1, height, width),
+        "shifted": smooth(height, width, shift=20),
+        "noisy": np.clip(target + rng.normal(0, 25, target.shape), 0, 255),
+        "almost identical": np.clip(target + rng.integers(-1, 2, target.shape), 0, 255),
+        "identical": target,
+        "upside down": target[::-1],
+    }[kind]
+    return generated, target
+
+
 def encode(pixels: np.ndarray, format: str = "PNG", **options: object) -> bytes:
     """The picture as the bytes of an image file."""
     buffer = BytesIO()

@@ -43,6 +43,7 @@ def test_it_decodes_as_the_worker_itself_would() -> None:
     assert sum(isinstance(outcome, DecodedPair) for outcome in inside) == 4
 
 
+@pytest.mark.heavy
 def test_a_picture_that_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment_with_bugs(tmp_path / "site")
     # Children get the path of their worker.
@@ -52,6 +53,7 @@ def test_a_picture_that_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [getattr(outcome, "reason", "decoded") for outcome in found] == ["decoded", "timed_out", "decoded"]
 
 
+@pytest.mark.heavy
 def test_a_picture_that_takes_gigabytes() -> None:
     policy, bomb = DecodePolicy(max_image_pixels=2**30), huge_png()
     found = decode_pairs([(bomb, GOOD), (GOOD, GOOD)], policy, Sandbox(memory=200 << 20))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from support import reference
 from support.as_gpu import AS_GPU
 from support.keras_file import write_keras_file
-from support.pictures import noise, smooth
+from support.pictures import degraded, noise, smooth
 
 from transforms.losses import edges, evaluate, perceptual, pixels
 from transforms.losses.catalog import LOSSES
@@ -81,25 +81,10 @@ def keras_weights(lpips_weights, tmp_path_factory):
     return WeightsFile.at(str(write_keras_file(tmp_path_factory.mktemp("keras") / "vgg16_notop.h5", changed)))
 
 
-def pair(kind, height, width):
-    """Generated and target image, uint8 [H, W, 3]."""
-    rng = np.random.default_rng(height * 1000 + width)
-    target = smooth(height, width)
-    generated = {
-        "unrelated": noise(1, height, width),
-        "shifted": smooth(height, width, shift=20),
-        "noisy": np.clip(target + rng.normal(0, 25, target.shape), 0, 255),
-        "almost identical": np.clip(target + rng.integers(-1, 2, target.shape), 0, 255),
-        "identical": target,
-        "upside down": target[::-1],
-    }[kind]
-    return generated.astype(np.uint8), target
-
-
 def pairs(kinds, size):
     """Generated and target images, uint8 [B, H, W, 3]."""
-    generated, target = zip(*(pair(kind, *size) for kind in kinds), strict=True)
-    return np.stack(generated), np.stack(target)
+    generated, target = zip(*(degraded(kind, *size) for kind in kinds), strict=True)
+    return np.stack(generated).astype(np.uint8), np.stack(target)
 
 
 def as_images(pictures):

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 import tensorflow as tf
 from support import reference
-from support.pictures import noise, smooth
+from support.pictures import degraded, noise, smooth
 
 from benchmarks.lpips_reference import reference_pairs
 from transforms.losses import perceptual
@@ -112,15 +112,7 @@ def on_ncnn(lpips_weights):
 @functools.cache
 def pair(kind, height, width):
     """Generated and target image [H, W, 3], float32 in [0, 1]."""
-    rng = np.random.default_rng(height * 1000 + width)
-    target = smooth(height, width)
-    generated = {
-        "unrelated": noise(1, height, width),
-        "shifted": smooth(height, width, shift=20),
-        "noisy": np.clip(target + rng.normal(0, 25, target.shape), 0, 255),
-        "almost identical": np.clip(target + rng.integers(-1, 2, target.shape), 0, 255),
-    }[kind]
-    return tuple(np.rint(image).astype(np.float32) / np.float32(255) for image in (generated, target))
+    return tuple(np.rint(image).astype(np.float32) / np.float32(255) for image in degraded(kind, height, width))
 
 
 @pytest.mark.parametrize("kind", ["unrelated", "shifted", "noisy", "almost identical"])

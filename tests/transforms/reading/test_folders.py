@@ -16,6 +16,8 @@ from support.pictures import encode, noise, smooth
 from pipeline.audit.__main__ import main as audit
 from pipeline.run import CRASH, OK, USAGE, main
 
+pytestmark = pytest.mark.heavy
+
 PAIRS = 23
 OPTIONS = ("--losses=mae,ssim,gmsd", "--quiet", "--chunk_pairs=5", "--batch_size=1")
 

@@ -245,6 +245,7 @@ class TestFileFailures:
         (failure,) = failures_of(read_all(file))
         assert (failure.scope, failure.stage, failure.reason) == ("file", "list", "changed")
 
+    @pytest.mark.heavy
     @pytest.mark.parametrize("name", ["a.parquet", "a.tfrecord", "a.tfrecord.gz"])
     def test_a_store_that_fails(self, tmp_path, monkeypatch, name):
         """It is told from damage, which would be there again another time."""

@@ -62,6 +62,7 @@ def test_one_image_that_many_rows_share_is_there_once(tmp_path: Path, store_sche
     assert encoded.pairs["target"][255].as_py() == image[0].as_py()
 
 
+@pytest.mark.heavy
 def test_a_page_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     images = pa.array([b"\0" * (40 << 20)] * 6, pa.binary())

@@ -1,0 +1,13 @@
+"""What the tests of nightly audits, by cron and by Airflow, have in common."""
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+SCHEDULE = REPOSITORY / "deploy" / "schedule"
+PAIRS = 40
+RULES = """
+rules:
+  - {rule: pairs, min: 30}
+  - {rule: pair_limit, column: mae, max: 0.1}
+  - {rule: drift, column: mae, distance: ks, max: 0.2}
+"""
