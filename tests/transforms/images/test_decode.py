@@ -268,10 +268,10 @@ PIXELS = picture(8, 8)
         (bytes(100), "unknown_format"),
         (b"\x89", "unknown_format"),
         (b"RIFF\x24\0\0\0WAVEfmt ", "unknown_format"),
-        (with_jpeg_size(JPEG, 12000, 12000), "too_many_pixels"),
+        (with_jpeg_size(JPEG, 60000, 60000), "too_many_pixels"),
         (with_jpeg_size(JPEG, 0, 0), "zero_size"),
         (png(PIXELS, 8, 2, height=2**30), "too_many_pixels"),
-        (webp_canvas(2**14, 2**14), "too_many_pixels"),
+        (webp_canvas(2**16, 2**15), "too_many_pixels"),
         (gif_bomb(), "too_many_pixels"),
         (PNG.replace(PNG[16:24] + PNG[24:33], bytes(8) + PNG[24:29] + struct.pack(
             ">I", zlib.crc32(b"IHDR" + bytes(8) + PNG[24:29]))), "zero_size"),
