@@ -112,7 +112,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
 
 
 def _flag(action: argparse.Action) -> tuple[str, str]:
-    choices = f"; one of {', '.join(action.choices)}" if action.choices else ""
+    choices = f"; one of {', '.join(filter(None, action.choices))}" if action.choices else ""
     return f"`{action.option_strings[-1]}`", (action.help or "") % vars(action) + choices
 
 

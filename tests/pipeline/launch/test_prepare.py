@@ -197,7 +197,6 @@ CHANGED = {
     "images": ["--size_mismatch=crop"],
     "descent": ["--optimize"],
     "optimized_format": ["--optimize", "--optimized_format=png"],
-    "max_gradient_pixels": ["--max_gradient_pixels=7"],
     "metrics_format": ["--metrics_format=csv"],
     "slice_by": ["--keep_fields=label", "--slice_by=label"],
 }
