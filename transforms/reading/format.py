@@ -11,7 +11,16 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading import folders, image_paths, manifest, parquet, tfrecord, webdataset
+from transforms.reading import (
+    folders,
+    image_paths,
+    manifest,
+    parquet,
+    parquet_cutting,
+    parquet_file,
+    tfrecord,
+    webdataset,
+)
 from transforms.reading.lines import LineRange
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
@@ -58,8 +67,8 @@ class Format:
 
 FORMATS = {
     "parquet": Format(
-        *(parquet.claims, parquet.read_schema, parquet.list_rows, parquet.read_rows),
-        *(parquet.RowRange, image_paths.REASONS),
+        *(parquet.claims, parquet.read_schema, parquet_cutting.list_rows, parquet.read_rows),
+        *(parquet_file.RowRange, image_paths.REASONS),
     ),
     "tfrecord": Format(
         *(tfrecord.claims, tfrecord.read_schema, tfrecord.list_records, tfrecord.read_records),

@@ -13,7 +13,7 @@ from support import shards
 from support.pictures import encode as encode_image
 from support.pictures import noise
 
-from transforms.reading import parquet
+from transforms.reading import parquet, parquet_cutting, parquet_file
 from transforms.reading.fields import check_schema
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
@@ -260,7 +260,7 @@ def test_ranges_cover_the_file_and_stay_in_row_groups(tmp_path, chunk_pairs, row
     for chunk in chunks:
         assert 0 < chunk.pairs <= chunk_pairs
         group, row = divmod(chunk.start, row_group_size)
-        assert chunk.place == parquet.RowRange(group, row, row + chunk.pairs)
+        assert chunk.place == parquet_file.RowRange(group, row, row + chunk.pairs)
 
 
 def test_bytes_limit_counts_only_needed_columns(tmp_path):
@@ -276,7 +276,7 @@ def test_bytes_limit_counts_only_needed_columns(tmp_path):
 def test_a_huge_row_group_comes_in_few_series(tmp_path):
     file = shards.write_parquet(tmp_path / "a.parquet", table_of(100))
     series = listed(file, chunk_pairs=1)
-    assert len(series) <= parquet.MAX_SERIES_PER_ROW_GROUP
+    assert len(series) <= parquet_cutting.MAX_SERIES_PER_ROW_GROUP
     assert sum(map(len, series)) == 100
     assert [len(one) for one in listed(file, chunk_pairs=10)] == [1] * 10
 
@@ -304,7 +304,7 @@ def test_large_images_that_lie_together(tmp_path, name, make, side):
     assert chunks[-1].stop == len(rows)
     assert max(sum(len(row or b"") + 1 for row in rows[chunk.start : chunk.stop]) for chunk in chunks) <= 250_000
     assert len(chunks) <= 8
-    assert len(series) <= parquet.MAX_SERIES_PER_ROW_GROUP
+    assert len(series) <= parquet_cutting.MAX_SERIES_PER_ROW_GROUP
     read = [encoded for one in series for encoded in read_series(one, FIELDS)]
     assert [row for encoded in read for row in encoded.pairs[side].to_pylist()] == rows
 
@@ -381,7 +381,7 @@ def test_reads_with_a_small_buffer_and_only_what_is_needed(tmp_path):
     opened = Watched(path.read_bytes())
     (encoded,) = parquet.read_rows(opened, series, FIELDS, ())
     assert len(encoded.pairs) == 40
-    assert opened.largest <= 2 * parquet.READ_BUFFER_BYTES
+    assert opened.largest <= 2 * parquet_file.READ_BUFFER_BYTES
     assert opened.total < 0.6 * file.size
 
 
