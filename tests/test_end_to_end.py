@@ -293,10 +293,10 @@ class TestBadInput:
 
     @staticmethod
     def forged_jpeg() -> bytes:
-        """A small JPEG whose header claims 12000 x 12000 pixels."""
+        """A small JPEG whose header claims 20000 x 20000 pixels."""
         content = bytearray(encode(noise(0, 48, 48), "JPEG"))
         size = content.index(b"\xff\xc0") + 5
-        content[size : size + 4] = (12000).to_bytes(2, "big") * 2
+        content[size : size + 4] = (20000).to_bytes(2, "big") * 2
         return bytes(content)
 
     @pytest.mark.parametrize("name", ["pairs.parquet", "pairs.tfrecord", "pairs.tfrecord.gz"])

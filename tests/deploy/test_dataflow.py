@@ -147,7 +147,7 @@ class TestGpuJob:
 
     def test_one_batch_at_a_time_on_a_gpu(self, launched):
         environment = launched.job["environment"]
-        assert environment["workerPools"][0]["numThreadsPerWorker"] == 1
+        assert environment["workerPools"][0]["numThreadsPerWorker"] == 3
         assert "no_use_multiple_sdk_containers" in environment["experiments"]
         assert "use_multiple_sdk_containers" not in environment["experiments"]
 
