@@ -17,19 +17,25 @@ demo: $(VENV)/.samples
 	$(BIN)/pairloss audit report $(DEMO)/run >/dev/null
 	@$(BIN)/python -c 'from pathlib import Path; print("report:", Path("$(DEMO)/run/report.html").resolve().as_uri())'
 
-# Under 8 minutes on two cores.
+# Under 8 minutes on two cores, in two processes, each of which takes whole files because their tests share fixtures.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/.test
 	$(BIN)/python -m pipeline.weights
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
-# The rest, which .ci/run runs as well. It installs Airflow beside the tests' environment, another 300 MB.
+# The rest, which .ci/run runs as well. It installs Airflow beside the tests' environment, another 300 MB, and decoders
+# of HEIC and JPEG XL, whose absence other tests are about.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pipeline.weights
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint=constraints.txt --upgrade \
+	  --target=$(VENV)/decoders pi-heif pillow-jxl-plugin
+	PYTHONPATH=$(VENV)/decoders $(BIN)/python -m pytest tests/transforms/images/test_extras.py
 
 # For every commit, under a minute on two cores.
 check: lint
-	$(BIN)/python -m pytest -m 'not (slow or heavy or flink or browser)'
+	$(PYTEST) -m 'not (slow or heavy or flink or browser)'
 
 # The demo's pairs on a real Flink cluster, which is up only for that, and held against the run without Flink.
 flink: $(VENV)/.samples

@@ -60,6 +60,7 @@ setup(
             "ncnn>=1.0.20260114",
             "pandas>=2.2",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "scikit-image>=0.25",
             "scikit-learn>=1.6",
