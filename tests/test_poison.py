@@ -52,7 +52,10 @@ def check(output: Path) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("engine", [*ENGINES, pytest.param("prism", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "engine",
+    [pytest.param(name, marks=[] if name == "in process" else pytest.mark.slow) for name in (*ENGINES, "prism")],
+)
 def test_each_poison_fails_alone(
     tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,7 +90,7 @@ def test_each_poison_fails_alone_on_flink(tmp_path: Path) -> None:
     [
         pytest.param("in process", signal.SIGINT, marks=pytest.mark.slow),
         ("in process", signal.SIGTERM),
-        ("two processes", signal.SIGINT),
+        pytest.param("two processes", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("two processes", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )

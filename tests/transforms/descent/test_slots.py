@@ -361,10 +361,8 @@ class TestGraphs:
             key: result.stop_reason for key, result in expected.items()
         }
 
-    @pytest.mark.parametrize(
-        "network",
-        [pytest.param(name, marks=pytest.mark.slow if name else []) for name in ("", "vgg16_lpips", "alexnet_lpips")],
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("network", ["", "vgg16_lpips", "alexnet_lpips"])
     def test_xla_compiles_every_loss(self, network, lpips_weights, alexnet_weights):
         """To the first steps that a CPU makes. All at once, for XLA takes ten seconds."""
         names = [name for name, loss in LOSSES.items() if loss.differentiable and loss.network == network]
