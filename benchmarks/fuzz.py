@@ -57,7 +57,7 @@ _NUMBERS = (0, 1, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 46341, 0x7FFFFFFF, 0x80000000
 
 @dataclass
 class Outcome:
-    """What came of mutants of one kind.
+    """The outcomes of the mutants of one kind.
 
     Attributes:
         mutants: how many there were.

@@ -1,4 +1,4 @@
-"""What the tests of nightly audits, by cron and by Airflow, have in common."""
+"""Shared by the tests of nightly audits by cron and by Airflow."""
 
 from pathlib import Path
 

@@ -88,7 +88,7 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
     """Run one task, and send its items, or the error it ended with."""
     request, parts = receive(worker)
     try:
-        # What a module does as it is imported is no record's fault.
+        # No record is to blame for what a module does as it is imported.
         task = pkgutil.resolve_name(request["task"])
         size = request["file_size"] or 0
         seconds += seconds * size / _FILE_BYTES_PER_TIME

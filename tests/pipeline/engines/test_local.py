@@ -89,7 +89,7 @@ class TestSameRows:
 
 
 class TestKilledWorker:
-    """Of a run that would not end for ten minutes, for one of its pictures takes so long; test_poison.py has Ctrl-C."""
+    """The run would not end for ten minutes, because one picture takes so long; test_poison.py has Ctrl-C."""
 
     @staticmethod
     @contextmanager

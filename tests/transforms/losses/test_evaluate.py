@@ -335,7 +335,7 @@ class TestBackends:
 class TestSharedTargets:
     """Candidates of one target cost one pass through the network each, and one for the target."""
 
-    # Of two targets, four and one candidate; another has its own.
+    # Two targets have four candidates and one; another has its own.
     ROWS = (0, 1, 0, 0, 2, 0)
 
     def candidates(self, size=(33, 20)):

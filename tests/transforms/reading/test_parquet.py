@@ -332,7 +332,7 @@ def test_damage_in_a_row_group_that_has_to_be_measured(tmp_path):
     assert [encoded.chunk.start for encoded in read] == [0, *(encoded.chunk.stop for encoded in read[:-1])]
     assert read[-1].chunk.stop == 60
     lost = [encoded.chunk for encoded in read if encoded.failures]
-    # What lies behind damage in a row group cannot be reached.
+    # The rows behind damage in a row group cannot be reached.
     assert all(25 <= chunk.start < 40 for chunk in lost)
     assert sum(len(encoded.pairs) for encoded in read) == 60 - sum(chunk.pairs for chunk in lost)
 
