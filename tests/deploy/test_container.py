@@ -133,7 +133,7 @@ class TestImage:
 
     @staticmethod
     def contents(directory: Path) -> dict[Path, bytes]:
-        files = (path for path in directory.rglob("*") if path.is_file() and path.suffix != ".pyc")
+        files = (path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         return {path.relative_to(directory): path.read_bytes() for path in files}
 
     def test_the_package_is_whole(self, image):
