@@ -29,6 +29,7 @@ def metrics(output: Path) -> list[dict[str, object]]:
     return pq.read_table(output / "metrics").drop_columns("source").sort_by("id").to_pylist()
 
 
+@pytest.mark.heavy
 def test_shards_give_the_same_metrics(folders):
     sides = [f"--generated={folders}/out", f"--target={folders}/gt"]
     assert main(["pack", *sides, f"--output={folders}/packed", "--shard_pairs=5", "--quiet"]) == 0

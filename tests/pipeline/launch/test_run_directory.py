@@ -149,6 +149,7 @@ class TestOverwrite:
         assert claim(str(output), RECORD, overwrite=True) == 0
         assert files_in(output) == ["run.json"]
 
+    @pytest.mark.heavy
     def test_cut_short(self, output, monkeypatch):
         """The rest is still recognized as a run, but no longer as a finished one."""
         from pipeline.launch import run_directory

@@ -106,6 +106,7 @@ def pairs(tmp_path) -> Path:
     ("generated", "target"),
     [("out8.zip", "gt"), ("out0.zip/*.png", "gt/*.png"), ("out8.zip/{id}.png", "gt8.zip/{id}.png"), ("out", "gt0.zip")],
 )
+@pytest.mark.heavy
 def test_a_run_of_zip_files_gives_the_rows_of_folders(pairs, generated, target):
     def run(name: str, generated: str, target: str) -> tuple[list[dict[str, object]], list[str]]:
         flags = [f"--generated={pairs}/{generated}", f"--target={pairs}/{target}", f"--output={pairs}/{name}"]

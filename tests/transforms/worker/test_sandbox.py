@@ -16,6 +16,8 @@ from support.sandbox_tasks import DEADLY
 
 from transforms.worker.sandbox import Sandbox, SandboxError, end_children
 
+pytestmark = pytest.mark.heavy
+
 SANDBOX = Sandbox(seconds=1, memory=2 << 30)
 READ = "support.sandbox_tasks:read"
 ROOT = Path(__file__).parents[3]
