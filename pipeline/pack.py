@@ -130,7 +130,7 @@ class _Shards:
         """Add pairs; yield the shards that are full."""
         import pyarrow as pa
 
-        # What is noted of an image is noted again when it is scored.
+        # Scoring notes the same of an image again.
         plain = pairs.select([name for name in pairs.column_names if name != "notes"])
         for side in ("generated", "target"):
             at = plain.schema.get_field_index(side)

@@ -159,12 +159,12 @@ class _Engine:
             input_signature=[progress, state, references, tf.TensorSpec([], tf.int32)],
             jit_compile=objective.device.on_gpu,
         )
-        self._batch = objective.device.batch
         self._value = compiled(objective.value, input_signature=[IMAGES, references])
 
     def filled(self, rows: np.ndarray) -> np.ndarray:
         """The numbers of rows, with the first repeated behind them up to the size of batch that suits the device."""
-        return np.concatenate([rows, np.repeat(rows[:1], self._batch(len(rows)) - len(rows))])
+        size = self.objective.device.batch(len(rows))
+        return np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
 
     def enter(self, rows: _Rows | None, running: Sequence[_Running], entering: Sequence[_Running]) -> _Rows:
         """The rows of the running pairs, of which the last ones enter."""

@@ -11,7 +11,7 @@ from transforms.images.decode_error import DecodeError
 _NPY_MAGIC = b"\x93NUMPY"
 _NPZ_MAGIC = b"PK\x03\x04"
 
-# What the least and the largest value of an array stand for: black and white.
+# The values of an array that stand for black and white.
 RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0), "0..255": (0.0, 255.0), "0..65535": (0.0, 65535.0)}
 LAYOUTS = ("hwc", "chw")
 _WHOLE = {"0..255": np.uint8, "0..65535": np.uint16}

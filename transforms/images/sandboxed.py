@@ -14,7 +14,7 @@ from transforms.worker.sandbox import Sandbox, SandboxError
 # The bytes of the generated image and of its target; None: the record holds no image.
 EncodedPair = tuple[Buffer | None, Buffer | None]
 
-# What a child may get ready for, see `Sandbox.start`.
+# A child may get ready for this task, see `Sandbox.start`.
 DECODE_TASK = "transforms.images.decode_task:decode_records"
 
 

@@ -201,7 +201,7 @@ class Evaluator:
         shared: _Shared | None,
     ) -> dict[str, np.ndarray]:
         graph = self._graph(losses, on_features, with_gradient, generated.dtype, shared is not None)
-        # Of targets that are shared, the network gets each once.
+        # The network gets each shared target once.
         once = (target[shared.first], np.array(shared.rows, np.int32)) if shared else ()
         values, features = graph(generated, target, *once)
         columns = {name: value.numpy() for name, value in values.items()}

@@ -66,7 +66,7 @@ def _opponent(images: tf.Tensor) -> tf.Tensor:
 
 
 def _perceived(opponent: tf.Tensor) -> tf.Tensor:
-    """What the eye resolves of YCxCz, in CIELAB whose colours fade with the light (Hunt)."""
+    """YCxCz as far as the eye resolves it, in CIELAB whose colours fade with the light (Hunt)."""
     # Yellow-blue is seen by two Gaussians: a channel each, which are added up afterwards.
     channels = tf.gather(opponent, [0, 1, 2, 2], axis=-1)
     seen = _filter(_filter(channels, _SENSITIVITY, axis=1), _SENSITIVITY, axis=2) * _SENSITIVITY_WEIGHTS

@@ -148,7 +148,7 @@ class TiledReductions(Reductions):
         return tuple(totals)
 
     def _shared(self, empty: Callable[[], list[Any]]) -> list[Any]:
-        """What the tiles so far gave to the reduction whose turn it is."""
+        """The shares that the tiles so far gave to the reduction whose turn it is."""
         if self._turn == len(self._shares):
             self._shares.append(empty())
         self._turn += 1

@@ -126,7 +126,7 @@ class TiledEvaluator:
             else:
                 reach = LOSSES[name].reach
                 assert reach is not None, "the plan leaves out what cannot be evaluated in tiles"
-                grids["", -(-reach // _PIXEL_STEP) * _PIXEL_STEP, _PIXEL_STEP].append(name)
+                grids["", _up(reach, _PIXEL_STEP), _PIXEL_STEP].append(name)
         return grids
 
     def _features(
