@@ -1,13 +1,17 @@
 """The devices of a worker and how they are used: the one place that knows about GPUs.
 
+TensorFlow, which takes seconds to import, is imported where a GPU may be, or once something runs on it.
+
 On a GPU, memory grows as it is needed, so that several processes can share the card; float32 is not computed as
 TensorFloat-32 unless it is asked for; TensorFlow takes the same algorithms in every run; every loss runs as TensorFlow,
 because the fused kernels are for CPUs; XLA compiles a descent; batches have a power of two of pairs, and their size
 follows the memory (`scoring.batch.batching_for`). A process with several GPUs holds the networks on each.
 """
 
+import ctypes
 import os
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -16,14 +20,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import tensorflow as tf
-from tensorflow.python.client import device_lib
+from transforms.worker.tensorflow_import import import_tensorflow
 
 _turn = count()
 
 # Set to 1 where a worker without a GPU is a mistake, for runners that take no --accelerator.
 REQUIRE_GPU = "PAIRLOSS_REQUIRE_GPU"
 
+# TensorFlow reaches the GPUs of NVIDIA and of AMD through these.
+_DRIVER_LIBRARIES = ("libcuda.so.1", "libamdhip64.so")
 # A driver writes its version there.
 _DRIVER = Path("/proc/driver/nvidia/version")
 # TensorFlow 2.21 holds machine code up to compute capability 8.9 and PTX of 9.0, which drivers from 555 on compile.
@@ -60,6 +65,8 @@ class Device:
 
     def scope(self) -> AbstractContextManager[Any]:
         """A context in which TensorFlow places tensors and operations on this device."""
+        import tensorflow as tf
+
         scope: AbstractContextManager[Any] = tf.device(self.name)
         return scope
 
@@ -101,6 +108,12 @@ CPU = Device("CPU:0")
 @cache
 def find_devices() -> tuple[Device, ...]:
     """The GPUs that this process sees, ready for use; without any, its CPU."""
+    if not _may_have_gpu():
+        return (CPU,)
+    import_tensorflow()
+    import tensorflow as tf
+    from tensorflow.python.client import device_lib
+
     tf.config.experimental.enable_tensor_float_32_execution(False)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -125,6 +138,19 @@ def find_devices() -> tuple[Device, ...]:
     )
 
 
+def _may_have_gpu() -> bool:
+    """Whether TensorFlow has to be asked: it is there, or could find a driver. On macOS it takes GPUs without one."""
+    return "tensorflow" in sys.modules or sys.platform != "linux" or any(map(_can_load, _DRIVER_LIBRARIES))
+
+
+def _can_load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
 def next_device(needs_gpu: bool = False) -> Device:
     """Return the devices of this process in turn, so that the threads of a worker spread over them.
 
@@ -141,6 +167,9 @@ def next_device(needs_gpu: bool = False) -> Device:
 
 
 def _why_no_gpu() -> str:
+    import_tensorflow()
+    import tensorflow as tf
+
     build = tf.sysconfig.get_build_info()
     if not build["is_cuda_build"]:
         return "this build of TensorFlow has no CUDA; install tensorflow[and-cuda]"
@@ -154,6 +183,8 @@ def _why_no_gpu() -> str:
 
 def _check_card(kind: str, capability: tuple[int, int]) -> None:
     """Raise `DeviceError` for a card on which this TensorFlow would abort, or compile for half an hour and fail."""
+    import tensorflow as tf
+
     if capability > _PTX:
         raise DeviceError(
             f"TensorFlow {tf.__version__} cannot compute on {kind}, of compute capability {capability}: it knows GPUs "

@@ -1,44 +1,32 @@
-"""Compute a plan's columns for batches of pairs, with the fastest form of every loss that this machine has."""
+"""Compute a plan's columns for batches of pairs, with the fastest form of every loss that this machine has.
+
+TensorFlow is imported if a loss needs it: kernels and ncnn compute the common ones on CPUs.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import cache, partial
-from hashlib import sha256
+from functools import cached_property, partial
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
-from transforms.losses.mean_matching import match_mean
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
-from transforms.losses.networks.loaded import NetworkFeatures, Networks
-from transforms.losses.objective_function import ObjectiveFunction
-from transforms.losses.pair import Features, as_images
-from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, Plan
-from transforms.losses.tiles import TiledEvaluator
+from transforms.losses.networks.loaded import Networks
+from transforms.losses.plan import EvaluationError, OutOfMemoryError, Plan
+from transforms.losses.shared_targets import SharedTargets, shared_targets
+from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
 
-Values = dict[str, tf.Tensor]
+if TYPE_CHECKING:
+    from transforms.losses.graph import GraphEvaluator
+
 # ncnn takes 2 kB of memory per pixel of the images that it computes at once. Larger ones it computes one by one.
 _PIXELS_AT_ONCE = 2**20
 # One image's features as ncnn returns them, [C, h·w] by network and layer.
 _Planar = Mapping[str, Mapping[str, np.ndarray]]
-
-
-class _Shared(NamedTuple):
-    """Which pairs of a batch have the same target.
-
-    Attributes:
-        first: of each distinct target, the first pair that has it.
-        rows: of each pair, the number of its target among these.
-    """
-
-    first: list[int]
-    rows: list[int]
 
 
 class Evaluator:
@@ -67,8 +55,6 @@ class Evaluator:
         self.precision = self._networks.precision
         self.backend = "ncnn" if self._networks.on_ncnn else "tensorflow"
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
-        self._graph = cache(self._build_graph)
-        self._in_tiles = TiledEvaluator(plan, self._networks)
         # On a GPU, the most pixels of a batch.
         self._most_pixels = MOST_PIXELS_ON_GPU
 
@@ -97,22 +83,28 @@ class Evaluator:
         try:
             # The kernels want the pixels of an image in one piece.
             generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
-            with self.device.scope(), self.device.turn():
+            with self.device.turn():
                 if self.plan.gt_mean and not with_gradient:
-                    target = as_images(target).numpy()
-                    generated = match_mean(as_images(generated), target).numpy()
+                    generated, target = self._graph.match_means(generated, target)
                 if not self.plan.fits_whole(height, width):
-                    columns = self._in_tiles(losses, generated, target)
+                    columns = self._graph.in_tiles(losses, generated, target)
                 elif self.device.on_gpu:
                     columns = self._whole_on_gpu(losses, with_gradient, generated, target)
                 else:
                     self._networks.check_memory(losses, len(generated) * height * width, with_gradient)
                     columns = self._whole(losses, with_gradient, generated, target)
-        except (tf.errors.OpError, MemoryError) as error:
+        except MemoryError as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
         if self.plan.objective and "objective" not in columns and set(self.plan.objective_losses) <= columns.keys():
             columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
         return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
+
+    @cached_property
+    def _graph(self) -> "GraphEvaluator":
+        import_tensorflow()
+        from transforms.losses.graph import GraphEvaluator
+
+        return GraphEvaluator(self.plan, self._networks, self._executor)
 
     def _whole_on_gpu(
         self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
@@ -127,7 +119,7 @@ class Evaluator:
             rows = np.minimum(np.arange(done, done + self.device.batch(pairs)), done + pairs - 1)
             try:
                 columns = self._whole(losses, with_gradient, generated[rows], target[rows])
-            except tf.errors.ResourceExhaustedError:
+            except OutOfMemoryError:
                 if len(rows) == 1:
                     raise
                 # For all batches to come: TensorFlow waits ten seconds for memory before it gives up.
@@ -154,18 +146,18 @@ class Evaluator:
         fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
         # Candidates of one target share its pass through the network. A GPU gets few sizes of batch instead.
         sharing = self.plan.networks and not (with_gradient or self.device.on_gpu)
-        shared = _shared(target) if sharing else None
+        shared = shared_targets(target) if sharing else None
         ncnn_values = self._values_on_ncnn(on_ncnn, generated, target, shared)
         in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features, *on_ncnn))
         columns: dict[str, np.ndarray] = {}
         if in_graph or on_features:
-            columns = self._run_graph(in_graph, on_features, with_gradient, generated, target, shared)
+            columns = self._graph(in_graph, on_features, with_gradient, generated, target, shared)
         columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
         columns |= dict(zip(on_ncnn, np.array(list(ncnn_values), np.float32).T, strict=True))
         return columns
 
     def _values_on_ncnn(
-        self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray, shared: _Shared | None
+        self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray, shared: SharedTargets | None
     ) -> Iterator[Sequence[float]]:
         """The values of the losses, a sequence for each pair; a pair's bits depend on the pair alone."""
         layers = {name: self.plan.layers(name, losses) for name in self._networks.on_ncnn}
@@ -191,78 +183,6 @@ class Evaluator:
             values.append(resolve_name(loss.planar_kernel)(ours, theirs, self._networks.weights[loss.network]))
         return values
 
-    def _run_graph(
-        self,
-        losses: tuple[str, ...],
-        on_features: tuple[str, ...],
-        with_gradient: bool,
-        generated: np.ndarray,
-        target: np.ndarray,
-        shared: _Shared | None,
-    ) -> dict[str, np.ndarray]:
-        graph = self._graph(losses, on_features, with_gradient, generated.dtype, shared is not None)
-        # The network gets each shared target once.
-        once = (target[shared.first], np.array(shared.rows, np.int32)) if shared else ()
-        values, features = graph(generated, target, *once)
-        columns = {name: value.numpy() for name, value in values.items()}
-        for name in on_features:
-            loss = LOSSES[name]
-            # A view of the tensors' own memory: numpy() would copy hundreds of megabytes.
-            views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in features[name].items()}
-            weights = self._networks.weights[loss.network]
-            rows = shared.rows if shared else None
-            columns[name] = resolve_name(loss.kernel)(views, weights, self._executor, rows)
-        return columns
-
-    def _build_graph(
-        self, losses: tuple[str, ...], on_features: tuple[str, ...], with_gradient: bool, dtype: np.dtype, shared: bool
-    ) -> Callable[..., tuple[Values, dict[str, Values]]]:
-        """The graph for these losses: pairs in; values out, and for each loss of `on_features` what it compares."""
-        images = tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))
-        signature = [images, images, *((images, tf.TensorSpec([None], tf.int32)) if shared else ())]
-        bits = tf.uint16 if self.precision == "bfloat16" else tf.float32
-
-        @tf.function(input_signature=signature, autograph=False)
-        def graph(generated: tf.Tensor, target: tf.Tensor, *once: tf.Tensor) -> tuple[Values, dict[str, Values]]:
-            generated, target = as_images(generated), as_images(target)
-            if with_gradient:
-                return self._values_and_norms(generated, target, losses), {}
-            targets = as_images(once[0]) if shared else target
-            both = self._networks.features(tf.concat([generated, targets], 0), (*losses, *on_features))
-            pairs = tf.shape(generated)[0]
-            ours, theirs = _rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))
-            if shared:
-                theirs = tf.nest.map_structure(lambda maps: tf.gather(maps, once[1]), theirs)
-            values = {name: self._networks.value(name, generated, target, ours, theirs) for name in losses}
-            compared = {
-                name: {k: both[LOSSES[name].network][k] for k in self.plan.compared_layers(name)}
-                for name in on_features
-            }
-            return values, tf.nest.map_structure(lambda tensor: tf.bitcast(tensor, bits), compared)
-
-        return graph
-
-    def _values_and_norms(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
-        whole = replace(self.plan, crop_border=0)  # the border is cut already
-        function = ObjectiveFunction(whole, self._networks, fused=False, beside=losses)
-        _, gradient, values = function.value_and_gradient(generated, function.references(target))
-        assert self.plan.objective, "an objective is what has a gradient"
-        values["objective"] = self.plan.objective.evaluate(values)
-        norms = (
-            tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=(1, 2, 3))),
-            tf.reduce_max(tf.abs(gradient), axis=(1, 2, 3)),
-        )
-        return values | dict(zip(PIXEL_GRADIENT_COLUMNS, norms, strict=True))
-
-
-def _shared(target: np.ndarray) -> _Shared | None:
-    """How pairs share their targets [B, H, W, 3]; None if every pair has its own."""
-    known: dict[bytes, int] = {}
-    rows = [known.setdefault(sha256(image).digest(), len(known)) for image in target] if len(target) > 1 else [0]
-    if len(known) in (0, len(target)):
-        return None
-    return _Shared([rows.index(number) for number in range(len(known))], rows)
-
 
 def _features_on_ncnn(
     networks: Mapping[str, NcnnNetwork], layers: Mapping[str, tuple[str, ...]], image: np.ndarray
@@ -272,7 +192,3 @@ def _features_on_ncnn(
 
 def _apply_kernels(kernels: Sequence[Callable[..., Any]], generated: np.ndarray, target: np.ndarray) -> list[float]:
     return [kernel(generated, target) for kernel in kernels]
-
-
-def _rows(features: NetworkFeatures, rows: slice) -> dict[str, Features]:
-    return {network: {layer: tensor[rows] for layer, tensor in maps.items()} for network, maps in features.items()}

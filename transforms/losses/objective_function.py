@@ -13,6 +13,7 @@ from transforms.losses.catalog import LOSSES
 from transforms.losses.mean_matching import match_mean
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective import check_differentiable
+from transforms.losses.pair import loss_value
 from transforms.losses.plan import Plan
 from transforms.worker.threads import thread_count
 
@@ -147,7 +148,7 @@ class ObjectiveFunction:
 
     def _value(self, name: str, generated: tf.Tensor, features: NetworkFeatures, references: References) -> tf.Tensor:
         target = {network: {k: references[f"{network}/{k}"] for k in maps} for network, maps in features.items()}
-        return self._networks.value(name, generated, references[_TARGET], features, target)
+        return loss_value(self._networks, name, generated, references[_TARGET], features, target)
 
     def _fused_term(
         self, name: str, features: NetworkFeatures, references: References

@@ -1,12 +1,15 @@
 """A batch of pairs as losses see it, and the step from levels to images."""
 
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from transforms.losses.catalog import LOSSES
+from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.reductions import OVER_WHOLE, Reductions
 
 # Features of one network by layer, [B, h, w, C], float32, bfloat16 or float16.
@@ -48,3 +51,31 @@ def as_images(levels: np.ndarray | tf.Tensor) -> tf.Tensor:
     with tf.init_scope():
         full_range = tf.constant(dtype.max, tf.float32)
     return tf.cast(levels, tf.float32) / full_range
+
+
+def loss_value(
+    networks: Networks,
+    name: str,
+    generated: tf.Tensor,
+    target: tf.Tensor,
+    generated_features: NetworkFeatures,
+    target_features: NetworkFeatures,
+    over: Reductions = OVER_WHOLE,
+) -> tf.Tensor:
+    """A loss of the networks' plan as TensorFlow computes it, float32 [B].
+
+    Args:
+        networks: whose features are given.
+        name: of the loss.
+        generated: float32 [B, H, W, 3] in [0, 1].
+        target: as `generated`.
+        generated_features: from `Networks.features`, for this loss and perhaps others.
+        target_features: as `generated_features`.
+        over: reduces maps over positions.
+    """
+    loss = LOSSES[name]
+    layers = networks.plan.compared_layers(name)
+    ours, theirs = ({k: by[loss.network][k] for k in layers} for by in (generated_features, target_features))
+    pair = Pair(generated, target, ours, theirs, networks.weights.get(loss.network, {}), over)
+    value: tf.Tensor = resolve_name(loss.function)(pair)
+    return value

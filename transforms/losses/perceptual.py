@@ -9,10 +9,9 @@ numbers at every call for some shapes, or fails.
 
 import tensorflow as tf
 
+from transforms.losses.constants import LPIPS_EPSILON
 from transforms.losses.pair import Pair
 
-# LPIPS' own guard against a division by zero.
-LPIPS_EPSILON = 1e-10
 DISTS_C1 = DISTS_C2 = 1e-6
 
 

@@ -27,6 +27,10 @@ class EvaluationError(Exception):
     """The losses of a batch could not be computed: memory ran out, or a pair made TensorFlow fail."""
 
 
+class OutOfMemoryError(EvaluationError):
+    """A device has too little memory for a batch; a smaller one may fit."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """The numbers to compute for every pair.

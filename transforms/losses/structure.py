@@ -6,31 +6,17 @@ Every loss takes a batch of pairs and returns float32 [B], one number per pair.
 import numpy as np
 import tensorflow as tf
 
+from transforms.losses.constants import GMSD_T, RGB2GRAY_WEIGHTS, SSIM_C1, SSIM_C2, SSIM_WINDOW
 from transforms.losses.edges import CENTRAL_DIFFERENCE, filter_across, filter_down
 from transforms.losses.pair import Pair
 from transforms.losses.pixels import LUMA_OFFSET, luma
 from transforms.losses.reductions import Reductions
 
-SSIM_C1 = 0.01**2
-SSIM_C2 = 0.03**2
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # A mean contrast-structure below this is rounding noise, and the slope of its power would overflow.
 MS_SSIM_FLOOR = 1e-10
 
-# MATLAB's rgb2gray, to the digits that decide its rounding.
-RGB2GRAY_WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
-GMSD_T = 170.0
 PREWITT_SMOOTH = np.full(3, 1 / 3, np.float32)
-
-
-def _gaussian(size: int, sigma: float) -> np.ndarray:
-    """Taps [size] of a centred Gaussian of sum 1."""
-    offsets = np.arange(size) - (size - 1) / 2
-    taps = np.exp(-0.5 * np.square(offsets / sigma))
-    return taps / taps.sum()
-
-
-SSIM_WINDOW = _gaussian(size=11, sigma=1.5)
 
 
 def ssim(pair: Pair) -> tf.Tensor:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from transforms.losses.catalog import LOSSES
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.networks.specs import NETWORKS
-from transforms.losses.pair import as_images
+from transforms.losses.pair import as_images, loss_value
 from transforms.losses.plan import Plan
 from transforms.losses.reductions import Core, TiledReductions
 from transforms.worker.memory import release_memory
@@ -110,7 +110,9 @@ class TiledEvaluator:
                 generated_part, target_part = (as_images(tile.core.of(part) if network else part) for part in parts)
                 for name in names:
                     reductions[name].enter(Core() if network else tile.core)
-                    value = self._networks.value(name, generated_part, target_part, ours, theirs, reductions[name])
+                    value = loss_value(
+                        self._networks, name, generated_part, target_part, ours, theirs, reductions[name]
+                    )
                     values[name] = value.numpy().astype(np.float32)
         return values
 

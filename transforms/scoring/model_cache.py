@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 from apache_beam.utils.shared import Shared
 
 from transforms.losses.plan import Plan
-from transforms.worker.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from transforms.losses.devices import Device
@@ -35,7 +34,6 @@ def load_once(
     Raises:
         DeviceError: no GPU is here although one is needed, or TensorFlow cannot use it.
     """
-    import_tensorflow()
     from transforms.losses.devices import next_device
 
     device = device or next_device(needs_gpu)

@@ -27,7 +27,6 @@ from transforms.schema import (
 from transforms.scoring.batch import Batching, P, batch_by_shape
 from transforms.scoring.model_cache import load_once
 from transforms.worker.sandbox import Sandbox
-from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
 
 if TYPE_CHECKING:
@@ -64,8 +63,6 @@ class Evaluate(Protocol):
 def load_evaluator(plan: Plan, device: "Device | None" = None) -> "Evaluator":
     """An evaluator with its networks loaded on the device, by default the first.
 
-    TensorFlow is imported here, because the launcher of remote workers does not need it.
-
     Example:
         >>> import numpy as np
         >>> evaluator = load_evaluator(Plan(("mae", "psnr")))
@@ -73,7 +70,6 @@ def load_evaluator(plan: Plan, device: "Device | None" = None) -> "Evaluator":
         >>> evaluator(images + np.uint8(51), images)["mae"]
         array([0.2], dtype=float32)
     """
-    import_tensorflow()
     from transforms.losses.evaluate import Evaluator
     from transforms.losses.networks.loaded import Networks
 

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.client import device_lib
 
 from transforms.losses import devices
 from transforms.losses.devices import CPU, Device, DeviceError, find_devices, next_device
@@ -100,7 +102,7 @@ def cards(monkeypatch, tmp_path):
         monkeypatch.setattr(config.experimental, "enable_op_determinism", lambda: None)
         monkeypatch.setattr(config.experimental, "get_device_details", lambda gpu: details[gpu])
         local = [Named(f"/device:{name}", (n + 1) * GB) for n, name in enumerate(names)]
-        monkeypatch.setattr(devices.device_lib, "list_local_devices", lambda options: local)
+        monkeypatch.setattr(device_lib, "list_local_devices", lambda options: local)
         version = tmp_path / "version"
         version.write_text(f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Thu\nGCC version: gcc 12.2.0\n")
         monkeypatch.setattr(devices, "_DRIVER", version)
@@ -173,6 +175,26 @@ def test_one_thread_at_a_time_computes_on_a_gpu():
         assert not gpu.turn().acquire(blocking=False)
         with Device("GPU:1", GB).turn():
             pass
+
+
+@pytest.mark.parametrize(
+    ("library", "system", "imported"),
+    [("", "linux", False), ("libcuda.so.1", "linux", True), ("libamdhip64.so", "linux", True), ("", "darwin", True)],
+)
+def test_tensorflow_is_asked_only_where_a_gpu_may_be(monkeypatch, library, system, imported):
+    """It takes seconds to import."""
+    asked = []
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: name == library or fail(name))
+    monkeypatch.setattr(devices, "import_tensorflow", lambda: asked.append(True) or fail("is asked"))
+    with suppress(OSError):
+        assert find_devices.__wrapped__() == (CPU,)
+    assert bool(asked) == imported
+
+
+def fail(words):
+    raise OSError(words)
 
 
 def test_this_process_has_a_device():

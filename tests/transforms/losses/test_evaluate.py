@@ -1,6 +1,9 @@
 """The evaluator: every loss of a plan at once, for batches of 8- or 16-bit images."""
 
 import dataclasses
+import subprocess
+import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +14,7 @@ from support.as_gpu import AS_GPU
 from support.keras_file import write_keras_file
 from support.pictures import degraded, noise, smooth
 
-from transforms.losses import edges, evaluate, perceptual, pixels
+from transforms.losses import edges, evaluate, graph, perceptual, pixels
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
 from transforms.losses.evaluate import Evaluator
@@ -24,7 +27,7 @@ from transforms.losses.networks.vgg16 import Vgg16
 from transforms.losses.networks.weights_file import WeightsError, WeightsFile
 from transforms.losses.objective import parse_objective
 from transforms.losses.pair import Pair
-from transforms.losses.plan import BackendError, EvaluationError, Plan
+from transforms.losses.plan import BackendError, EvaluationError, OutOfMemoryError, Plan
 
 pytestmark = pytest.mark.heavy
 
@@ -251,7 +254,7 @@ class TestOnGpu:
         def evaluate(losses, with_gradient, generated, target):
             sizes.append(len(generated))
             if len(generated) > 2:
-                raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+                raise OutOfMemoryError("OOM")
             return {"mae": generated[:, 0, 0, 0].astype(np.float32)}
 
         monkeypatch.setattr(evaluator, "_whole", evaluate)
@@ -265,7 +268,7 @@ class TestOnGpu:
         evaluator = Evaluator(plan, Networks(plan, AS_GPU))
 
         def exhaust(*_):
-            raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+            raise OutOfMemoryError("OOM")
 
         monkeypatch.setattr(evaluator, "_whole", exhaust)
         with pytest.raises(EvaluationError, match="OOM"):
@@ -326,6 +329,26 @@ class TestBackends:
         plan = Plan(("lpips_vgg",), weights=weights, backend="ncnn")
         assert Evaluator(plan, Networks(plan, AS_GPU)).backend == "tensorflow"
 
+    def test_scoring_on_a_cpu_needs_no_tensorflow(self, lpips_weights):
+        """Its import takes longer than scoring a few dozen pairs."""
+        program = f"""
+            import sys
+
+            import numpy as np
+
+            from pipeline.config import PRESETS
+            from transforms.losses.networks.weights_file import WeightsFile
+            from transforms.losses.plan import Plan
+            from transforms.scoring.score import load_evaluator
+
+            weights = dict(vgg16_lpips=WeightsFile({lpips_weights.path!r}, {lpips_weights.sha256!r}))
+            plan = Plan((*PRESETS["default"].losses, "mse"), weights=weights).with_backend()
+            columns = load_evaluator(plan)(*np.zeros((2, 1, 32, 32, 3), np.uint8))
+            print(set(columns) == set(plan.losses), "tensorflow" in sys.modules)
+            """
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        assert subprocess.check_output(command, text=True) == "True False\n"
+
     def test_a_worker_without_ncnn_says_so_at_set_up(self, weights, monkeypatch):
         monkeypatch.setattr(ncnn, "find_spec", lambda name: None)
         with pytest.raises(BackendError, match=r"this worker cannot import it: install the package ncnn"):
@@ -366,7 +389,7 @@ class TestSharedTargets:
         evaluator = Evaluator(plan)
         found = evaluator(*self.candidates())
         assert sum(passes[backend]) == 6 + 3
-        monkeypatch.setattr(evaluate, "_shared", lambda target: None)
+        monkeypatch.setattr(evaluate, "shared_targets", lambda target: None)
         expected = evaluator(*self.candidates())
         assert sum(passes[backend]) == 6 + 3 + 2 * 6
         for name in losses:
@@ -678,6 +701,19 @@ class TestWorkDone:
 
 
 class TestErrors:
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [(tf.errors.ResourceExhaustedError, OutOfMemoryError), (tf.errors.InternalError, EvaluationError)],
+    )
+    def test_tensorflows_are_told_as_ours(self, monkeypatch, error, expected):
+        def fail(levels):
+            raise error(None, None, "of TensorFlow")
+
+        monkeypatch.setattr(graph, "as_images", fail)
+        with pytest.raises(EvaluationError, match=f"{error.__name__}: of TensorFlow") as raised:
+            Evaluator(Plan(("charbonnier",)))(*np.zeros((2, 1, 8, 8, 3), np.uint8))
+        assert type(raised.value) is expected
+
     @pytest.mark.parametrize("loss", ["lpips_vgg", "vgg_mse_keras"])
     def test_weights_that_are_not_those_of_the_plan(self, loss, lpips_weights, keras_weights):
         swapped = dataclasses.replace(lpips_weights, sha256=keras_weights.sha256)

@@ -6,10 +6,10 @@ lock.
 
 from collections.abc import Iterator, Mapping
 
-import numba
 import numpy as np
 
-from transforms.losses.perceptual import LPIPS_EPSILON
+from transforms.losses.constants import LPIPS_EPSILON
+from transforms.worker.compiled import compiled
 
 _EPSILON = np.float32(LPIPS_EPSILON)
 _ONE, _ZERO = np.float32(1), np.float32(0)
@@ -25,7 +25,7 @@ Maps = Mapping[str, np.ndarray]
 
 def lpips(generated: Maps, target: Maps, weights: Maps) -> float:
     """As `perceptual.lpips`; `weights` are by layer those of its channels, float32 [C]."""
-    return sum(_unit_distance(g, t, weights[layer]) for layer, g, t in _by_layer(generated, target))
+    return sum(_unit_distance(g, t, weights[layer], _EPSILON) for layer, g, t in _by_layer(generated, target))
 
 
 def feature_mse(generated: Maps, target: Maps, weights: Maps) -> float:
@@ -48,8 +48,8 @@ def _gram(maps: np.ndarray) -> np.ndarray:
     return product / np.float32(maps.shape[1])
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
-def _unit_distance(generated, target, weights):  # type: ignore[no-untyped-def]
+@compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+def _unit_distance(generated, target, weights, epsilon):  # type: ignore[no-untyped-def]
     channels, pixels = generated.shape
     generated_scale, target_scale = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     weighted = np.empty(_BLOCK, np.float32)
@@ -65,10 +65,10 @@ def _unit_distance(generated, target, weights):  # type: ignore[no-untyped-def]
                 generated_scale[pixel] += g * g
                 target_scale[pixel] += t * t
         for pixel in range(size):
-            generated_scale[pixel] = _ONE / (np.sqrt(generated_scale[pixel]) + _EPSILON)
+            generated_scale[pixel] = _ONE / (np.sqrt(generated_scale[pixel]) + epsilon)
             # g·s - t·s' as s·(g - t·(s'/s)): for equal features s'/s is exactly 1 and the difference exactly 0, even
             # if the processor fuses product and difference.
-            target_scale[pixel] = _ONE / (np.sqrt(target_scale[pixel]) + _EPSILON) / generated_scale[pixel]
+            target_scale[pixel] = _ONE / (np.sqrt(target_scale[pixel]) + epsilon) / generated_scale[pixel]
         for channel in range(channels):
             weight = weights[channel]
             for pixel in range(size):
@@ -79,7 +79,7 @@ def _unit_distance(generated, target, weights):  # type: ignore[no-untyped-def]
     return total / pixels
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+@compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
 def _mean_square(generated, target):  # type: ignore[no-untyped-def]
     channels, pixels = generated.shape
     total = 0.0

@@ -5,6 +5,8 @@ import math
 import numba
 import numpy as np
 
+from transforms.worker.compiled import compiled
+
 _CHANNELS = 3
 _TWO = np.float32(2)
 
@@ -58,7 +60,7 @@ def _levels(images: np.ndarray) -> float:
     return float(np.iinfo(images.dtype).max)
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+@compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
 def _pixel_sums(generated, target):  # type: ignore[no-untyped-def]
     """Sums of |d| and d²."""
     absolute, squared = 0.0, 0.0
@@ -73,7 +75,7 @@ def _pixel_sums(generated, target):  # type: ignore[no-untyped-def]
     return absolute, squared
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+@compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
 def _difference_sums(generated, target):  # type: ignore[no-untyped-def]
     """Sums of |Dy d|, |Dx d|, (Dy d)², (Dx d)² over their valid pixels."""
     residual = _residual(generated, target)
@@ -98,7 +100,7 @@ def _difference_sums(generated, target):  # type: ignore[no-untyped-def]
     return down, across, down_squared, across_squared
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+@compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
 def _sobel_sums(generated, target):  # type: ignore[no-untyped-def]
     """Sums over both directions of |Sobel(d)| and Sobel(d)², reflected border."""
     residual = _residual(generated, target)

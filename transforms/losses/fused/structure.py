@@ -1,15 +1,14 @@
 """SSIM and GMSD in few passes. `structure` defines them, and says why their formulas are arranged like this."""
 
-import numba
 import numpy as np
 
-from transforms.losses.structure import GMSD_T, RGB2GRAY_WEIGHTS, SSIM_C1, SSIM_C2, SSIM_WINDOW
+from transforms.losses.constants import GMSD_T, RGB2GRAY_WEIGHTS, SSIM_C1, SSIM_C2, SSIM_WINDOW
+from transforms.worker.compiled import compiled
 
 _CHANNELS = 3
 _ONE, _TWO = np.float32(1), np.float32(2)
-_LUMINANCE_GUARD, _CONTRAST_GUARD = np.float32(2 * SSIM_C1), np.float32(2 * SSIM_C2)
-_RED, _GREEN, _BLUE = RGB2GRAY_WEIGHTS
-_T = np.float32(GMSD_T)
+# Kernels get the constants of `constants.py` as arguments: code on disk is known by the kernel's own file alone.
+_SSIM_GUARDS = np.float32(2 * SSIM_C1), np.float32(2 * SSIM_C2)
 _QUARTER, _THIRD = np.float32(1 / 4), np.float32(1 / 3)
 
 # Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
@@ -20,17 +19,20 @@ def ssim(generated: np.ndarray, target: np.ndarray) -> float:
     """As `structure.ssim`."""
     height = len(generated)
     scale = np.float32(1 / np.iinfo(generated.dtype).max)
-    return _ssim(generated.reshape(height, -1), target.reshape(height, -1), SSIM_WINDOW.astype(np.float32), scale)
+    window = SSIM_WINDOW.astype(np.float32)
+    return _ssim(generated.reshape(height, -1), target.reshape(height, -1), window, scale, _SSIM_GUARDS)
 
 
 def gmsd(generated: np.ndarray, target: np.ndarray) -> float:
     """As `structure.gmsd`."""
     levels_per_step = np.iinfo(generated.dtype).max / 255
-    return _deviation(*(_gradient_magnitude(image, levels_per_step).ravel() for image in (generated, target)))
+    magnitudes = (_gradient_magnitude(image, levels_per_step, RGB2GRAY_WEIGHTS) for image in (generated, target))
+    return _deviation(*(magnitude.ravel() for magnitude in magnitudes), np.float32(GMSD_T))
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
-def _ssim(generated, target, window, scale):  # type: ignore[no-untyped-def]
+@compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+def _ssim(generated, target, window, scale, guards):  # type: ignore[no-untyped-def]
+    luminance_guard, contrast_guard = guards
     height, width = generated.shape
     taps = len(window)
     inside = width - (taps - 1) * _CHANNELS
@@ -71,24 +73,25 @@ def _ssim(generated, target, window, scale):  # type: ignore[no-untyped-def]
             variance_total = mean[2, x] - mean[0, x] * mean[0, x]
             variance_difference = mean[3, x] - square_difference
             mean_total = mean[0, x] + _ONE
-            luminance = _TWO * square_difference / (mean_total * mean_total + square_difference + _LUMINANCE_GUARD)
-            contrast = _TWO * variance_difference / (variance_total + variance_difference + _CONTRAST_GUARD)
+            luminance = _TWO * square_difference / (mean_total * mean_total + square_difference + luminance_guard)
+            contrast = _TWO * variance_difference / (variance_total + variance_difference + contrast_guard)
             row += (_ONE - luminance) * (_ONE - contrast)
         similarity += row
     return similarity / ((height - taps + 1) * inside)
 
 
 # No fast-math from here on: both images of a pair must be rounded alike, so that equal ones stay equal.
-@numba.njit(nogil=True, error_model="numpy")
-def _gradient_magnitude(image, levels_per_step):  # type: ignore[no-untyped-def]
+@compiled(nogil=True, error_model="numpy")
+def _gradient_magnitude(image, levels_per_step, gray):  # type: ignore[no-untyped-def]
     """Prewitt magnitude of the halved luma, zeros around it."""
     height, width, _ = image.shape
+    red, green, blue = gray
     halved = np.zeros(((height + 1) // 2 + 2, (width + 1) // 2 + 2), np.float32)
     luma = np.zeros(width + 1, np.float32)
     for y in range(height):
         row = halved[1 + y // 2]
         for x in range(width):
-            weighted = _RED * image[y, x, 0] + _GREEN * image[y, x, 1] + _BLUE * image[y, x, 2]
+            weighted = red * image[y, x, 0] + green * image[y, x, 1] + blue * image[y, x, 2]
             luma[x] = np.floor(weighted / levels_per_step + 0.5)
         for x in range((width + 1) // 2):
             row[x + 1] += (luma[2 * x] + luma[2 * x + 1]) * _QUARTER
@@ -102,14 +105,14 @@ def _gradient_magnitude(image, levels_per_step):  # type: ignore[no-untyped-def]
     return magnitude
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def _deviation(generated, target):  # type: ignore[no-untyped-def]
+@compiled(nogil=True, error_model="numpy")
+def _deviation(generated, target, guard):  # type: ignore[no-untyped-def]
     """Standard deviation, over N - 1, of the dissimilarity of two magnitudes."""
     dissimilarity = np.empty(generated.size, np.float32)
     total = 0.0
     for pixel in range(generated.size):
         a, b = generated[pixel], target[pixel]
-        dissimilarity[pixel] = (a - b) * (a - b) / (a * a + b * b + _T)
+        dissimilarity[pixel] = (a - b) * (a - b) / (a * a + b * b + guard)
         total += dissimilarity[pixel]
     mean = total / generated.size
     squares = 0.0

@@ -39,10 +39,10 @@ class ConvolutionalNetwork:
 
     layers: ClassVar[Mapping[str, Layer]]
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], preprocessing: Preprocessing, dtype: tf.DType = tf.float32):
+    def __init__(self, tensors: Mapping[str, np.ndarray], preprocessing: Preprocessing, dtype: str = "float32"):
         self.preprocessing = preprocessing
-        self.dtype = dtype
-        self._tensors = {name: tf.constant(value, dtype) for name, value in tensors.items()}
+        self.dtype = tf.as_dtype(dtype)
+        self._tensors = {name: tf.constant(value, self.dtype) for name, value in tensors.items()}
 
     def features(self, images: tf.Tensor, layers: Collection[str]) -> dict[str, tf.Tensor]:
         """Features of the layers. Nothing behind the deepest of them is computed.

@@ -1,23 +1,29 @@
-"""The networks of a plan, loaded once for all that use them, and the losses as TensorFlow computes them."""
+"""The networks of a plan, loaded once for all that use them.
+
+TensorFlow is imported if it computes one of them.
+"""
 
 from collections.abc import Collection, Mapping
 from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import Device, find_devices
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.specs import NETWORKS
-from transforms.losses.pair import Features, Pair
 from transforms.losses.plan import EvaluationError, Plan
-from transforms.losses.reductions import OVER_WHOLE, Reductions
 from transforms.worker.memory import available_memory
+from transforms.worker.tensorflow_import import import_tensorflow
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from transforms.losses.pair import Features
 
 # By the name of the network.
-NetworkFeatures = Mapping[str, Features]
+NetworkFeatures = Mapping[str, "Features"]
 # By how much more memory a pass up and back takes than one up.
 _BACK = 2
 
@@ -47,26 +53,31 @@ class Networks:
         self.device = device or find_devices()[0]
         self.precision = self.device.precision(plan.precision, gradients=descends or plan.pixel_gradient)
         if self.device.on_gpu:
+            import_tensorflow()
+            import tensorflow as tf
+
             # One setting for the process, as a run has one precision.
             tf.config.experimental.enable_tensor_float_32_execution(self.precision == "tensorfloat32")
-        dtype = tf.float32 if self.precision == "tensorfloat32" else tf.as_dtype(self.precision)
+        dtype = "float32" if self.precision == "tensorfloat32" else self.precision
         self.weights: dict[str, Mapping[str, np.ndarray]] = {}
         self.on_ncnn: dict[str, NcnnNetwork] = {}
         self._networks: dict[str, Any] = {}
         self._had = 0
         gradients = descends or plan.pixel_gradient
         with_ncnn = plan.backend == "ncnn" and self.precision == "float32" and not (self.device.on_gpu or gradients)
-        with self.device.scope():
-            for name in plan.networks:
-                network = NETWORKS[name]
-                tensors, self.weights[name] = resolve_name(network.load)(network.read(plan.weights[name]))
-                if with_ncnn and name in plan.networks_on_ncnn:
-                    self.on_ncnn[name] = NcnnNetwork(resolve_name(network.ncnn)(tensors), network.preprocessing)
-                    continue
-                architecture = resolve_name(network.architecture)
+        for name in plan.networks:
+            network, on_ncnn = NETWORKS[name], with_ncnn and name in plan.networks_on_ncnn
+            if not on_ncnn:
+                import_tensorflow()
+            tensors, self.weights[name] = resolve_name(network.load)(network.read(plan.weights[name]))
+            if on_ncnn:
+                self.on_ncnn[name] = NcnnNetwork(resolve_name(network.ncnn)(tensors), network.preprocessing)
+                continue
+            architecture = resolve_name(network.architecture)
+            with self.device.scope():
                 self._networks[name] = architecture(tensors, network.preprocessing, dtype)
 
-    def features(self, images: tf.Tensor, losses: Collection[str]) -> dict[str, Features]:
+    def features(self, images: "tf.Tensor", losses: Collection[str]) -> "dict[str, Features]":
         """Features of every layer that the losses need, by network and layer.
 
         Args:
@@ -102,29 +113,3 @@ class Networks:
                     f"and {int(available) >> 20} MiB are available"
                 )
             self._had = bytes
-
-    def value(
-        self,
-        name: str,
-        generated: tf.Tensor,
-        target: tf.Tensor,
-        generated_features: NetworkFeatures,
-        target_features: NetworkFeatures,
-        over: Reductions = OVER_WHOLE,
-    ) -> tf.Tensor:
-        """A loss of the plan as TensorFlow computes it, float32 [B].
-
-        Args:
-            name: of the loss.
-            generated: float32 [B, H, W, 3] in [0, 1].
-            target: as `generated`.
-            generated_features: from `features`, for this loss and perhaps others.
-            target_features: as `generated_features`.
-            over: reduces maps over positions.
-        """
-        loss = LOSSES[name]
-        layers = self.plan.compared_layers(name)
-        ours, theirs = ({k: by[loss.network][k] for k in layers} for by in (generated_features, target_features))
-        pair = Pair(generated, target, ours, theirs, self.weights.get(loss.network, {}), over)
-        value: tf.Tensor = resolve_name(loss.function)(pair)
-        return value

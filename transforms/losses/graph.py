@@ -1,0 +1,154 @@
+"""Compute losses in TensorFlow's graphs: on GPUs, in tiles, with a gradient, and where a loss has no kernel."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pkgutil import resolve_name
+
+import numpy as np
+import tensorflow as tf
+
+from transforms.losses.catalog import LOSSES
+from transforms.losses.mean_matching import match_mean
+from transforms.losses.networks.loaded import NetworkFeatures, Networks
+from transforms.losses.objective_function import ObjectiveFunction
+from transforms.losses.pair import Features, as_images, loss_value
+from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, OutOfMemoryError, Plan
+from transforms.losses.shared_targets import SharedTargets
+from transforms.losses.tiles import TiledEvaluator
+
+Values = dict[str, tf.Tensor]
+
+
+class GraphEvaluator:
+    """Computes losses of a plan on the networks' device.
+
+    Args:
+        plan: whose losses to compute.
+        networks: of this plan.
+        executor: its threads run the kernels of losses on features.
+    """
+
+    def __init__(self, plan: Plan, networks: Networks, executor: Executor):
+        self.plan = plan
+        self.precision = networks.precision
+        self._networks = networks
+        self._executor = executor
+        self._graph = cache(self._build_graph)
+        self._tiled = TiledEvaluator(plan, networks)
+
+    def match_means(self, generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both as float32 images in [0, 1], the generated ones scaled to the means of their targets."""
+        with self._on_device():
+            theirs = as_images(target)
+            return match_mean(as_images(generated), theirs).numpy(), theirs.numpy()
+
+    def in_tiles(self, losses: Sequence[str], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        """As `TiledEvaluator`."""
+        with self._on_device():
+            return self._tiled(losses, generated, target)
+
+    def __call__(
+        self,
+        losses: tuple[str, ...],
+        on_features: tuple[str, ...],
+        with_gradient: bool,
+        generated: np.ndarray,
+        target: np.ndarray,
+        shared: SharedTargets | None,
+    ) -> dict[str, np.ndarray]:
+        """The losses of each pair, float32 [B].
+
+        Args:
+            losses: to compute in the graph.
+            on_features: losses whose kernels compare the features that the graph computes.
+            with_gradient: whether to add the objective and the norms of its gradient at the generated pixels.
+            generated: [B, H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
+            target: the same shape and type.
+            shared: how the pairs share their targets.
+
+        Raises:
+            OutOfMemoryError: the device has too little memory.
+            EvaluationError: TensorFlow fails for another reason.
+        """
+        with self._on_device():
+            return self._run(losses, on_features, with_gradient, generated, target, shared)
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Compute on the device in the block, and turn TensorFlow's errors into ours."""
+        try:
+            with self._networks.device.scope():
+                yield
+        except tf.errors.OpError as error:
+            failure = OutOfMemoryError if isinstance(error, tf.errors.ResourceExhaustedError) else EvaluationError
+            raise failure(f"{type(error).__name__}: {error}") from error
+
+    def _run(
+        self,
+        losses: tuple[str, ...],
+        on_features: tuple[str, ...],
+        with_gradient: bool,
+        generated: np.ndarray,
+        target: np.ndarray,
+        shared: SharedTargets | None,
+    ) -> dict[str, np.ndarray]:
+        graph = self._graph(losses, on_features, with_gradient, generated.dtype, shared is not None)
+        # The network gets each shared target once.
+        once = (target[shared.first], np.array(shared.rows, np.int32)) if shared else ()
+        values, features = graph(generated, target, *once)
+        columns = {name: value.numpy() for name, value in values.items()}
+        for name in on_features:
+            loss = LOSSES[name]
+            # A view of the tensors' own memory: numpy() would copy hundreds of megabytes.
+            views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in features[name].items()}
+            weights = self._networks.weights[loss.network]
+            rows = shared.rows if shared else None
+            columns[name] = resolve_name(loss.kernel)(views, weights, self._executor, rows)
+        return columns
+
+    def _build_graph(
+        self, losses: tuple[str, ...], on_features: tuple[str, ...], with_gradient: bool, dtype: np.dtype, shared: bool
+    ) -> Callable[..., tuple[Values, dict[str, Values]]]:
+        """The graph for these losses: pairs in; values out, and for each loss of `on_features` what it compares."""
+        images = tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))
+        signature = [images, images, *((images, tf.TensorSpec([None], tf.int32)) if shared else ())]
+        bits = tf.uint16 if self.precision == "bfloat16" else tf.float32
+
+        @tf.function(input_signature=signature, autograph=False)
+        def graph(generated: tf.Tensor, target: tf.Tensor, *once: tf.Tensor) -> tuple[Values, dict[str, Values]]:
+            generated, target = as_images(generated), as_images(target)
+            if with_gradient:
+                return self._values_and_norms(generated, target, losses), {}
+            targets = as_images(once[0]) if shared else target
+            both = self._networks.features(tf.concat([generated, targets], 0), (*losses, *on_features))
+            pairs = tf.shape(generated)[0]
+            ours, theirs = _rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))
+            if shared:
+                theirs = tf.nest.map_structure(lambda maps: tf.gather(maps, once[1]), theirs)
+            values = {name: loss_value(self._networks, name, generated, target, ours, theirs) for name in losses}
+            compared = {
+                name: {k: both[LOSSES[name].network][k] for k in self.plan.compared_layers(name)}
+                for name in on_features
+            }
+            return values, tf.nest.map_structure(lambda tensor: tf.bitcast(tensor, bits), compared)
+
+        return graph
+
+    def _values_and_norms(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
+        whole = replace(self.plan, crop_border=0)  # the border is cut already
+        function = ObjectiveFunction(whole, self._networks, fused=False, beside=losses)
+        _, gradient, values = function.value_and_gradient(generated, function.references(target))
+        assert self.plan.objective, "an objective is what has a gradient"
+        values["objective"] = self.plan.objective.evaluate(values)
+        norms = (
+            tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=(1, 2, 3))),
+            tf.reduce_max(tf.abs(gradient), axis=(1, 2, 3)),
+        )
+        return values | dict(zip(PIXEL_GRADIENT_COLUMNS, norms, strict=True))
+
+
+def _rows(features: NetworkFeatures, rows: slice) -> dict[str, Features]:
+    return {network: {layer: tensor[rows] for layer, tensor in maps.items()} for network, maps in features.items()}
