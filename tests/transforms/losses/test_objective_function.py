@@ -12,6 +12,7 @@ from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction
+from transforms.losses.pair import loss_value
 from transforms.losses.plan import Plan
 
 pytestmark = pytest.mark.heavy
@@ -44,7 +45,7 @@ def plain_gradient(networks, objective, generated, target):
     with tf.GradientTape() as tape:
         tape.watch(generated)
         features = [networks.features(images, objective.losses) for images in (generated, target)]
-        values = {name: networks.value(name, generated, target, *features) for name in objective.losses}
+        values = {name: loss_value(networks, name, generated, target, *features) for name in objective.losses}
         total = objective.evaluate(values)
     return total, tape.gradient(total, generated)
 
