@@ -115,6 +115,8 @@ def _rounds_per_second(work: Callable[[], object], seconds: float) -> float:
     """Measure for about `seconds`, after a round that traces the graphs and one that tells how many rounds fit."""
     work()
     once = _seconds(work, 1)
+    if not seconds:
+        return 1 / once
     rounds = max(1, round(seconds / once))
     return rounds / _seconds(work, rounds)
 
