@@ -51,6 +51,11 @@ def check(options: PipelineOptions, config: Config) -> None:
     if config.resource_hints and google.flexrs_goal:
         hints = ", ".join(f"--{name}" for name in config.resource_hints)
         raise UsageError(f"--flexrs_goal excludes {hints}: with FlexRS, Dataflow fits no workers to steps; drop one")
+    if config.min_ram and "machine_type:" in config.accelerator:
+        raise UsageError(
+            f"--min_ram={config.min_ram} and the machine_type of --accelerator={config.accelerator} both decide how "
+            "much memory a worker has; drop one"
+        )
     if "accelerator" in config.resource_hints:
         _give_each_process_a_gpu(options)
 

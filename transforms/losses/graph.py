@@ -128,7 +128,8 @@ class GraphEvaluator:
             ours, theirs = _rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))
             if shared:
                 theirs = tf.nest.map_structure(lambda maps: tf.gather(maps, once[1]), theirs)
-            values = {name: loss_value(self._networks, name, generated, target, ours, theirs) for name in losses}
+            pair, on_gpu = (generated, target, ours, theirs), self._networks.device.on_gpu
+            values = {name: loss_value(self._networks, name, *pair, compiled=on_gpu) for name in losses}
             compared = {
                 name: {k: both[LOSSES[name].network][k] for k in self.plan.compared_layers(name)}
                 for name in on_features

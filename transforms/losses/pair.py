@@ -27,6 +27,7 @@ class Pair(NamedTuple):
         target_features: as `generated_features`.
         weights: for a loss on a network, what the network's weights file holds for the losses on it.
         over: reduces maps over the positions of the pictures.
+        compiled: whether XLA is to compile what is slow operation by operation, as on a GPU.
     """
 
     generated: tf.Tensor
@@ -35,6 +36,7 @@ class Pair(NamedTuple):
     target_features: Features = _NONE
     weights: Mapping[str, np.ndarray] = _NONE
     over: Reductions = OVER_WHOLE
+    compiled: bool = False
 
 
 def as_images(levels: np.ndarray | tf.Tensor) -> tf.Tensor:
@@ -61,6 +63,7 @@ def loss_value(
     generated_features: NetworkFeatures,
     target_features: NetworkFeatures,
     over: Reductions = OVER_WHOLE,
+    compiled: bool = False,
 ) -> tf.Tensor:
     """A loss of the networks' plan as TensorFlow computes it, float32 [B].
 
@@ -72,10 +75,11 @@ def loss_value(
         generated_features: from `Networks.features`, for this loss and perhaps others.
         target_features: as `generated_features`.
         over: reduces maps over positions.
+        compiled: see `Pair`; for values alone, without a gradient.
     """
     loss = LOSSES[name]
     layers = networks.plan.compared_layers(name)
     ours, theirs = ({k: by[loss.network][k] for k in layers} for by in (generated_features, target_features))
-    pair = Pair(generated, target, ours, theirs, networks.weights.get(loss.network, {}), over)
+    pair = Pair(generated, target, ours, theirs, networks.weights.get(loss.network, {}), over, compiled)
     value: tf.Tensor = resolve_name(loss.function)(pair)
     return value

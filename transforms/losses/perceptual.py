@@ -7,6 +7,9 @@ No function here multiplies tensors of more than two axes: on CPUs with several 
 numbers at every call for some shapes, or fails.
 """
 
+import math
+
+import numpy as np
 import tensorflow as tf
 
 from transforms.losses.constants import LPIPS_EPSILON
@@ -24,9 +27,8 @@ def lpips(pair: Pair) -> tf.Tensor:
     """
     distances = []
     for layer, generated in pair.generated_features.items():
-        difference = _unit_length(generated) - _unit_length(pair.target_features[layer])
-        per_pixel = tf.reduce_sum(tf.square(difference) * pair.weights[layer], axis=-1)
-        distances.append(pair.over.mean(per_pixel))
+        per_pixel = compiled_distances if pair.compiled else _distances
+        distances.append(pair.over.mean(per_pixel(generated, pair.target_features[layer], pair.weights[layer])))
     return tf.add_n(distances)
 
 
@@ -79,6 +81,38 @@ def _by_layer(pair: Pair) -> list[tuple[tf.Tensor, tf.Tensor]]:
 
 def _float(features: tf.Tensor) -> tf.Tensor:
     return tf.cast(features, tf.float32)
+
+
+def _distances(generated: tf.Tensor, target: tf.Tensor, weights: np.ndarray) -> tf.Tensor:
+    """The weighted squares of the differences of unit vectors, which are the last axis."""
+    difference = _unit_length(generated) - _unit_length(target)
+    return tf.reduce_sum(tf.square(difference) * weights, axis=-1)
+
+
+_distances_by_xla = tf.function(_distances, jit_compile=True, autograph=False)
+
+
+def compiled_distances(generated: tf.Tensor, target: tf.Tensor, weights: np.ndarray) -> tf.Tensor:
+    """LPIPS' distance of every position in one pass: on a GPU the operations one by one take as long as the network.
+
+    XLA compiles anew for every shape, so positions are filled up to a power of two.
+
+    Args:
+        generated: features [B, h, w, C].
+        target: as `generated`.
+        weights: of the channels, float32 [C].
+
+    Returns:
+        float32 [B, h, w].
+    """
+    shape = tf.shape(generated)[:-1]
+    positions = tf.reduce_prod(shape)
+    # Rounding must not double what is a power of two already.
+    exponent = tf.math.ceil(tf.math.log(tf.cast(positions, tf.float64)) / math.log(2) - 1e-9)
+    void = tf.bitwise.left_shift(1, tf.cast(exponent, tf.int32)) - positions
+    flat = (tf.reshape(maps, [-1, maps.shape[-1]]) for maps in (generated, target))
+    filled = (tf.pad(maps, [[0, void], [0, 0]]) for maps in flat)
+    return tf.reshape(_distances_by_xla(*filled, weights)[:positions], shape)
 
 
 def _unit_length(features: tf.Tensor) -> tf.Tensor:

@@ -85,6 +85,10 @@ def test_good(arguments):
         ([*GS, *CLOUD, IMAGE, "--losses=style_keras"], ["weights", "--keras_weights=gs://"]),
         ([*GS, *CLOUD, IMAGE, "--template_location=gs://b/t", "--gate=rules.yaml"], ["--gate", "--template_location"]),
         ([*GS, *CLOUD, IMAGE, GPU, "--flexrs_goal=COST_OPTIMIZED"], ["--flexrs_goal", "--accelerator"]),
+        (
+            [*GS, *CLOUD, IMAGE, "--min_ram=9GB", "--accelerator=type:nvidia-l4;count:1;machine_type:g2-standard-8"],
+            ["--min_ram=9GB", "machine_type", "drop one"],
+        ),
         ([*GS, *CLOUD, IMAGE, "--min_ram=9GB", "--flexrs_goal=COST_OPTIMIZED"], ["--flexrs_goal", "--min_ram"]),
         (
             [*GS, *CLOUD, IMAGE, GPU, "--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1"],

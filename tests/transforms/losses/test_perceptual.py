@@ -329,3 +329,17 @@ def test_any_number_of_threads(threads):
     variables = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=variables)
     assert run.stdout == "right\n", f"exit code {run.returncode}: {run.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize(("size", "filled"), [((1, 4, 4), 16), ((2, 4, 4), 32), ((1, 3, 5), 16), ((3, 61, 47), 16384)])
+def test_xla_compiles_distances_for_powers_of_two(size, filled, monkeypatch):
+    """It takes seconds for every shape, and pictures come in many."""
+    rng = np.random.default_rng(3)
+    generated, target = (tf.constant(rng.random((*size, 64), np.float32)) for _ in range(2))
+    weights = rng.random(64, np.float32)
+    shapes, by_xla = [], perceptual._distances_by_xla
+    monkeypatch.setattr(perceptual, "_distances_by_xla", lambda *of: shapes.append(of[0].shape) or by_xla(*of))
+    found = perceptual.compiled_distances(generated, target, weights)
+    assert shapes == [(filled, 64)]
+    # Sums of float32 in another order.
+    np.testing.assert_allclose(found, perceptual._distances(generated, target, weights), rtol=1e-5)
