@@ -187,6 +187,14 @@ class Config:
         type=path,
         metavar="DIR",
     )
+    reuse: str = setting(
+        "an earlier run: what it made of files that have not changed since is copied, if its settings were the same",
+        "",
+        group="output",
+        identity=False,
+        type=path,
+        metavar="DIR",
+    )
     overwrite: bool = setting("delete an earlier run in that directory first", False, group="output", identity=False)
     metrics_format: str = setting(
         "csv or jsonl: also write the metrics in this format, in a directory of their own",
@@ -323,6 +331,12 @@ def parse(argv: Sequence[str]) -> Config:
         config = dataclasses.replace(config, slice_by=CANDIDATE)
     if config.baseline and not config.gate:
         raise UsageError("--baseline has no effect without --gate; add --gate, or drop it")
+    if config.reuse and config.generated:
+        raise UsageError(
+            "--reuse compares files of records, not folders of images; `pairloss pack` makes files of them"
+        )
+    if config.reuse and config.reuse.rstrip("/") == config.output.rstrip("/"):
+        raise UsageError(f"--reuse and --output are both {config.output}; give the new run a directory of its own")
     return config
 
 

@@ -9,10 +9,16 @@ from pipeline.config import Config
 from transforms import steps
 from transforms.reading.input_files import InputFile
 from transforms.storage.run_record import RunRecord
+from transforms.writing.earlier_run import EarlierRun
 
 
 def build(
-    pipeline: beam.Pipeline, config: Config, files: Sequence[InputFile], keep: Sequence[pa.Field], record: RunRecord
+    pipeline: beam.Pipeline,
+    config: Config,
+    files: Sequence[InputFile],
+    keep: Sequence[pa.Field],
+    record: RunRecord,
+    earlier: EarlierRun | None = None,
 ) -> None:
     """Add the steps to the pipeline.
 
@@ -22,6 +28,7 @@ def build(
         files: the input files.
         keep: names and types of the kept fields.
         record: the beginning of run.json.
+        earlier: a run whose chunks are taken over where their input has not changed.
     """
     fingerprint, claim = record.fingerprint, record.claim
     formats = config.metrics_format, config.optimized_format
@@ -37,7 +44,7 @@ def build(
         listed
         # The engine spreads references over its workers; no image crosses a shuffle.
         | "SpreadChunks" >> beam.Reshuffle()
-        | "SplitDone" >> steps.SplitDone(config.output, fingerprint, claim)
+        | "SplitDone" >> steps.SplitDone(config.output, fingerprint, claim, earlier, formats)
     )
     scored = (
         chunks[steps.TO_DO]

@@ -94,6 +94,8 @@ def _report(prepared: "Prepared") -> int:
         print(f"scored again: {name}, because {reason}", file=sys.stderr)
     if not config.quiet:
         print_run(read_json(files.summary), files, make_console())
+        if record.reused:
+            print(f"{record.reused} pairs were taken over from {config.reuse or 'an earlier run'}")
     if status == "incomplete":
         failed = read_json(files.summary)["failed_files"]
         lost = [f"{path} ({failed[path]})" for path in failed if failed[path] in NOT_DONE]

@@ -22,6 +22,8 @@ PRECISION_KEY = b"pairloss.precision"
 CHUNK_KEY = b"pairloss.chunk"
 # JSON list of the other files that were written with the metrics of a chunk, relative to the run's directory.
 FILES_KEY = b"pairloss.files"
+# There if the chunk was taken over from an earlier run.
+REUSED_KEY = b"pairloss.reused"
 # The backend that computed the networks' features, and the kind of device.
 BACKEND_KEY = b"pairloss.backend"
 DEVICE_KEY = b"pairloss.device"
@@ -244,14 +246,16 @@ class ScoredChunk:
         metrics: table of `metrics_schema`, in file order.
         failures: every record that has no row in `metrics`.
         optimized: table of `OPTIMIZED_SCHEMA` if the run optimizes.
-        optimized_files: number of files with optimized images, once they are written.
+        optimized_files: those with its optimized images, once they are written, relative to the run's directory.
+        reused: whether it was taken over from an earlier run.
     """
 
     chunk: Chunk
     metrics: pa.Table
     failures: tuple[Failure, ...] = ()
     optimized: pa.Table | None = None
-    optimized_files: int = 0
+    optimized_files: tuple[str, ...] = ()
+    reused: bool = False
 
     @property
     def done(self) -> bool:

@@ -22,7 +22,7 @@ from transforms.reading.format import AUTO, FORMATS
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import CHUNK_BYTES, CHUNK_PAIRS, list_chunks
 from transforms.reading.read_chunks import read_series
-from transforms.schema import ChunkSeries, EncodedChunk, Fields, ScoredChunk
+from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, ScoredChunk
 from transforms.scoring.batch import Batching, batching_for
 from transforms.scoring.model_cache import load_once
 from transforms.scoring.optimize import Optimizer, load_optimizer, optimize_chunk
@@ -35,6 +35,7 @@ from transforms.summary.summary import Summary
 from transforms.worker.counters import count
 from transforms.worker.sandbox import Sandbox
 from transforms.writing.chunk_files import check_listing, find_done, write_chunk
+from transforms.writing.earlier_run import EarlierRun
 
 if TYPE_CHECKING:
     from transforms.losses.evaluate import Evaluator
@@ -132,6 +133,8 @@ class SplitDone(_Step):
         output: the run's directory.
         fingerprint: of the run.
         claim: of its launcher.
+        earlier: a run whose chunks are taken over where their input has not changed.
+        formats: of metrics and of optimized images, as for `write_chunk`.
 
     Raises:
         ForeignDirectoryError: on the worker, if the directory belongs to another run.
@@ -140,9 +143,11 @@ class SplitDone(_Step):
     output: str
     fingerprint: str
     claim: str = ""
+    earlier: EarlierRun | None = None
+    formats: tuple[str, str] = ("parquet", "parquet")
 
     def expand(self, series: beam.PCollection[ChunkSeries]) -> Any:
-        split = _SplitDone(RunFiles(self.output), self.fingerprint, self.claim)
+        split = _SplitDone(RunFiles(self.output), self.fingerprint, self.claim, self.earlier, self.formats)
         return series | "Split" >> beam.ParDo(split).with_outputs(DONE, main=TO_DO)
 
 
@@ -151,6 +156,8 @@ class _SplitDone(beam.DoFn):
     files: RunFiles
     fingerprint: str
     claim: str
+    earlier: EarlierRun | None
+    formats: tuple[str, str]
 
     def setup(self) -> None:
         self.files.check_owner(self.fingerprint, self.claim)
@@ -158,14 +165,20 @@ class _SplitDone(beam.DoFn):
     def process(self, series: ChunkSeries) -> Iterator[Any]:
         to_do = []
         for chunk in find_done(series, self.files, self.fingerprint):
-            if isinstance(chunk, ScoredChunk):
+            done = chunk if isinstance(chunk, ScoredChunk) else self._taken_over(chunk)
+            if done:
                 count("chunks_found_done")
-                count("pairs_done", chunk.chunk.pairs)
-                yield TaggedOutput(DONE, chunk)
+                count("pairs_done", done.chunk.pairs)
+                yield TaggedOutput(DONE, done)
             else:
                 to_do.append(chunk)
         if to_do:
             yield tuple(to_do)
+
+    def _taken_over(self, chunk: Chunk) -> ScoredChunk | None:
+        if self.earlier is None:
+            return None
+        return self.earlier.take_over(chunk, self.files, self.formats, self.fingerprint)
 
 
 @dataclass(eq=False)

@@ -51,13 +51,24 @@ find_baseline() {
   return 0
 }
 
+# The night before this one, so that only files that have changed since are scored.
+find_earlier_run() {
+  local directory
+  shopt -s nullglob
+  for directory in "$AUDIT_DIR"/runs/????-??-??; do
+    [[ $(basename "$directory") < $AUDIT_NIGHT && -e $directory/run.json ]] && earlier=$directory
+  done
+  return 0
+}
+
 score() {
   if [[ -e $run/_SUCCESS ]]; then
     say "$run is scored already"
     return
   fi
   local code=0
-  "$python" -m pipeline.run --input="$AUDIT_INPUT" --output="$run" --quiet=true "$@" || code=$?
+  "$python" -m pipeline.run --input="$AUDIT_INPUT" --output="$run" --quiet=true \
+    ${earlier:+"--reuse=$earlier"} "$@" || code=$?
   # A run that scored nothing has ended, too, and the gate is to say so.
   ((code == OK || code == REFUSED)) || exit "$code"
 }
@@ -97,6 +108,8 @@ check_settings
 run=$AUDIT_DIR/runs/$AUDIT_NIGHT
 baseline=
 find_baseline
+earlier=
+find_earlier_run
 
 score "$@"
 

@@ -4,9 +4,10 @@ import dataclasses
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from typing import Any
 
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
@@ -24,12 +25,16 @@ from transforms.reading.input_files import InputFile, match_files
 from transforms.reading.list_chunks import check_fields, detect_format
 from transforms.reading.pairing import pair_files
 from transforms.schema import CANDIDATE
-from transforms.storage.errors import READ_ERRORS
+from transforms.storage.errors import READ_ERRORS, describe
+from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
+from transforms.writing.earlier_run import EarlierRun
 
 # How many files are asked for the types of the kept fields.
 _MOST_ASKED = 16
+# Settings that decide the input or what is made of the metrics, but not the metrics of a chunk.
+_NOT_OF_CHUNKS = ("input", "metrics_format", "slice_by")
 _LIBRARIES = ("apache-beam", "tensorflow", "numpy", "pillow", "pyarrow")
 
 
@@ -45,6 +50,7 @@ class Prepared:
         rules: those of `--gate`.
         baseline: the summary to compare with; None: there is none.
         listing: the content of the one input file if the run was given folders; the launcher writes it.
+        earlier: the run of `--reuse`, if it had the same settings.
     """
 
     config: Config
@@ -54,6 +60,7 @@ class Prepared:
     rules: tuple[Rule, ...] = ()
     baseline: RunSummary | None = None
     listing: bytes = b""
+    earlier: EarlierRun | None = None
 
 
 def prepare(config: Config) -> Prepared:
@@ -64,7 +71,7 @@ def prepare(config: Config) -> Prepared:
             matches, a field is missing, or the weights cannot be fetched or read.
     """
     patterns = (*config.input, *config.generated, *config.target)
-    paths = (*patterns, config.output, *config.weights.values(), config.gate, config.baseline)
+    paths = (*patterns, config.output, *config.weights.values(), config.gate, config.baseline, config.reuse)
     check_credentials(paths)
     # The gate comes last, but a mistake in its rules must not cost a night.
     rules = read_rules(config.gate) if config.gate else ()
@@ -84,7 +91,34 @@ def prepare(config: Config) -> Prepared:
         started=time.time(),
         claim=uuid.uuid4().hex,
     )
-    return Prepared(config, tuple(files), keep, record, rules, baseline, listing)
+    earlier = _earlier_run(config, identity, keep) if config.reuse else None
+    return Prepared(config, tuple(files), keep, record, rules, baseline, listing, earlier)
+
+
+def _earlier_run(config: Config, identity: Mapping[str, Any], keep: tuple[pa.Field, ...]) -> EarlierRun | None:
+    """The run of `--reuse`; None if it had other settings, which is told.
+
+    Raises:
+        UsageError: there is no run.
+    """
+    try:
+        earlier = RunRecord.from_json(read_json(RunFiles(config.reuse).config))
+    except (*READ_ERRORS, ValueError) as error:
+        raise UsageError(
+            f"--reuse={config.reuse}: there is no run: {describe(error)}; name a run's directory"
+        ) from error
+    differing = [
+        name
+        for name in identity.keys() | earlier.identity.keys()
+        if name not in _NOT_OF_CHUNKS and identity.get(name) != earlier.identity.get(name)
+    ]
+    if not differing:
+        return EarlierRun(config.reuse, earlier.fingerprint, keep)
+    print(
+        f"--reuse={config.reuse}: that run had other {', '.join(sorted(differing))}, so every pair is scored",
+        file=sys.stderr,
+    )
+    return None
 
 
 def find_inputs(config: Config) -> tuple[list[InputFile], bytes, tuple[pa.Field, ...]]:

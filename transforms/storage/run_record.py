@@ -21,6 +21,7 @@ class RunRecord:
         counts: numbers of pairs by what became of them; None: it has not ended.
         precision: what the networks were computed in; None: it has not ended.
         devices: the kinds of device that computed; None: it has not ended.
+        reused: number of pairs taken over from the earlier run of `--reuse`; None: it has not ended.
         scored_again: why the files of an earlier try could not be used, by chunk; None: it has not ended.
     """
 
@@ -34,6 +35,7 @@ class RunRecord:
     counts: Mapping[str, int] | None = None
     precision: tuple[str, ...] | None = None
     devices: tuple[str, ...] | None = None
+    reused: int | None = None
     scored_again: Mapping[str, str] | None = None
     claim: str = ""
 
@@ -65,4 +67,5 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("identity", "versions", "counts", "scored_again"), dict),
     **dict.fromkeys(("beam_flags", "precision", "devices"), list),
     **dict.fromkeys(("started", "seconds"), (int, float)),
+    "reused": int,
 }

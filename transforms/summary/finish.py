@@ -37,6 +37,7 @@ def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
         counts=summary.counts(),
         precision=tuple(sorted(summary.precisions)),
         devices=tuple(sorted(summary.devices)),
+        reused=summary.reused,
         scored_again=dict(sorted(summary.scored_again.items())),
     )
     files.write_whole(files.summary, summary_file(summary, record.identity))

@@ -33,10 +33,11 @@ class Summary:
         unread: records of files, or parts of files, that could not be read.
         chunks: number of chunks.
         earlier_duplicates: scored pairs that had the id of another one when they were summarized and read back.
-        ids: hashes of the keys of the other scored pairs. They and the next five are not part of a summary's JSON.
+        ids: hashes of the keys of the other scored pairs. They and the next six are not part of a summary's JSON.
         done: names of the chunks with metrics.
         with_failures: names of the chunks with failures.
         optimized_files: number of files with optimized images.
+        reused: pairs, scored or failed, that were taken over from an earlier run.
         not_done: why files are to be read another time: a reason of `NOT_DONE` by message.
         scored_again: why the files of an earlier try could not be used, by chunk.
         failures: number of failed pairs per reason.
@@ -57,6 +58,7 @@ class Summary:
     done: set[str] = field(default_factory=set, compare=False)
     with_failures: set[str] = field(default_factory=set, compare=False)
     optimized_files: int = field(default=0, compare=False)
+    reused: int = field(default=0, compare=False)
     not_done: dict[str, str] = field(default_factory=dict, compare=False)
     scored_again: dict[str, str] = field(default_factory=dict, compare=False)
     failures: Counter[str] = field(default_factory=Counter)
@@ -88,7 +90,8 @@ class Summary:
             ids=[_hashes(row_keys(chunk.metrics).to_pylist())],
             done={chunk.chunk.name} if chunk.done else set(),
             with_failures={chunk.chunk.name} if chunk.failures else set(),
-            optimized_files=chunk.optimized_files,
+            optimized_files=len(chunk.optimized_files),
+            reused=scored + len(failed) if chunk.reused else 0,
             not_done={f.message: f.reason for f in chunk.failures if f.reason in NOT_DONE},
             scored_again={chunk.chunk.name: chunk.chunk.damage} if chunk.chunk.damage else {},
             failures=Counter(failure.reason for failure in failed),
@@ -117,6 +120,7 @@ class Summary:
         self.done |= other.done
         self.with_failures |= other.with_failures
         self.optimized_files += other.optimized_files
+        self.reused += other.reused
         self.not_done |= other.not_done
         self.scored_again |= other.scored_again
         self.failures.update(other.failures)

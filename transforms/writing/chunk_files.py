@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.schema import CHUNK_KEY, FILES_KEY, Chunk, Failure, ScoredChunk
+from transforms.schema import CHUNK_KEY, FILES_KEY, REUSED_KEY, Chunk, Failure, ScoredChunk
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.run_files import RunFiles, delete_file, list_files
 from transforms.writing.metrics_text import TEXT_FORMATS
@@ -77,8 +77,9 @@ def write_chunk(
     optimized = {} if chunk.optimized is None else OPTIMIZED_FORMATS[optimized_format](chunk.optimized, name)
     for file, content in optimized.items():
         files.write_whole(FileSystems.join(files.optimized_directory, file), content)
-    others = [f"optimized/{file}" for file in optimized]
-    written = replace(chunk, optimized=None, optimized_files=len(optimized))
+    images = tuple(f"optimized/{file}" for file in optimized) or chunk.optimized_files
+    others = [*images]
+    written = replace(chunk, optimized=None, optimized_files=images)
     failures = files.failures(chunk.chunk)
     if chunk.failures:
         lines = "".join(json.dumps(asdict(failure)) + "\n" for failure in chunk.failures)
@@ -97,6 +98,7 @@ def write_chunk(
     sink = pa.BufferOutputStream()
     metadata = {**(chunk.metrics.schema.metadata or {}), CHUNK_KEY: _mark(chunk.chunk, fingerprint)}
     metadata |= {FILES_KEY: json.dumps(others).encode()} if others else {}
+    metadata |= {REUSED_KEY: b"true"} if chunk.reused else {}
     pq.write_table(chunk.metrics.replace_schema_metadata(metadata), sink, compression="zstd")
     files.write_whole(files.metrics(chunk.chunk), sink.getvalue())
     return written
@@ -109,10 +111,10 @@ def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredCh
         DamagedChunkError: they cannot be read, belong to another chunk or run, or files written with them are gone.
     """
     try:
-        metrics = pq.read_table(pa.BufferReader(_read(files.metrics(chunk))))
+        metrics = pq.read_table(pa.BufferReader(read_file(files.metrics(chunk))))
         failures: tuple[Failure, ...] = ()
         if FileSystems.exists(files.failures(chunk)):
-            failures = tuple(Failure(**json.loads(line)) for line in _read(files.failures(chunk)).splitlines())
+            failures = tuple(Failure(**json.loads(line)) for line in read_file(files.failures(chunk)).splitlines())
     except (*READ_ERRORS, ValueError, TypeError) as error:
         raise DamagedChunkError(f"its files cannot be read: {describe(error)}") from error
     metadata = dict(metrics.schema.metadata or {})
@@ -123,8 +125,10 @@ def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredCh
         exist = list(pool.map(FileSystems.exists, (FileSystems.join(files.output, other) for other in others)))
     if not all(exist):
         raise DamagedChunkError(f"{others[exist.index(False)]} is gone")
-    optimized = sum(other.startswith("optimized/") for other in others)
-    return ScoredChunk(chunk, metrics.replace_schema_metadata(metadata), failures, optimized_files=optimized)
+    images = tuple(other for other in others if other.startswith("optimized/"))
+    reused = metadata.pop(REUSED_KEY, None) is not None
+    metrics = metrics.replace_schema_metadata(metadata)
+    return ScoredChunk(chunk, metrics, failures, optimized_files=images, reused=reused)
 
 
 def check_listing(files: RunFiles, done: Set[str], failed: Set[str], optimized: int = 0) -> None:
@@ -180,7 +184,8 @@ def _mark(chunk: Chunk, fingerprint: str) -> bytes:
     return f"{chunk.name} {fingerprint}".encode()
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """The content of a file, local or `gs://`."""
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         content: bytes = file.read()
     return content

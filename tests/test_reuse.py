@@ -1,0 +1,169 @@
+"""Runs with --reuse: what has not changed since an earlier run is copied, and the result is that of a fresh run."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support import shards
+from support.pictures import encode, noise, smooth
+
+from pipeline.run import OK, USAGE, main
+from transforms.schema import CHUNK_KEY, REUSED_KEY
+
+pytestmark = pytest.mark.heavy
+
+FILES = 3
+ROWS = 6
+OPTIONS = ("--losses=mae,ssim", "--quiet", "--chunk_pairs=4", "--keep_fields=place")
+OPTIMIZED = (*OPTIONS, "--optimize", "--objective=mae", "--max_steps=2")
+
+
+def write_shard(path: Path, seed: int, place: object = "here") -> None:
+    """Pairs, of which one is broken."""
+    rows = [
+        {
+            "id": f"{path.stem}-{number}",
+            "generated": b"broken" if number == 2 else encode(noise(seed + number, 16, 20)),
+            "target": encode(smooth(16, 20, number)),
+            "place": place,
+        }
+        for number in range(ROWS)
+    ]
+    shards.write_parquet(path, pa.Table.from_pylist(rows))
+
+
+@pytest.fixture
+def inputs(tmp_path) -> Path:
+    root = tmp_path / "in"
+    root.mkdir()
+    for number in range(FILES):
+        write_shard(root / f"{number}.parquet", 10 * number)
+    return root
+
+
+def run(inputs: Path, output: Path, *flags: str, options=OPTIONS) -> dict[str, object]:
+    """The content of run.json."""
+    assert main([f"--input={inputs}/*.parquet", f"--output={output}", *options, *flags]) == OK
+    record: dict[str, object] = json.loads((output / "run.json").read_text())
+    return record
+
+
+def change(path: Path) -> None:
+    """Other pairs in a file, a second later."""
+    write_shard(path, 77)
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 1))
+
+
+def content(output: Path) -> dict[str, object]:
+    """Everything that a run says of its pairs."""
+    found: dict[str, object] = {"summary": json.loads((output / "summary.json").read_text())["losses"]}
+    for path in sorted(path for path in output.rglob("*") if path.is_file()):
+        name = str(path.relative_to(output))
+        if name.startswith("metrics/"):
+            table = pq.read_table(path)
+            metadata = {k: v for k, v in table.schema.metadata.items() if k not in (CHUNK_KEY, REUSED_KEY)}
+            found[name] = table.replace_schema_metadata(metadata)
+        elif "/" in name:
+            found[name] = path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("options", [OPTIONS, (*OPTIONS, "--metrics_format=csv"), OPTIMIZED], ids=["", "csv", "images"])
+def test_the_result_is_that_of_a_fresh_run(inputs, tmp_path, options):
+    run(inputs, tmp_path / "old", options=options)
+    change(inputs / "1.parquet")
+    write_shard(inputs / "3.parquet", 99)
+    new = run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}", options=options)
+    fresh = run(inputs, tmp_path / "fresh", options=options)
+    assert (new["reused"], fresh["reused"]) == (2 * ROWS, 0)
+    assert (
+        new["counts"]
+        == fresh["counts"]
+        == {
+            **dict.fromkeys(("listed", "read"), 4 * ROWS),
+            "scored": 4 * (ROWS - 1),
+            "failed": 4,
+            **dict.fromkeys(("unread", "files_failed"), 0),
+        }
+    )
+    expected = content(tmp_path / "fresh")
+    assert content(tmp_path / "new") == expected
+    assert any(name.startswith("optimized/") for name in expected) == (options is OPTIMIZED)
+
+
+def test_a_run_that_reused_is_reused(inputs, tmp_path):
+    for earlier, output in (("", "1"), ("1", "2"), ("2", "3")):
+        record = run(inputs, tmp_path / output, *([f"--reuse={tmp_path / earlier}"] if earlier else []))
+    assert record["reused"] == FILES * ROWS
+    assert content(tmp_path / "3") == content(tmp_path / "1")
+
+
+def test_other_slices_reuse_the_same_pairs(inputs, tmp_path):
+    run(inputs, tmp_path / "old")
+    assert run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}", "--slice_by=place")["reused"] == FILES * ROWS
+    assert json.loads((tmp_path / "new" / "summary.json").read_text())["slices"]
+
+
+def test_other_settings_are_told_and_everything_is_scored(inputs, tmp_path, capsys):
+    run(inputs, tmp_path / "old")
+    options = [option.replace("mae,ssim", "mae") for option in OPTIONS]
+    assert (
+        run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}", "--crop_border=1", options=options)["reused"] == 0
+    )
+    told = capsys.readouterr().err
+    assert f"--reuse={tmp_path / 'old'}: that run had other crop_border, losses, so every pair is scored" in told
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "of another run"])
+def test_damaged_chunks_are_scored(inputs, tmp_path, damage):
+    run(inputs, tmp_path / "old")
+    first, second, *_ = sorted((tmp_path / "old" / "metrics").iterdir())
+    if damage == "cut":
+        first.write_bytes(first.read_bytes()[:-10])
+    elif damage == "gone":
+        first.unlink()
+    else:
+        first.write_bytes(second.read_bytes())
+    record = run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}")
+    assert 0 < FILES * ROWS - record["reused"] <= 4
+    run(inputs, tmp_path / "fresh")
+    assert content(tmp_path / "new") == content(tmp_path / "fresh")
+
+
+def test_kept_fields_of_another_type_are_read_again(inputs, tmp_path):
+    """The types follow from all files, and a new one may change them."""
+    for number in range(FILES):
+        write_shard(inputs / f"{number}.parquet", number, place=number)
+    run(inputs, tmp_path / "old")
+    write_shard(inputs / "3.parquet", 3, place=0.5)
+    assert run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}")["reused"] == 0
+    assert pq.read_table(tmp_path / "new" / "metrics")["place"].type == pa.float64()
+
+
+def test_an_unfinished_run_that_reuses_is_resumed(inputs, tmp_path):
+    run(inputs, tmp_path / "old")
+    run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}")
+    (tmp_path / "new" / "_SUCCESS").unlink()
+    lost, *_ = sorted((tmp_path / "new" / "metrics").iterdir())
+    lost.unlink()
+    assert run(inputs, tmp_path / "new")["reused"] < FILES * ROWS
+    assert content(tmp_path / "new") == content(tmp_path / "old")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--input={inputs}/*.parquet", "--output={root}/new", "--reuse={root}/nowhere"], "there is no run"),
+        (["--input={inputs}/*.parquet", "--output={root}/old", "--reuse={root}/old/"], "a directory of its own"),
+        (
+            ["--generated={root}/a/*.png", "--target={root}/b/*.png", "--output={root}/new", "--reuse=x"],
+            "pairloss pack",
+        ),
+    ],
+)
+def test_wrong_requests(inputs, tmp_path, capsys, flags, words):
+    assert main([flag.format(inputs=inputs, root=tmp_path) for flag in flags]) == USAGE
+    assert words in capsys.readouterr().err
