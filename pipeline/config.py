@@ -195,6 +195,13 @@ class Config:
         type=path,
         metavar="DIR",
     )
+    retry_failures: tuple[str, ...] = setting(
+        "with --reuse: try failures of these reasons again, comma-separated, or all; limits may have been raised since",
+        (),
+        group="output",
+        identity=False,
+        metavar="REASONS",
+    )
     overwrite: bool = setting("delete an earlier run in that directory first", False, group="output", identity=False)
     metrics_format: str = setting(
         "csv or jsonl: also write the metrics in this format, in a directory of their own",
@@ -331,6 +338,8 @@ def parse(argv: Sequence[str]) -> Config:
         config = dataclasses.replace(config, slice_by=CANDIDATE)
     if config.baseline and not config.gate:
         raise UsageError("--baseline has no effect without --gate; add --gate, or drop it")
+    if config.retry_failures and not config.reuse:
+        raise UsageError("--retry_failures tries failures of an earlier run again; name that run with --reuse=DIR")
     if config.reuse and config.generated:
         raise UsageError(
             "--reuse compares files of records, not folders of images; `pairloss pack` makes files of them"

@@ -50,7 +50,7 @@ def build(
         chunks[steps.TO_DO]
         | "ReadPairs" >> steps.ReadPairs(config.fields, tuple(keep), config.sandbox)
         | _work(config)
-        | "WriteChunk" >> steps.WriteChunk(config.output, fingerprint, *formats, claim)
+        | "WriteChunk" >> steps.WriteChunk(config.output, fingerprint, *formats, claim, earlier)
     )
     (
         (scored, chunks[steps.DONE])

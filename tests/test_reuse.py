@@ -153,6 +153,62 @@ def test_an_unfinished_run_that_reuses_is_resumed(inputs, tmp_path):
     assert content(tmp_path / "new") == content(tmp_path / "old")
 
 
+class TestRetries:
+    """With --retry_failures only failed records are tried again."""
+
+    LIMITED = (*OPTIONS, "--max_image_bytes=500")
+
+    @pytest.fixture
+    def inputs(self, tmp_path) -> Path:
+        """A file with a broken record, one with pictures beyond a limit, and one without failures."""
+        root = tmp_path / "in"
+        root.mkdir()
+        for name, large in (("0", 1), ("1", 4), ("2", None)):
+            rows = [
+                {
+                    "id": f"{name}-{number}",
+                    "generated": encode(noise(number, 40, 40) if number == large else smooth(9, 9, number + 1)),
+                    "target": encode(smooth(*((40, 40) if number == large else (9, 9)), number)),
+                    "place": "here",
+                }
+                for number in range(ROWS)
+            ]
+            if name == "0":
+                rows[2]["generated"] = b"broken"
+            shards.write_parquet(root / f"{name}.parquet", pa.Table.from_pylist(rows))
+        return root
+
+    @pytest.mark.parametrize(
+        ("reasons", "reused", "failed"),
+        [("all", 3 * ROWS - 3, 1), ("too_many_bytes", 3 * ROWS - 2, 1), ("unknown_format", 3 * ROWS - 1, 3)],
+    )
+    def test_a_raised_limit(self, inputs, tmp_path, reasons, reused, failed):
+        run(inputs, tmp_path / "old", options=self.LIMITED)
+        old = json.loads((tmp_path / "old" / "run.json").read_text())
+        assert (old["counts"]["scored"], old["counts"]["failed"]) == (3 * ROWS - 3, 3)
+        flags = (f"--reuse={tmp_path / 'old'}", f"--retry_failures={reasons}")
+        new = run(inputs, tmp_path / "new", *flags)
+        assert (new["reused"], new["counts"]["failed"], new["counts"]["read"]) == (reused, failed, 3 * ROWS)
+        if failed == 1:
+            run(inputs, tmp_path / "fresh")
+            assert content(tmp_path / "new") == content(tmp_path / "fresh")
+        # The earlier run stays as it was.
+        assert json.loads((tmp_path / "old" / "run.json").read_text()) == old
+
+    def test_other_settings_are_those_of_another_run(self, inputs, tmp_path, capsys):
+        run(inputs, tmp_path / "old", options=self.LIMITED)
+        flags = (f"--reuse={tmp_path / 'old'}", "--retry_failures=all", "--background=black")
+        assert run(inputs, tmp_path / "new", *flags)["reused"] == 0
+        assert "that run had other images" in capsys.readouterr().err
+
+    def test_chunks_with_optimized_images_are_optimized_as_a_whole(self, inputs, tmp_path):
+        run(inputs, tmp_path / "old", options=(*OPTIMIZED, "--max_image_bytes=500"))
+        flags = (f"--reuse={tmp_path / 'old'}", "--retry_failures=all")
+        assert run(inputs, tmp_path / "new", *flags, options=OPTIMIZED)["reused"] == 3 * ROWS - 2 * 4 + 2
+        run(inputs, tmp_path / "fresh", options=OPTIMIZED)
+        assert content(tmp_path / "new") == content(tmp_path / "fresh")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -165,5 +221,6 @@ def test_an_unfinished_run_that_reuses_is_resumed(inputs, tmp_path):
     ],
 )
 def test_wrong_requests(inputs, tmp_path, capsys, flags, words):
+    run(inputs, tmp_path / "old")
     assert main([flag.format(inputs=inputs, root=tmp_path) for flag in flags]) == USAGE
     assert words in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """The values that travel between steps: chunk references, tables of encoded pairs, tables of metrics, failures."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ PRECISION_KEY = b"pairloss.precision"
 CHUNK_KEY = b"pairloss.chunk"
 # JSON list of the other files that were written with the metrics of a chunk, relative to the run's directory.
 FILES_KEY = b"pairloss.files"
-# There if the chunk was taken over from an earlier run.
+# How many pairs of the chunk were taken over from an earlier run; not there if none were.
 REUSED_KEY = b"pairloss.reused"
 # The backend that computed the networks' features, and the kind of device.
 BACKEND_KEY = b"pairloss.backend"
@@ -119,6 +119,8 @@ class Chunk:
         label: what names the file in the ids of pairs that have none of their own.
         version: `InputFile.version` when the file was listed; empty: it is not compared.
         damage: why the files of an earlier try could not be used; empty: there were none.
+        retried: sources of the pairs that are scored, if an earlier run's result of the others is taken over; empty:
+            all are scored.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Chunk:
     label: str = ""
     version: str = ""
     damage: str = ""
+    retried: Set[str] = frozenset()
 
     @property
     def pairs(self) -> int:
@@ -247,7 +250,7 @@ class ScoredChunk:
         failures: every record that has no row in `metrics`.
         optimized: table of `OPTIMIZED_SCHEMA` if the run optimizes.
         optimized_files: those with its optimized images, once they are written, relative to the run's directory.
-        reused: whether it was taken over from an earlier run.
+        reused: number of pairs that were taken over from an earlier run.
     """
 
     chunk: Chunk
@@ -255,7 +258,7 @@ class ScoredChunk:
     failures: tuple[Failure, ...] = ()
     optimized: pa.Table | None = None
     optimized_files: tuple[str, ...] = ()
-    reused: bool = False
+    reused: int = 0
 
     @property
     def done(self) -> bool:

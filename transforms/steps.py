@@ -35,7 +35,7 @@ from transforms.summary.summary import Summary
 from transforms.worker.counters import count
 from transforms.worker.sandbox import Sandbox
 from transforms.writing.chunk_files import check_listing, find_done, write_chunk
-from transforms.writing.earlier_run import EarlierRun
+from transforms.writing.earlier_run import EarlierRun, only_retried
 
 if TYPE_CHECKING:
     from transforms.losses.evaluate import Evaluator
@@ -165,20 +165,16 @@ class _SplitDone(beam.DoFn):
     def process(self, series: ChunkSeries) -> Iterator[Any]:
         to_do = []
         for chunk in find_done(series, self.files, self.fingerprint):
-            done = chunk if isinstance(chunk, ScoredChunk) else self._taken_over(chunk)
-            if done:
+            if self.earlier and isinstance(chunk, Chunk):
+                chunk = self.earlier.take_over(chunk, self.files, self.formats, self.fingerprint)
+            if isinstance(chunk, ScoredChunk):
                 count("chunks_found_done")
-                count("pairs_done", done.chunk.pairs)
-                yield TaggedOutput(DONE, done)
+                count("pairs_done", chunk.chunk.pairs)
+                yield TaggedOutput(DONE, chunk)
             else:
                 to_do.append(chunk)
         if to_do:
             yield tuple(to_do)
-
-    def _taken_over(self, chunk: Chunk) -> ScoredChunk | None:
-        if self.earlier is None:
-            return None
-        return self.earlier.take_over(chunk, self.files, self.formats, self.fingerprint)
 
 
 @dataclass(eq=False)
@@ -208,7 +204,7 @@ def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:
         count("chunks_unreadable", lost)
         count("pairs_read", encoded.pairs.num_rows + len(encoded.failures) - lost)
         count("bytes_read", encoded.pairs.nbytes)
-        yield encoded
+        yield only_retried(encoded)
 
 
 @dataclass(eq=False)
@@ -311,6 +307,7 @@ class WriteChunk(_Step):
         metrics_format: a format of `METRICS_FORMATS`; `parquet`: no text beside Parquet.
         optimized_format: a key of `OPTIMIZED_FORMATS`.
         claim: of the run's launcher.
+        earlier: a run that has the other pairs of chunks of which only failures were tried again.
     """
 
     output: str
@@ -318,17 +315,27 @@ class WriteChunk(_Step):
     metrics_format: str = "parquet"
     optimized_format: str = "parquet"
     claim: str = ""
+    earlier: EarlierRun | None = None
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
         formats = (self.metrics_format, self.optimized_format)
-        return chunks | "Write" >> beam.Map(_write, RunFiles(self.output), self.fingerprint, self.claim, *formats)
+        settings = (RunFiles(self.output), self.fingerprint, self.claim, *formats, self.earlier)
+        return chunks | "Write" >> beam.Map(_write, *settings)
 
 
 def _write(
-    chunk: ScoredChunk, files: RunFiles, fingerprint: str, claim: str, metrics_format: str, optimized_format: str
+    chunk: ScoredChunk,
+    files: RunFiles,
+    fingerprint: str,
+    claim: str,
+    metrics_format: str,
+    optimized_format: str,
+    earlier: EarlierRun | None,
 ) -> ScoredChunk:
     # For every chunk, because another run may have taken the directory since the last one.
     files.check_owner(fingerprint, claim)
+    if earlier:
+        chunk = earlier.complete(chunk)
     written = write_chunk(chunk, files, metrics_format, optimized_format, fingerprint)
     count("chunks_written")
     count("pairs_scored", len(chunk.metrics))

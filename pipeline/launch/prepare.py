@@ -17,6 +17,7 @@ from pipeline.audit.runs.summaries import RunSummary, read_summary
 from pipeline.config import Config
 from pipeline.credentials import check_credentials
 from pipeline.errors import UsageError, masked_flags
+from pipeline.failure_reasons import FAILURE_REASONS
 from pipeline.launch.run_directory import fingerprint
 from transforms.losses.networks.weights_file import WeightsError
 from transforms.reading.fields import unite_kept
@@ -29,12 +30,14 @@ from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
-from transforms.writing.earlier_run import EarlierRun
+from transforms.writing.earlier_run import ALL, EarlierRun
 
 # How many files are asked for the types of the kept fields.
 _MOST_ASKED = 16
 # Settings that decide the input or what is made of the metrics, but not the metrics of a chunk.
 _NOT_OF_CHUNKS = ("input", "metrics_format", "slice_by")
+# They decide only which pairs fail.
+_LIMITS = ("max_image_pixels", "max_image_bytes")
 _LIBRARIES = ("apache-beam", "tensorflow", "numpy", "pillow", "pyarrow")
 
 
@@ -107,15 +110,15 @@ def _earlier_run(config: Config, identity: Mapping[str, Any], keep: tuple[pa.Fie
         raise UsageError(
             f"--reuse={config.reuse}: there is no run: {describe(error)}; name a run's directory"
         ) from error
-    differing = [
-        name
-        for name in identity.keys() | earlier.identity.keys()
-        if name not in _NOT_OF_CHUNKS and identity.get(name) != earlier.identity.get(name)
-    ]
+    if unknown := set(config.retry_failures) - {ALL, *FAILURE_REASONS}:
+        known = ", ".join((ALL, *sorted(FAILURE_REASONS)))
+        raise UsageError(f"--retry_failures: there is no reason {', '.join(sorted(unknown))}; choose from {known}")
+    ours, theirs = (_of_chunks(each, bool(config.retry_failures)) for each in (identity, earlier.identity))
+    differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if not differing:
-        return EarlierRun(config.reuse, earlier.fingerprint, keep)
+        return EarlierRun(config.reuse, earlier.fingerprint, keep, config.retry_failures)
     print(
-        f"--reuse={config.reuse}: that run had other {', '.join(sorted(differing))}, so every pair is scored",
+        f"--reuse={config.reuse}: that run had other {', '.join(differing)}, so every pair is scored",
         file=sys.stderr,
     )
     return None
@@ -179,3 +182,12 @@ def _kept_fields(files: Sequence[InputFile], config: Config) -> tuple[pa.Field, 
     if not held.issuperset(fields.keep):
         check_fields(*next(iter(asked)), fields, config.sandbox)
     return unite_kept(fields.keep, asked.values())
+
+
+def _of_chunks(identity: Mapping[str, Any], retries: bool) -> dict[str, Any]:
+    """The settings that decide the metrics of a chunk; of a run that tries failures again, those of its good pairs."""
+    settings = {name: value for name, value in identity.items() if name not in _NOT_OF_CHUNKS}
+    if not retries:
+        return settings
+    settings.pop("version", None)
+    return settings | {"images": {k: v for k, v in settings.get("images", {}).items() if k not in _LIMITS}}

@@ -91,7 +91,7 @@ class Summary:
             done={chunk.chunk.name} if chunk.done else set(),
             with_failures={chunk.chunk.name} if chunk.failures else set(),
             optimized_files=len(chunk.optimized_files),
-            reused=scored + len(failed) if chunk.reused else 0,
+            reused=chunk.reused,
             not_done={f.message: f.reason for f in chunk.failures if f.reason in NOT_DONE},
             scored_again={chunk.chunk.name: chunk.chunk.damage} if chunk.chunk.damage else {},
             failures=Counter(failure.reason for failure in failed),

@@ -98,7 +98,7 @@ def write_chunk(
     sink = pa.BufferOutputStream()
     metadata = {**(chunk.metrics.schema.metadata or {}), CHUNK_KEY: _mark(chunk.chunk, fingerprint)}
     metadata |= {FILES_KEY: json.dumps(others).encode()} if others else {}
-    metadata |= {REUSED_KEY: b"true"} if chunk.reused else {}
+    metadata |= {REUSED_KEY: str(chunk.reused).encode()} if chunk.reused else {}
     pq.write_table(chunk.metrics.replace_schema_metadata(metadata), sink, compression="zstd")
     files.write_whole(files.metrics(chunk.chunk), sink.getvalue())
     return written
@@ -126,7 +126,7 @@ def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredCh
     if not all(exist):
         raise DamagedChunkError(f"{others[exist.index(False)]} is gone")
     images = tuple(other for other in others if other.startswith("optimized/"))
-    reused = metadata.pop(REUSED_KEY, None) is not None
+    reused = int(metadata.pop(REUSED_KEY, 0))
     metrics = metrics.replace_schema_metadata(metadata)
     return ScoredChunk(chunk, metrics, failures, optimized_files=images, reused=reused)
 

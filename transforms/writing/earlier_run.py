@@ -1,18 +1,23 @@
-"""Take over chunks of an earlier run whose input has not changed, instead of scoring them again."""
+"""Take over from an earlier run what belongs to input that has not changed, instead of scoring it again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.reading.input_files import InputFile
-from transforms.schema import Chunk, ScoredChunk
+from transforms.schema import Chunk, EncodedChunk, Failure, ScoredChunk
 from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
-from transforms.writing.chunk_files import find_done, read_file, write_chunk
+from transforms.writing.chunk_files import DamagedChunkError, find_done, read_file, write_chunk
+
+# In place of reasons: every failure is tried again.
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,13 @@ class EarlierRun:
         output: its directory.
         fingerprint: its own, which its chunks carry.
         keep: the kept fields of the new run; their types depend on all input files.
+        retried: reasons of failures that are tried again; see `ALL`.
     """
 
     output: str
     fingerprint: str
     keep: tuple[pa.Field, ...] = ()
+    retried: tuple[str, ...] = ()
 
     @cached_property
     def _inputs(self) -> Mapping[str, InputFile]:
@@ -37,8 +44,8 @@ class EarlierRun:
 
     def take_over(
         self, chunk: Chunk, files: RunFiles, formats: tuple[str, str], fingerprint: str
-    ) -> ScoredChunk | None:
-        """Write the files of a chunk as the earlier run left them; None if it must be scored.
+    ) -> Chunk | ScoredChunk:
+        """Write the files of a chunk as the earlier run left them; or return what is to be scored of it.
 
         Args:
             chunk: a chunk of this run.
@@ -49,6 +56,41 @@ class EarlierRun:
         Raises:
             READ_ERRORS: (of `storage.errors`) the files cannot be written.
         """
+        found = self._find(chunk)
+        if found is None:
+            return chunk
+        if again := self._again(found):
+            # Optimized images of a chunk lie in one file, which is written as a whole.
+            return chunk if found.optimized_files else replace(chunk, retried=again)
+        for image in found.optimized_files:
+            source, copy = (FileSystems.join(output, image) for output in (self.output, files.output))
+            files.write_whole(copy, read_file(source))
+        return write_chunk(replace(found, reused=chunk.pairs), files, *formats, fingerprint)
+
+    def complete(self, scored: ScoredChunk) -> ScoredChunk:
+        """The result of a chunk of which only failures were tried again, with the rest of the earlier run's.
+
+        Raises:
+            DamagedChunkError: the earlier run's result has vanished in the meantime.
+        """
+        retried = scored.chunk.retried
+        if not retried or any(failure.scope == "file" for failure in scored.failures):
+            return scored
+        found = self._find(scored.chunk)
+        if found is None:
+            raise DamagedChunkError(f"{self.output} has changed while its chunks were taken over")
+        metrics = pa.concat_tables(
+            [found.metrics, scored.metrics.replace_schema_metadata(found.metrics.schema.metadata)]
+        )
+        order = np.argsort([_number(source) for source in metrics["source"].to_pylist()], kind="stable")
+        kept = [failure for failure in found.failures if failure.source not in retried]
+        # As scoring leaves them: those found while reading, then those found while decoding and scoring.
+        failures = sorted((*kept, *scored.failures), key=lambda f: (f.stage in ("decode", "score"), _number(f.source)))
+        reused = len(found.metrics) + len(kept)
+        return replace(scored, metrics=metrics.take(order), failures=tuple(failures), reused=reused)
+
+    def _find(self, chunk: Chunk) -> ScoredChunk | None:
+        """What the earlier run made of the chunk, if it is whole and its input has not changed."""
         earlier = self._inputs.get(chunk.path)
         if chunk.error or not chunk.version or earlier is None:
             return None
@@ -60,7 +102,26 @@ class EarlierRun:
             return None
         if any(found.metrics.schema.field(field.name).type != field.type for field in self.keep):
             return None
-        for image in found.optimized_files:
-            source, copy = (FileSystems.join(output, image) for output in (self.output, files.output))
-            files.write_whole(copy, read_file(source))
-        return write_chunk(replace(found, reused=True), files, *formats, fingerprint)
+        return found
+
+    def _again(self, found: ScoredChunk) -> Set[str]:
+        """Where the pairs come from that are tried again."""
+        return frozenset(failure.source for failure in found.failures if self._is_retried(failure))
+
+    def _is_retried(self, failure: Failure) -> bool:
+        return ALL in self.retried or failure.reason in self.retried
+
+
+def only_retried(encoded: EncodedChunk) -> EncodedChunk:
+    """The records of a chunk that are tried again; all, if it is not a chunk of which only some are."""
+    retried = encoded.chunk.retried
+    if not retried:
+        return encoded
+    wanted = pc.is_in(encoded.pairs["source"], pa.array(sorted(retried)))
+    failures = tuple(f for f in encoded.failures if f.scope == "file" or f.source in retried)
+    return replace(encoded, pairs=encoded.pairs.filter(wanted), failures=failures)
+
+
+def _number(source: str) -> int:
+    """The number of a pair in its file."""
+    return int(source.rpartition("#")[2])

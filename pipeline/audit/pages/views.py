@@ -12,17 +12,13 @@ from pipeline.audit.pages.render import anchor
 from pipeline.audit.pages.thumbnails import Thumbnail
 from pipeline.audit.runs.drift import Drift, drift
 from pipeline.audit.runs.statistics import relative_change, share, statistics
+from pipeline.failure_reasons import FAILURE_REASONS
 from transforms.columns import Column
-from transforms.images.decode import REASONS
-from transforms.reading.read_chunks import READ_REASONS
 from transforms.schema import row_key
-from transforms.scoring.score import SCORE_REASONS
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import OTHER, ScoredPairs, Slices
 from transforms.summary.summary import Summary
-from transforms.worker.sandbox import SANDBOX_REASONS
 
-_MEANINGS = READ_REASONS | REASONS | SANDBOX_REASONS | SCORE_REASONS
 DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "none": "no better or worse"}
 _MARKED = ("median", "p5", "p95")
 
@@ -132,7 +128,7 @@ def failure_views(summary: Summary, before: Summary | None) -> list[FailureView]
     views = [
         FailureView(
             reason=reason,
-            meaning=_MEANINGS.get(reason, ""),
+            meaning=FAILURE_REASONS.get(reason, ""),
             count=summary.failures[reason],
             share=share(summary.failures[reason], summary.read) or 0.0,
             before=share(before.failures[reason], before.read) if before else None,
