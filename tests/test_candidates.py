@@ -1,16 +1,19 @@
 """Several candidates of one target: a row per pair and candidate, from records and from folders."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import shards
+from support.audit_runs import Elements
 from support.pictures import encode, noise, smooth
 
 from pipeline.audit.__main__ import main as audit
 from pipeline.audit.runs.difference import difference, read_compared
+from pipeline.console import numbers
 from pipeline.run import OK, USAGE, main
 from transforms.images.decode import DecodePolicy
 from transforms.images.sandboxed import decode_pairs
@@ -103,15 +106,56 @@ class TestRun:
     def test_compare_joins_by_id_and_candidate(self, scored, tmp_path):
         compared = read_compared(str(scored))
         found = difference(compared, compared)
-        assert (len(found.common.before), found.common.repeated) == (9, 0)
-        assert found.common.before["key"][0].as_py() == "0 [model_a]"
+        assert (found.common.pairs, found.common.repeated) == (9, 0)
+        assert compared.metrics["key"][0].as_py() == "0 [model_a]"
         assert audit(["compare", str(scored), str(scored), f"--output={tmp_path}/compare.html"]) == OK
 
     def test_reports_name_the_candidate(self, scored, tmp_path):
         assert audit(["report", str(scored), f"--output={tmp_path}/report.html"]) == OK
-        page = (tmp_path / "report.html").read_text()
-        assert "0 [model_b]" in page
-        assert "another pair is there now" not in page
+        text = (tmp_path / "report.html").read_text()
+        assert "0 [model_b]" in text
+        assert "another pair is there now" not in text
+        page = Elements(text)
+        assert {"slices", "candidates"} <= set(page.attributes("id"))
+        assert "Slices by candidate" in page.text
+        assert "model_a → model_b: 4 pairs in common; 1 only model_a" in page.text
+
+    def test_compares_the_candidates_of_one_run(self, scored, tmp_path, capsys):
+        assert audit(["compare", str(scored), f"--output={tmp_path}/compare.html"]) == OK
+        table = capsys.readouterr().out
+        assert "model_a -> model_b" in table
+        assert "4 pairs in common; 1 only model_a" in table
+        rows = (
+            pq.read_table(scored / "metrics").to_pandas().pivot(index="id", columns="candidate", values="mae").dropna()
+        )
+        gains = rows.model_a - rows.model_b
+        mae = next(line for line in table.splitlines() if " mae " in line).split("│")
+        medians = [numbers.number(rows[name].sort_values().iloc[1]) for name in MODELS]
+        assert [cell.strip() for cell in mae[2:4]] == medians
+        assert mae[4].strip() == numbers.signed(gains.mean())
+        assert mae[6].strip() == f"{100 * (gains > 0).mean():.3g} %"
+        page = Elements((tmp_path / "compare.html").read_text())
+        shown = {row["data-title"]: row["data-groups"] for row in page.of("tr") if "data-title" in row}
+        assert shown.keys() == set(rows.index)
+        assert "0-better-0" in shown[gains.idxmax()].split()
+        assert len(page.of("img")) == 5 * len(rows)
+        assert "model_b: difference ×4" in page.text  # noqa: RUF001 (times)
+
+    def test_a_gate_judges_each_candidate(self, scored, tmp_path, capsys):
+        (tmp_path / "rules.yaml").write_text(
+            "rules: [{rule: mean, column: mae, max: 0.0001, each_slice: true, least_pairs: 1}]"
+        )
+        assert audit(["gate", str(scored), f"--rules={tmp_path}/rules.yaml"]) == 3
+        found = json.loads((scored / "verdict.json").read_text())["results"]
+        assert {row["slice"] for row in found} == {"", *(f"candidate={name}" for name in MODELS)}
+        (scored / "verdict.json").unlink()
+
+    def test_metrics_that_are_gone(self, scored, tmp_path, capsys):
+        shutil.copytree(scored, tmp_path / "run")
+        shutil.rmtree(tmp_path / "run/metrics")
+        for verb in ("report", "compare"):
+            assert audit([verb, str(tmp_path / "run")]) == USAGE
+            assert "cannot read the metrics" in capsys.readouterr().err
 
     def test_a_missing_candidate_is_a_failure_of_its_own(self, inputs, tmp_path):
         for number in range(6):

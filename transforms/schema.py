@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms.columns import Column
 from transforms.settings import setting
@@ -218,10 +219,20 @@ def row_key(row: Mapping[str, Any]) -> str:
 
 def row_keys(metrics: pa.Table) -> pa.ChunkedArray:
     """`row_key` of every row."""
+    named = candidates(metrics)
+    marks = pc.if_else(pc.equal(named, ""), "", pc.binary_join_element_wise(" [", named, "]", ""))
+    return pc.binary_join_element_wise(metrics["id"], marks, "")
+
+
+def candidates(metrics: pa.Table) -> pa.ChunkedArray:
+    """The candidate of every row as text, empty where there is none."""
     if CANDIDATE not in metrics.schema.names:
-        return metrics["id"]
-    keys = [row_key(row) for row in metrics.select(["id", CANDIDATE]).to_pylist()]
-    return pa.chunked_array([pa.array(keys, pa.string())])
+        return pa.chunked_array([pa.repeat("", len(metrics))])
+    column = metrics[CANDIDATE]
+    # A kept field of that name may be of any scalar type; its texts are those of `row_key`.
+    distinct = pc.unique(column)
+    texts = pa.array(["" if value is None else str(value) for value in distinct.to_pylist()], pa.string())
+    return pa.chunked_array([texts.take(pc.index_in(column, distinct).combine_chunks())])
 
 
 @dataclass(frozen=True)

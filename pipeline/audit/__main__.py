@@ -16,7 +16,7 @@ VERBS = {
     "gate": ("pipeline.audit.gate", "judge a run by rules: may this dataset ship?"),
     "propose": ("pipeline.audit.propose", "write a first rules file from a good run"),
     "report": ("pipeline.audit.report", "write one HTML file: verdict, distributions, failures and worst pairs"),
-    "compare": ("pipeline.audit.compare", "show runs side by side: which pairs got better, and which got worse"),
+    "compare": ("pipeline.audit.compare", "show runs, or the candidates of one run, side by side, pair by pair"),
     "trend": ("pipeline.audit.trend", "gather many runs into one page and one table"),
     "merge": ("pipeline.audit.merge", "merge the summaries of shards or days into one"),
 }

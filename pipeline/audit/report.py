@@ -4,9 +4,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.audit.pages.candidates_view import CandidatesView, view_candidates
 from pipeline.audit.pages.gallery import Gallery, make_gallery
 from pipeline.audit.pages.render import encode, render
 from pipeline.audit.pages.views import failure_views, loss_view, pair_views, slice_views, worst_rows
+from pipeline.audit.runs.candidates import compare_candidates, has_candidates
+from pipeline.audit.runs.difference import read_compared
 from pipeline.audit.runs.files import read_record, write_file
 from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_run, read_summary
 from pipeline.audit.runs.verdict_file import read_verdict, skip_reasons
@@ -22,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
     """Write the report and print its path; return the exit code.
 
     Raises:
-        UsageError: the run, its verdict or the baseline cannot be read, they cannot be compared, or the page cannot be
-            written.
+        UsageError: the run, its verdict, the metrics of its candidates or the baseline cannot be read, they cannot be
+            compared, or the page cannot be written.
     """
     parser = Parser(
         "pairloss audit report",
@@ -47,7 +50,9 @@ def main(argv: Sequence[str]) -> int:
     ids = {source: row["id"] for source, row in rows.items()}
     pixels = {source: row["height"] * row["width"] for source, row in rows.items()}
     gallery = make_gallery(ids, record.identity, pixels, now)
-    page = build_report(audited, record, gallery, baseline, read_verdict(given.run))
+    candidates = compare_candidates(read_compared(given.run)) if has_candidates(record.identity) else None
+    shown = view_candidates(candidates) if candidates else None
+    page = build_report(audited, record, gallery, baseline, read_verdict(given.run), shown)
     if gallery.problems:
         reasons = [reason for reason in gallery.problems.values() if reason] or gallery.notices
         print(
@@ -67,6 +72,7 @@ def build_report(
     gallery: Gallery,
     baseline: RunSummary | None = None,
     verdict: Mapping[str, Any] | None = None,
+    candidates: CandidatesView | None = None,
 ) -> str:
     """The page of a run.
 
@@ -76,6 +82,7 @@ def build_report(
         gallery: pictures of its worst pairs.
         baseline: the run it is compared with.
         verdict: the content of its verdict.json, if it has one.
+        candidates: its candidates two by two, if it has several.
     """
     summary, before = audited.summary, baseline.summary if baseline else None
     columns, earlier = summary.columns, before.columns if before else {}
@@ -94,6 +101,7 @@ def build_report(
         failed_files=sorted(summary.failed_files.items()),
         slice_by=summary.slices.by if summary.slices else None,
         slices=slice_views(summary.slices, summary.pairs) if summary.slices else [],
+        candidates=candidates,
         notes=[(name, count, _meaning(name)) for name, count in summary.pairs.notes.most_common()],
         sizes=list(summary.pairs.sizes.items()),
         sources=rows.keys(),

@@ -22,6 +22,11 @@ def signed(value: float | None) -> str:
     return f"{'+' if value and value > 0 else ''}{number(value)}"
 
 
+def interval(low: float, high: float) -> str:
+    """The ends of an interval, as `signed` gives them; a dash if there is none."""
+    return UNDEFINED if math.isnan(low) else f"{signed(low)} to {signed(high)}"
+
+
 def percent(share: float | None) -> str:
     """A share as a percentage of three digits. A share above zero never shows as 0 %."""
     return UNDEFINED if share is None else f"{100 * share:.3g} %"

@@ -43,6 +43,7 @@ def make_gallery(
     pixels: Mapping[str, int] | None = None,
     now: Sequence[InputFile] = (),
     difference_gain: float | None = None,
+    noun: str = "pairs",
 ) -> Gallery:
     """Fetch pairs again and make small pictures of them.
 
@@ -52,6 +53,7 @@ def make_gallery(
         pixels: number of pixels of each pair, by source, to show where the objective wants a change; None: do not.
         now: the run's input files where they are now, if they have moved.
         difference_gain: see `thumbnails`.
+        noun: what `ids` are called in a notice.
     """
     gallery = Gallery()
     inputs = Inputs.of_run(identity, now)
@@ -72,7 +74,7 @@ def make_gallery(
         gallery.notices.append(f"{without} of the pairs have no gradient picture: the network would take too long.")
     _drop_what_does_not_fit(gallery, shown)
     if left_out := len(ids) - len(gallery.pictures) - len(gallery.problems):
-        gallery.notices.append(f"{left_out} of the {len(ids)} pairs have no pictures, to keep the page small.")
+        gallery.notices.append(f"{left_out} of the {len(ids)} {noun} have no pictures, to keep the page small.")
     return gallery
 
 

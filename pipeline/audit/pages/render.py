@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline import __version__
-from pipeline.console.numbers import UNDEFINED, change, number, percent, printable, signed
+from pipeline.console.numbers import UNDEFINED, change, interval, number, percent, printable, signed
 
 
 def render(template: str, **context: Any) -> str:
@@ -75,7 +75,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (anchor, change, duration, infinity, literal, moment, number, percent, signed)
+    filters = (anchor, change, duration, infinity, interval, literal, moment, number, percent, signed)
     environment.filters |= {function.__name__: function for function in filters}
     return environment
 

@@ -1,7 +1,7 @@
 """Two runs of the same pairs, joined by id and candidate: how each loss of each pair has changed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.runs.files import read_record
+from pipeline.audit.runs.statistics import PairedMean, paired_mean
 from pipeline.audit.runs.summaries import RunSummary, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
 from pipeline.errors import UsageError
 from transforms.columns import RENAMED, Column
-from transforms.schema import CANDIDATE, row_keys
+from transforms.schema import CANDIDATE, candidates, row_keys
 from transforms.storage.errors import READ_ERRORS
 from transforms.storage.run_files import RunFiles, list_files
 from transforms.storage.run_record import RunRecord
@@ -35,13 +36,15 @@ class ComparedRun:
         summary: its summary.
         record: its run.json.
         verdict: its verdict.json, if a gate has judged it.
-        metrics: id, source, key (`row_key`) and the columns that can get better or worse.
+        metrics: id, source, candidate, key and the columns that can get better or worse. The key is `row_key`.
+        candidate: the one whose rows `metrics` holds, with the id as their key; empty: it holds all.
     """
 
     summary: RunSummary
     record: RunRecord
     verdict: Mapping[str, Any] | None
     metrics: pa.Table
+    candidate: str = ""
 
     @property
     def path(self) -> str:
@@ -53,25 +56,20 @@ class CommonPairs:
     """The pairs that two runs have in common, in the order of the first.
 
     Attributes:
-        before: [N] rows of the first run.
+        pairs: how many there are.
+        before: [N] rows of the first run: of all these pairs, or of chosen ones.
         after: [N] rows of the second run with the same keys.
         only_before: number of keys that only the first run has.
         only_after: number of keys that only the second run has.
         repeated: number of keys that a run has more than once. They are ambiguous and left out.
     """
 
+    pairs: int
     before: pa.Table
     after: pa.Table
     only_before: int
     only_after: int
     repeated: int
-
-    def describe(self) -> list[str]:
-        """The numbers of pairs that were compared and that were not, for people."""
-        parts = [f"{len(self.before):,} pairs in common"]
-        parts += [f"{self.only_before:,} only before"] if self.only_before else []
-        parts += [f"{self.only_after:,} only after"] if self.only_after else []
-        return parts + ([f"{self.repeated:,} ids left out because they occur more than once"] if self.repeated else [])
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,7 @@ class ColumnDifference:
         median_before: of the first run; NaN without pairs.
         median_after: of the second run.
         median_gain: median over the pairs of how much better they got; negative if they got worse.
+        mean_gain: their mean over the pairs whose gain is finite, with its interval.
         most_better: positions in `CommonPairs` of the pairs that gained most, up to `MOST_CHANGED`.
         most_worse: positions of the pairs that lost most.
     """
@@ -97,6 +96,7 @@ class ColumnDifference:
     median_before: float
     median_after: float
     median_gain: float
+    mean_gain: PairedMean
     most_better: tuple[int, ...]
     most_worse: tuple[int, ...]
 
@@ -104,6 +104,11 @@ class ColumnDifference:
     def same(self) -> int:
         """Number of pairs that changed by no more than `TOLERANCE`."""
         return self.pairs - self.better - self.worse
+
+    @property
+    def wins(self) -> float | None:
+        """The share of the pairs that got better; a pair that stayed the same counts half. None without pairs."""
+        return (self.better + self.same / 2) / self.pairs if self.pairs else None
 
 
 @dataclass(frozen=True)
@@ -113,14 +118,32 @@ class Difference:
     Attributes:
         before: the first run.
         after: the other one.
-        common: the pairs they have in common.
-        columns: of every column that can get better or worse.
+        common: the pairs they have in common, with the rows of those that changed most.
+        columns: of every column that can get better or worse; their positions are those of the rows in `common`.
     """
 
     before: ComparedRun
     after: ComparedRun
     common: CommonPairs
     columns: tuple[ColumnDifference, ...]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of the two candidates, or the paths of the two runs."""
+        one, other = (run.candidate or run.path for run in (self.before, self.after))
+        return one, other
+
+    def describe(self) -> list[str]:
+        """The numbers of pairs that were compared and that were not, for people."""
+        common = self.common
+        parts = [f"{common.pairs:,} pairs in common"]
+        one, other = self.names if self.after.candidate else ("before", "after")
+        parts += [f"{common.only_before:,} only {one}"] if common.only_before else []
+        parts += [f"{common.only_after:,} only {other}"] if common.only_after else []
+        repeated = f"{common.repeated:,} ids left out because they occur more than once"
+        parts += [repeated] if common.repeated else []
+        infinite = {column.column: column.pairs - column.mean_gain.pairs for column in self.columns}
+        return parts + [f"{name}: {count:,} infinite left out of the mean" for name, count in infinite.items() if count]
 
 
 def read_compared(run: str) -> ComparedRun:
@@ -138,12 +161,35 @@ def read_compared(run: str) -> ComparedRun:
     return ComparedRun(summary, read_record(run), read_verdict(run), metrics)
 
 
-def difference(before: ComparedRun, after: ComparedRun) -> Difference:
-    """Join two runs by key and see how each column has changed."""
+def difference(before: ComparedRun, after: ComparedRun, most: int = MOST_CHANGED) -> Difference:
+    """Join two runs by key and see how each column has changed.
+
+    Args:
+        before: the first run.
+        after: the other one.
+        most: pairs to name per column and direction.
+    """
     common = join(before.metrics, after.metrics)
-    # The first columns are id, source and key.
-    columns = [before.summary.summary.columns[name].column for name in before.metrics.column_names[3:]]
-    return Difference(before, after, common, tuple(column_difference(common, column) for column in columns))
+    known = before.summary.summary.columns
+    columns = [known[name].column for name in before.metrics.column_names if name in known]
+    found = [column_difference(common, column, most) for column in columns]
+    # Only these are shown, and many differences may be held at once.
+    named = sorted({position for one in found for position in (*one.most_better, *one.most_worse)})
+    place = {position: index for index, position in enumerate(named)}
+    rows = pa.array(named, pa.int64())
+    return Difference(
+        before,
+        after,
+        replace(common, before=common.before.take(rows), after=common.after.take(rows)),
+        tuple(
+            replace(
+                one,
+                most_better=tuple(map(place.__getitem__, one.most_better)),
+                most_worse=tuple(map(place.__getitem__, one.most_worse)),
+            )
+            for one in found
+        ),
+    )
 
 
 def join(before: pa.Table, after: pa.Table) -> CommonPairs:
@@ -153,6 +199,7 @@ def join(before: pa.Table, after: pa.Table) -> CommonPairs:
     positions = pc.index_in(first["key"], second["key"].combine_chunks())
     common = first.filter(pc.is_valid(positions))
     return CommonPairs(
+        pairs=len(common),
         before=common,
         after=second.take(pc.drop_null(positions)),
         only_before=len(first) - len(common),
@@ -161,8 +208,8 @@ def join(before: pa.Table, after: pa.Table) -> CommonPairs:
     )
 
 
-def column_difference(common: CommonPairs, column: Column) -> ColumnDifference:
-    """How one column has changed."""
+def column_difference(common: CommonPairs, column: Column, most: int = MOST_CHANGED) -> ColumnDifference:
+    """How one column has changed, with up to `most` pairs per direction."""
     before, after, gains = values_and_gains(common.before, common.after, column)
     both = np.flatnonzero(~np.isnan(gains))
     size = np.maximum(np.abs(before), np.abs(after))
@@ -177,8 +224,9 @@ def column_difference(common: CommonPairs, column: Column) -> ColumnDifference:
         median_before=_median(before[both]),
         median_after=_median(after[both]),
         median_gain=_median(gains[both]),
-        most_better=_largest(np.where(better, gains, 0.0), common.before),
-        most_worse=_largest(np.where(worse, -gains, 0.0), common.before),
+        mean_gain=paired_mean(gains[np.isfinite(gains)]),
+        most_better=_largest(np.where(better, gains, 0.0), common.before, most),
+        most_worse=_largest(np.where(worse, -gains, 0.0), common.before, most),
     )
 
 
@@ -193,7 +241,7 @@ def values_and_gains(before: pa.Table, after: pa.Table, column: Column) -> tuple
 
 
 def _read_metrics(run: str, columns: Sequence[str]) -> pa.Table:
-    """Id, source, key and these columns of a run's pairs, local or `gs://`."""
+    """Id, source, candidate, key and these columns of a run's pairs, local or `gs://`."""
     names = ["id", "source", *columns]
     tables = []
     for path in sorted(list_files(RunFiles(run).metrics_directory)):
@@ -202,18 +250,21 @@ def _read_metrics(run: str, columns: Sequence[str]) -> pa.Table:
             candidate = [CANDIDATE] if CANDIDATE in stored else []
             table = pq.read_table(file, columns=[*(stored.get(name, name) for name in names), *candidate])
             columns_of_file = table.select(range(len(names))).rename_columns(names)
-            tables.append(columns_of_file.add_column(2, "key", row_keys(table)))
+            columns_of_file = columns_of_file.add_column(2, CANDIDATE, candidates(table))
+            tables.append(columns_of_file.add_column(3, "key", row_keys(table)))
+    if not tables:
+        raise FileNotFoundError(f"{RunFiles(run).metrics_directory} has no files")
     return pa.concat_tables(tables)
 
 
-def _largest(changes: np.ndarray, pairs: pa.Table) -> tuple[int, ...]:
+def _largest(changes: np.ndarray, pairs: pa.Table, most: int) -> tuple[int, ...]:
     """Positions of the largest changes above 0; ties go to the ids that come first, whatever the order of files."""
-    candidates = np.flatnonzero(changes > 0)
-    if len(candidates) > MOST_CHANGED:
-        limit = np.partition(changes[candidates], -MOST_CHANGED)[-MOST_CHANGED]
-        candidates = candidates[changes[candidates] >= limit]
-    ids = dict(zip(candidates.tolist(), pairs["key"].take(candidates).to_pylist(), strict=True))
-    return tuple(sorted(ids, key=lambda position: (-changes[position], ids[position]))[:MOST_CHANGED])
+    found = np.flatnonzero(changes > 0)
+    if len(found) > most:
+        limit = np.partition(changes[found], -most)[-most]
+        found = found[changes[found] >= limit]
+    ids = dict(zip(found.tolist(), pairs["key"].take(found).to_pylist(), strict=True))
+    return tuple(sorted(ids, key=lambda position: (-changes[position], ids[position]))[:most])
 
 
 def _median(values: np.ndarray) -> float:

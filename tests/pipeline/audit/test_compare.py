@@ -110,8 +110,8 @@ class TestVerb:
         assert main(["compare", *map(str, runs)]) == 0
         text = capsys.readouterr().out
         row = next(line for line in text.splitlines() if " ssim " in line)
-        assert [cell.strip() for cell in row.split("│")[5:9]] == ["9.09 %", "18.2 %", "72.7 %", "11"]
-        assert "11 pairs in common; 1 only before; 1 only after" in text
+        assert [cell.strip() for cell in row.split("│")[6:12]] == ["45.5 %", "0", "9.09 %", "18.2 %", "72.7 %", "11"]
+        assert "11 pairs in common; 1 only before; 1 only after; psnr: 1 infinite left out of the mean" in text
 
     def test_page(self, runs, tmp_path):
         output = tmp_path / "page.html"
@@ -159,7 +159,7 @@ class TestVerb:
 
     def test_refusals(self, runs, tmp_path, capsys):
         assert main(["compare", str(runs[0])]) == 2
-        assert "at least two runs" in capsys.readouterr().err
+        assert "has no candidates to compare; compare needs a run with several, or two runs" in capsys.readouterr().err
         assert main(["compare", str(runs[0]), str(tmp_path)]) == 2
         assert "not a run directory" in capsys.readouterr().err
         other = audit_runs.score(tmp_path, [pair(1)], "other", "--losses=mae")

@@ -20,7 +20,8 @@ pytestmark = [
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 RULES = "rules: [{rule: pair_limit, column: mae, max: 0.2, allowed: 0.01, least_pairs: 1}]"
-PAGES = ("report", "compare", "trend")
+CANDIDATES = ("model_a", HOSTILE, "a candidate with a long name " * 4)
+PAGES = ("report", "compare", "trend", "candidates")
 
 SHOWN = "[...document.querySelectorAll('table.pairs tbody tr')].filter(row => row.checkVisibility())"
 TITLES = f"{SHOWN}.map(row => row.dataset.title)"
@@ -42,6 +43,9 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     assert main(["report", str(run), f"--baseline={other}", f"--output={directory / 'report.html'}"]) == 0
     assert main(["compare", str(other), str(run), f"--output={directory / 'compare.html'}"]) == 0
     assert main(["trend", str(other), str(run), f"--output={directory}"]) == 0
+    named = [pair(n, 0.1 + 0.1 * k) | {"candidate": name} for n in range(8) for k, name in enumerate(CANDIDATES)]
+    candidates = audit_runs.score(directory, named, "candidates", "--keep_fields=candidate,camera")
+    assert main(["compare", str(candidates), f"--output={directory / 'candidates.html'}"]) == 0
     return {name: directory / f"{name}.html" for name in PAGES}
 
 
@@ -162,6 +166,17 @@ class TestTable:
         assert header.split("\t") == ["pair", "mae", "ssim", "psnr"]
         assert len(rows) == len(page.run(TITLES))
         assert all(len(row.split("\t")) == 4 for row in rows)
+
+    def test_candidates_are_sorted_and_chosen(self, chromium, pages):
+        chromium.look()
+        chromium.open(pages["candidates"])
+        wins = "[...document.querySelectorAll('#candidate-table tbody tr')].map(row => +row.cells[7].dataset.value)"
+        chromium.run("document.querySelectorAll('#candidate-table th button')[6].click()")
+        assert chromium.run(wins) == sorted(chromium.run(wins), reverse=True)
+        choices = chromium.run("document.querySelectorAll('.toolbar option').length - 1")
+        assert choices == 3 * 2 * len(audit_runs.LOSSES.split(","))
+        set_field(chromium, ".toolbar select", "selectedIndex", 1, "change")
+        assert 1 <= len(chromium.run(TITLES)) <= 2
 
     def test_changes_in_a_comparison_sort_with_infinity(self, chromium, pages):
         chromium.open(pages["compare"])
