@@ -31,6 +31,8 @@ setup(
         "pyarrow>=20",
         "fsspec>=2025.3",
         "gcsfs>=2025.3",
+        # gcsfs takes it along.
+        "aiohttp>=3.11",
         "google-crc32c>=1.5",
         "h5py>=3.11",
         "jinja2>=3.1",

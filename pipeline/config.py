@@ -377,6 +377,7 @@ def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) 
         "target_field",
         "id_field",
         "image_root",
+        "allow_http",
         "array_shape",
         "array_type",
     )

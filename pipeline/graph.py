@@ -48,7 +48,7 @@ def build(
     )
     scored = (
         chunks[steps.TO_DO]
-        | "ReadPairs" >> steps.ReadPairs(config.fields, tuple(keep), config.sandbox)
+        | "ReadPairs" >> steps.ReadPairs(config.fields, tuple(keep), config.sandbox, config.policy.max_image_bytes)
         | _work(config)
         | "WriteChunk" >> steps.WriteChunk(config.output, fingerprint, *formats, claim, earlier)
     )

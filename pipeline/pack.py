@@ -106,7 +106,7 @@ def _check(series: "ChunkSeries", config: Config, keep: "Sequence[pa.Field]") ->
     from transforms.scoring.score import encoded_pairs
 
     checked = []
-    for encoded in read_series(series, config.fields, keep, config.sandbox):
+    for encoded in read_series(series, config.fields, keep, config.sandbox, config.policy.max_image_bytes):
         outcomes = decode_pairs(encoded_pairs(encoded.pairs), config.policy, config.sandbox)
         failed = {row: outcome for row, outcome in enumerate(outcomes) if isinstance(outcome, DecodeError)}
         failures = [

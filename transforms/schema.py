@@ -46,6 +46,7 @@ class Fields:
         id: field of the pair's id. None: a field `id` if there is one, otherwise `Chunk.pair_id`.
         keep: scalar fields copied into the metrics.
         image_root: directory of the images that records name by relative paths; empty: that of the input file.
+        allow_http: whether images at http(s) addresses that records name are fetched.
         array_shape: of arrays in records, such as `256,256,3`; empty: nested lists tell theirs.
         array_type: NumPy's name of the type of arrays that are bytes; empty: bytes are image files.
     """
@@ -70,6 +71,9 @@ class Fields:
     )
     image_root: str = setting(
         "directory of the images if records name them by paths; by default that of the input file", "", metavar="DIR"
+    )
+    allow_http: bool = setting(
+        "fetch the images of records that name them by http:// or https:// addresses; without it they fail", False
     )
     array_shape: str = setting(
         "shape of arrays in records, such as 256,256,3, if they are flat; see --range", "", metavar="H,W,C"

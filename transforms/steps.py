@@ -185,16 +185,17 @@ class ReadPairs(_Step):
         fields: the fields to read.
         keep: the kept fields with the types of the result.
         sandbox: parses the files.
+        max_image_bytes: most bytes that are fetched of an image at an http(s) address.
     """
 
     fields: Fields
     keep: tuple[pa.Field, ...] = ()
     sandbox: Sandbox = Sandbox()
+    max_image_bytes: int = DecodePolicy.max_image_bytes
 
     def expand(self, series: beam.PCollection[ChunkSeries]) -> beam.PCollection[EncodedChunk]:
-        return series | "Read" >> beam.FlatMap(_read, self.fields, self.keep, self.sandbox).with_output_types(
-            EncodedChunk
-        )
+        settings = self.fields, self.keep, self.sandbox, self.max_image_bytes
+        return series | "Read" >> beam.FlatMap(_read, *settings).with_output_types(EncodedChunk)
 
 
 def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from transforms.images.decode import DecodePolicy
 from transforms.reading.format import FORMATS, LISTING
-from transforms.reading.image_paths import fetch_images
 from transforms.reading.input_files import check_version, open_input
+from transforms.reading.named_images import fetch_images
 from transforms.reading.sandboxed import read_chunks
+from transforms.reading.web_images import Web
 from transforms.schema import NOT_DONE, Chunk, ChunkSeries, EncodedChunk, Fields, as_utf8, encoded_schema, pair_failure
 from transforms.storage.errors import READ_ERRORS, describe, not_done_reason
 from transforms.worker.sandbox import Sandbox, SandboxError
@@ -25,7 +27,11 @@ READ_REASONS = {
 
 
 def read_series(
-    series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field] = (), sandbox: Sandbox = Sandbox()
+    series: ChunkSeries,
+    fields: Fields,
+    keep: Sequence[pa.Field] = (),
+    sandbox: Sandbox = Sandbox(),
+    max_image_bytes: int = DecodePolicy.max_image_bytes,
 ) -> Iterator[EncodedChunk]:
     """Read a series of chunks, one after the other: one result per chunk, in order.
 
@@ -37,9 +43,11 @@ def read_series(
         fields: the fields to read.
         keep: the kept fields with the types of the result, as `check_fields` gave them.
         sandbox: parses the file.
+        max_image_bytes: most bytes that are fetched of an image at an http(s) address, if `fields` allow these.
     """
     path = series[0].path if series else ""
     root = None if series and series[0].format == LISTING else fields.image_root or path.rpartition("/")[0]
+    web = Web(max_image_bytes, sandbox.clock_seconds) if fields.allow_http else None
     done = 0
     while done < len(series):
         if series[done].error or not series[done].pairs:
@@ -47,7 +55,7 @@ def read_series(
             done += 1
             continue
         try:
-            for encoded in _read_on(series[done:], fields, keep, sandbox, root):
+            for encoded in _read_on(series[done:], fields, keep, sandbox, root, web):
                 done += 1
                 yield encoded
         except SandboxError as error:
@@ -59,13 +67,18 @@ def read_series(
 
 
 def _read_on(
-    series: ChunkSeries, fields: Fields, keep: Sequence[pa.Field], sandbox: Sandbox, root: str | None
+    series: ChunkSeries,
+    fields: Fields,
+    keep: Sequence[pa.Field],
+    sandbox: Sandbox,
+    root: str | None,
+    web: Web | None,
 ) -> Iterator[EncodedChunk]:
     """Read to the end of the series. Raises SandboxError or one of `READ_ERRORS` at the first chunk that fails."""
     path, version = series[0].path, series[0].version
     with open_input(path, version) as file:
         for encoded in read_chunks(FORMATS[series[0].format], sandbox, file, series, fields, keep):
-            fetched = fetch_images(encoded, root, keep)
+            fetched = fetch_images(encoded, root, keep, web)
             # The file may have been written to while it was read.
             check_version(path, version)
             yield fetched

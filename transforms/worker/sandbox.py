@@ -105,6 +105,11 @@ class Sandbox:
         if self.seconds <= 0 or self.memory <= 0:
             raise ValueError(f"the limits of a record are {self.seconds} s and {self.memory} bytes, not positive")
 
+    @property
+    def clock_seconds(self) -> float:
+        """Most time on the clock that one record may take if it waits instead of computing."""
+        return _WALL_SECONDS_PER_SECOND * self.seconds
+
     def start(self, task: str) -> None:
         """Start the children that a task takes, without waiting for them: they take 0.3 s, TensorFlow takes more.
 

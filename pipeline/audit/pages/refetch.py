@@ -116,7 +116,7 @@ def _read(path: str, numbers: set[int], inputs: Inputs) -> Iterator[EncodedChunk
     left = set(numbers)
     for series in list_chunks(InputFile(path, 0, 0), inputs.format, inputs.fields, _CHUNK_PAIRS):
         needed = tuple(chunk for chunk in series if chunk.error or left & set(range(chunk.start, chunk.stop)))
-        yield from read_series(needed, inputs.fields)
+        yield from read_series(needed, inputs.fields, max_image_bytes=inputs.policy.max_image_bytes)
         left = {number for number in left if number >= series[-1].stop}
         if not left:
             return

@@ -145,7 +145,8 @@ class TestHostile:
 
     def test_a_child_names_no_other_file(self, tmp_path):
         """The places that reading gives are in the file itself."""
-        from transforms.reading.image_paths import NamedPair, Place, fetch_images, named_chunk
+        from transforms.reading.image_paths import NamedPair, Place, named_chunk
+        from transforms.reading.named_images import fetch_images
         from transforms.schema import Chunk
 
         secret = shards.write(tmp_path / "secret", b"secret").path

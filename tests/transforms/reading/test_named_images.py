@@ -1,11 +1,12 @@
-"""Paths of images in records: where they may lead."""
+"""Paths of images that records name: where they may lead, and what is read there."""
 
 import os
 
 import pytest
 from support import shards
 
-from transforms.reading.image_paths import NamedPair, Place, fetch_images, named_chunk, resolve
+from transforms.reading.image_paths import NamedPair, Place, named_chunk
+from transforms.reading.named_images import fetch_images, resolve
 from transforms.reading.record_error import RecordError
 from transforms.schema import Chunk
 
@@ -44,6 +45,33 @@ def test_resolve(path, root, expected):
     with pytest.raises(RecordError) as caught:
         resolve(path, root)
     assert caught.value.reason == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "expected"),
+    [
+        ("https://example.com/a.png", "/data", "https://example.com/a.png"),
+        ("HTTP://example.com/a b.png", "gs://b", "HTTP://example.com/a b.png"),
+        ("d/../a.png", "https://example.com/sets", "https://example.com/sets/a.png"),
+        ("../a.png", "https://example.com/sets", "outside_root"),
+        ("/a.png", "https://example.com", "outside_root"),
+        ("a.png", "/data", "/data/a.png"),
+        ("ftp://example.com/a.png", "/data", "outside_root"),
+    ],
+)
+def test_resolve_with_addresses(path, root, expected):
+    if expected != "outside_root":
+        assert resolve(path, root, allow_http=True) == expected
+        return
+    with pytest.raises(RecordError) as caught:
+        resolve(path, root, allow_http=True)
+    assert caught.value.reason == expected
+
+
+def test_a_refused_address_names_the_flag():
+    for path, root in (("https://example.com/a.png", "/data"), ("a.png", "https://example.com")):
+        with pytest.raises(RecordError, match="is not fetched; give --allow_http"):
+            resolve(path, root)
 
 
 def test_each_bad_file_costs_its_pairs_only(tmp_path):

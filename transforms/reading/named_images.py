@@ -1,0 +1,166 @@
+"""The images that records name by paths: where they may lie, and their bytes, which the worker fetches itself."""
+
+import os
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from transforms.reading.image_paths import PLACES, Place, bytes_once, pairs_table
+from transforms.reading.record_error import RecordError
+from transforms.reading.web_images import Web, fetch_addresses, is_address
+from transforms.reading.zip_members import ZipMember, read_member
+from transforms.schema import Chunk, EncodedChunk, encoded_schema, row_failure
+
+# Most of the time of reading from an object store is waiting.
+_THREADS = 16
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def resolve(path: str, root: str, allow_http: bool = False) -> str:
+    """The path of an image that a manifest names, below `root`, local or `gs://`, or an http(s) address.
+
+    Links are followed.
+
+    Raises:
+        RecordError: the path leads out of `root`, is an address though none is allowed, or is none.
+    """
+    if not path or "\0" in path:
+        raise RecordError("not_a_file", f"{path!r} is not a path")
+    if not allow_http and (is_address(path) or is_address(root)):
+        address = path if is_address(path) else f"{root}/{path}"
+        raise RecordError("not_a_file", f"{address} is not fetched; give --allow_http, or name files")
+    if is_address(path):
+        return path
+    store, base = _split(root)
+    its_store, place = _split(path)
+    if its_store or place.startswith("/"):
+        inside = its_store == store
+        place = posixpath.normpath(place)
+    else:
+        inside = True
+        place = posixpath.normpath(posixpath.join(base, place))
+    base = posixpath.normpath(base) if base else "."
+    below = base.rstrip("/") + "/"
+    up = place == ".." or place.startswith("../")
+    if not inside or not (place.startswith(below) or (base == "." and not place.startswith("/") and not up)):
+        raise RecordError("outside_root", f"{path} leads out of {root or 'the current directory'}; see --image_root")
+    return store + place
+
+
+def fetch_images(
+    encoded: EncodedChunk, root: str | None, keep: Sequence[pa.Field], web: Web | None = None
+) -> EncodedChunk:
+    """Read the images of a `named_chunk`, each once, however many pairs name it; another chunk is as it was.
+
+    Args:
+        encoded: the chunk.
+        root: the directory that no path leads out of; None: the launcher named the files.
+        keep: the kept fields.
+        web: the limits of what is fetched from http(s) addresses; None: nothing is.
+    """
+    table = encoded.pairs
+    width = len(encoded_schema(keep))
+    if PLACES[0].name not in table.schema.names:
+        return encoded
+    failed = list(encoded.failures)
+    places = [[_resolved(at, encoded.chunk, root, web) for at in table[field.name].to_pylist()] for field in PLACES]
+    wanted: dict[str, set[Place]] = defaultdict(set)
+    for found in chain(*places):
+        if isinstance(found, Place):
+            wanted[found.path].add(_to_read(found))
+    addresses = [path for path in wanted if web and is_address(path)]
+    answers = fetch_addresses(addresses, web) if web else {}
+    files = {address: dict.fromkeys(wanted.pop(address), answer) for address, answer in answers.items()}
+    with ThreadPoolExecutor(_THREADS, "read_image") as pool:
+        files |= zip(wanted, pool.map(_read, wanted, wanted.values()), strict=True)
+    images: list[list[bytes | None]] = [table.column(name).to_pylist() for name in ("generated", "target")]
+    good = []
+    for row in range(table.num_rows):
+        try:
+            for side in (0, 1):
+                place = places[side][row]
+                if place is not None:
+                    images[side][row] = _checked(place, files)
+            good.append(row)
+        except RecordError as error:
+            failed.append(row_failure(table, row, "read", error.reason, str(error)))
+    columns = table.columns[:width]
+    columns[2:4] = [bytes_once(side) for side in images]
+    fetched = pairs_table(columns, encoded_schema(keep))
+    if "notes" in table.schema.names:
+        fetched = fetched.append_column("notes", table["notes"])
+    return EncodedChunk(encoded.chunk, fetched.take(pa.array(good, pa.int64())), tuple(failed))
+
+
+def _resolved(
+    at: Mapping[str, Any] | None, chunk: Chunk, root: str | None, web: Web | None
+) -> Place | RecordError | None:
+    if at is None:
+        return None
+    place = Place(**{**at, "path": os.fsdecode(at["path"])})
+    if not place.path and place.start is not None:
+        return replace(place, path=chunk.path)
+    try:
+        return place if root is None else replace(place, path=resolve(place.path, root, web is not None))
+    except RecordError as error:
+        return error
+
+
+def _to_read(place: Place) -> Place:
+    """The place without the size that a whole file must have, which does not change what is read."""
+    return replace(place, size=None) if place.start is None else place
+
+
+def _read(path: str, places: Iterable[Place]) -> dict[Place, bytes | RecordError]:
+    """These parts of a file, opened once, or why they cannot be read."""
+    # Flags are made of the table of formats, without the seconds that Beam's import takes.
+    from transforms.reading.input_files import open_input
+    from transforms.storage.errors import READ_ERRORS, describe
+
+    try:
+        # Reading a pipe would wait for ever.
+        if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
+            return dict.fromkeys(places, RecordError("unreadable_image", f"{path} is not a regular file"))
+        with open_input(path) as file:
+            return {place: _read_place(file, place) for place in sorted(places, key=lambda place: place.start or 0)}
+    except (*READ_ERRORS, ValueError) as error:
+        message = f"the record's path {path} cannot be read: {describe(error)}"
+        return dict.fromkeys(places, RecordError("unreadable_image", message))
+
+
+def _read_place(file: BinaryIO, place: Place) -> bytes | RecordError:
+    if place.start is None:
+        return file.read()
+    try:
+        if place.packed is not None:
+            return read_member(file, ZipMember(place.start, place.packed, place.size or 0, place.crc or 0))
+        file.seek(place.start)
+        return file.read(-1 if place.size is None else place.size)
+    except RecordError as error:
+        return RecordError(error.reason, f"{place.path}, offset {place.start}: {error}", error.data)
+
+
+def _checked(place: Place | RecordError, files: Mapping[str, Mapping[Place, bytes | RecordError]]) -> bytes:
+    if isinstance(place, RecordError):
+        raise place
+    found = files[place.path][_to_read(place)]
+    if isinstance(found, RecordError):
+        raise found
+    if place.size is not None and len(found) != place.size:
+        raise RecordError(
+            "changed_image", f"{place.path} has {len(found)} bytes, but had {place.size} when the run started"
+        )
+    return found
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The scheme with the bucket's slashes, such as `gs://`, and the rest."""
+    found = _SCHEME.match(path)
+    return (found[0], path[found.end() :]) if found else ("", path)
