@@ -352,8 +352,6 @@ def parse(argv: Sequence[str]) -> Config:
 def _check_arrays(given: Mapping[str, Any]) -> None:
     with _blaming("--array_shape"):
         _ = Fields(array_shape=given["array_shape"] or "").shape
-    if given["range"] and given["optimize"]:
-        raise UsageError("--optimize starts from images of 8 bits, not from arrays; drop --range")
 
 
 def _check_split(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> None:
@@ -361,8 +359,6 @@ def _check_split(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any])
         raise UsageError("--split finds the target in the generated image; drop --target and --target_field")
     if len(given["generated_field"] or ()) > 1:
         raise UsageError("--split takes one --generated_field, whose images hold both")
-    if given["optimize"]:
-        raise UsageError("--split cannot be combined with --optimize; split the images first")
 
 
 def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from support import shards
 from support.pictures import encode, noise, smooth
 
@@ -54,12 +55,21 @@ def test_halves_give_the_rows_of_the_pairs(inputs, name):
     assert failed == [("3", "size_mismatch")]
 
 
+def test_the_generated_halves_are_optimized(inputs):
+    flags = ["--optimize", "--objective=mae", "--max_steps=5", "--optimized_format=png"]
+    table, failed = run(inputs, f"--generated={inputs}/horizontal/{{id}}.png", "--split=horizontal", *flags)
+    assert failed == [("3", "size_mismatch")]
+    assert all(row["mae_optimized"] < row["mae"] for row in table.to_pylist())
+    (directory,) = (inputs / "runs").glob("*/optimized")
+    saved = [Image.open(path).size for path in directory.glob("*.png")]
+    assert saved == 3 * [(30, 20)]
+
+
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
         (["--generated=a/*.png", "--target=b/*.png"], "drop --target"),
         (["--input=a.parquet", "--generated_field=a,b"], "takes one --generated_field"),
-        (["--generated=a/*.png", "--optimize"], "--optimize"),
     ],
 )
 def test_wrong_flags(tmp_path, capsys, flags, problem):

@@ -133,6 +133,15 @@ def test_switches(flag, form, value):
     assert (found.plan.pixel_gradient if flag == "pixel_gradient" else getattr(found, flag)) is value
 
 
+@pytest.mark.parametrize("flag", ["--split=vertical", "--range=-1..1"])
+def test_halves_and_arrays_may_be_optimized(flag):
+    assert config(flag, "--optimize").descent
+
+
+def test_addresses_are_part_of_the_identity():
+    assert [config(*flags).identity()["fields"]["allow_http"] for flags in ([], ["--allow_http"])] == [False, True]
+
+
 class TestPlan:
     """Which losses a command line asks for."""
 

@@ -29,9 +29,9 @@ class Start:
 
     Attributes:
         key: handed on to the result.
-        generated: uint8 or uint16 [H, W, 3], RGB, full range. The descent starts from this image at 8 bits, and limits
-            changes from there, so that the result can be compared with it.
-        target: uint8 or uint16 [H, W, 3]; 16 bits are kept.
+        generated: uint8 or uint16 [H, W, 3], RGB, full range, or float32 in [0, 1]. The descent starts from this image
+            at 8 bits, and limits changes from there, so that the result can be compared with it.
+        target: the same; more than 8 bits are kept.
     """
 
     key: Hashable
@@ -133,8 +133,9 @@ class _Running:
     @classmethod
     def of(cls, start: Start) -> "_Running":
         original = start.generated
-        if original.dtype == np.uint16:
-            original = np.rint(original / 257).astype(np.uint8)
+        if original.dtype != np.uint8:
+            levels = original * np.float32(255) if original.dtype == np.float32 else original / 257
+            original = np.rint(levels).astype(np.uint8)
         return cls(start.key, original, start.target)
 
 

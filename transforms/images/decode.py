@@ -208,13 +208,14 @@ def decode_candidates(
 ) -> Iterator[DecodedPair | DecodeError]:
     """Decodes several generated images and, once, their target: per image what `decode_pair` returns or raises.
 
-    With the policy `split` the target is the other half of the generated image.
+    With the policy `split` the target is the other half of its image. So is the generated one, if it is of the same
+    file; a file of its own, such as an optimized one, is taken whole.
     """
     second: DecodedImage | DecodeError | None = None
     for image in generated:
         try:
             first = _decode_member("generated", image, policy)
-            if policy.split != "none":
+            if policy.split != "none" and target in (None, image):
                 yield _pair(*_halves(first, policy.split), policy)
                 continue
             second = second or _decoded_target(target, policy)
@@ -227,7 +228,8 @@ def decode_candidates(
 
 def _decoded_target(target: bytes | None, policy: DecodePolicy) -> DecodedImage | DecodeError:
     try:
-        return _decode_member("target", target, policy)
+        found = _decode_member("target", target, policy)
+        return found if policy.split == "none" else _halves(found, policy.split)[1]
     except DecodeError as error:
         return error
 

@@ -128,6 +128,8 @@ class TestSaved:
         results = optimize([start], quick, max_steps=5) | optimize([wide], quick, max_steps=5)
         np.testing.assert_array_equal(results["wide"].image, results["noisy"].image)
         assert results["wide"].objective_initial == results["noisy"].objective_initial
+        floats = Start("floats", start.generated / np.float32(255), start.target / np.float32(255))
+        np.testing.assert_array_equal(optimize([floats], quick, max_steps=5)["floats"].image, results["noisy"].image)
         # Pairs of both depths in one batch.
         both = optimize([start, wide], quick, max_steps=5)
         np.testing.assert_array_equal(both["wide"].image, both["noisy"].image)

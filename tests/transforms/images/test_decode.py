@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from transforms.images.decode import NOTES, REASONS, DecodeError, DecodePolicy, decode_image, decode_pair
+from transforms.images.decode import (
+    NOTES,
+    REASONS,
+    DecodeError,
+    DecodePolicy,
+    decode_candidates,
+    decode_image,
+    decode_pair,
+)
 
 POLICY = DecodePolicy()
 
@@ -565,6 +573,18 @@ def test_crop_takes_the_common_centre():
     assert pair.target.flags.c_contiguous
     inside = decode_pair(LARGE, encoded(picture(40, 80), "PNG"), DecodePolicy(size_mismatch="crop"))
     assert inside.notes == ("generated:cropped_from_80x61",)
+
+
+def test_a_generated_image_of_its_own_meets_half_of_its_target():
+    policy = DecodePolicy(split="horizontal")
+    left, right = picture(), picture()[::-1]
+    both, own = encoded(np.concatenate([left, right], axis=1), "PNG"), encoded(left, "PNG")
+    for pair in decode_candidates([both, own, own], both, policy):
+        np.testing.assert_array_equal(pair.generated, left)
+        np.testing.assert_array_equal(pair.target, right)
+    np.testing.assert_array_equal(decode_pair(both, None, policy).target, right)
+    (error,) = decode_candidates([own], encoded(picture(48, 63), "PNG"), policy)
+    assert error.reason == "size_mismatch"
 
 
 @pytest.mark.parametrize("wrong", [{"size_mismatch": "stretch"}, {"max_image_pixels": 0}, {"max_image_bytes": -1}])

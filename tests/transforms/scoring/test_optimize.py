@@ -118,6 +118,40 @@ def test_a_byte_limit_of_the_input_does_not_hold_for_what_is_saved(optimizer):
     assert result.metrics["mae_optimized"].null_count == 0
 
 
+@pytest.mark.parametrize("split", ["horizontal", "vertical"])
+def test_halves_of_an_image_give_what_two_images_give(optimizer, split):
+    records, halves = {"a": MIXED["a"], "text": MIXED["text"], "b": MIXED["b"]}, {}
+    for id, record in records.items():
+        both = record["generated"]
+        if id != "text":
+            images = [np.asarray(Image.open(BytesIO(image))) for image in record.values()]
+            both = encode(np.concatenate(images, axis=1 if split == "horizontal" else 0))
+        halves[id] = {"generated": both, "target": both}
+    expected = optimize_chunk(chunk(records), optimizer, DESCENT)
+    found = optimize_chunk(chunk(halves), optimizer, DESCENT, DecodePolicy(split=split))
+    assert found.metrics == expected.metrics
+    assert found.optimized == expected.optimized
+    assert [failure.id for failure in found.failures] == ["text"]
+
+
+def test_arrays_start_at_8_bits(optimizer):
+    def npy(array):
+        file = BytesIO()
+        np.save(file, array)
+        return file.getvalue()
+
+    images = {side: np.asarray(Image.open(BytesIO(image))) for side, image in MIXED["a"].items()}
+    off = images["generated"] / np.float32(255) + np.float32(0.001) * (images["generated"] < 255)
+    record = {"generated": npy(2 * off - 1), "target": npy(2 * (images["target"] / np.float32(255)) - 1)}
+    policy = DecodePolicy(range="-1..1")
+    (row,) = optimize_chunk(chunk({"a": record}), optimizer, DESCENT, policy).metrics.to_pylist()
+    (levels,) = optimize_chunk(chunk({"a": MIXED["a"]}), optimizer, DESCENT).metrics.to_pylist()
+    assert row["objective_initial"] == pytest.approx(levels["objective_initial"], rel=1e-4)
+    assert row["objective"] != pytest.approx(levels["objective"], rel=1e-4)
+    assert row["objective_of_saved"] < 0.8 * row["objective_initial"]
+    assert row["mae_optimized"] < row["mae"]
+
+
 def test_large_pairs_are_scored_and_not_optimized(optimizer):
     plan = replace(optimizer.evaluator.plan, max_gradient_pixels=24 * 30)
     limited = Optimizer(Evaluator(plan), optimizer.objective)
