@@ -10,6 +10,7 @@ from pipeline.errors import OK, USAGE, nearest
 COMMANDS = {
     "run": ("pipeline.run", "score a dataset of image pairs"),
     "score": ("pipeline.score", "score two folders, generated images first: a short form of run"),
+    "status": ("pipeline.status", "say how far a run is, from its directory"),
     "pack": ("pipeline.pack", "copy pairs from anywhere into checked Parquet shards of even size"),
     "audit": ("pipeline.audit.__main__", "judge and report finished runs"),
     "weights": ("pipeline.weights", "fetch the published LPIPS weights"),

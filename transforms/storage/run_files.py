@@ -6,6 +6,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,6 +191,17 @@ def list_files(directory: str, deep: bool = False) -> Iterator[str]:
         return
     pattern = FileSystems.join(glob.escape(directory), "**" if deep else "*")
     yield from (metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list)
+
+
+def list_times(directory: str) -> Iterator[tuple[str, float]]:
+    """The files in a directory, local or `gs://`, and when each was written, in seconds since 1970."""
+    if _is_local(directory):
+        for path in list_files(directory):
+            with suppress(FileNotFoundError):
+                yield path, os.path.getmtime(path)
+        return
+    pattern = FileSystems.join(glob.escape(directory), "*")
+    yield from ((found.path, found.last_updated_in_seconds) for found in FileSystems.match([pattern])[0].metadata_list)
 
 
 def delete_file(path: str) -> None:
