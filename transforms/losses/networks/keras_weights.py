@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from transforms.losses.networks.lpips_weights import VGG16
-from transforms.losses.networks.weights_file import Tensors, WeightsError, check_shapes
+from transforms.losses.networks.weights_file import Tensors, WeightsError
 
 # keras.applications downloads its ImageNet weights from here, and checks them with this hash.
 URL = (
@@ -57,10 +57,22 @@ def load(content: bytes) -> tuple[Tensors, Tensors]:
         with h5py.File(io.BytesIO(content), "r") as file:
             for name in VGG16.convolutions:
                 layer = file[f"block{name[4]}_conv{name[6]}"]
-                kernel, bias = (np.asarray(layer[weight], np.float32) for weight in layer.attrs["weight_names"])
-                tensors[f"{name}.kernel"], tensors[f"{name}.bias"] = kernel, bias
+                kernel, bias = (layer[weight] for weight in layer.attrs["weight_names"])
+                for tensor, stored in ((f"{name}.kernel", kernel), (f"{name}.bias", bias)):
+                    # A few bytes may claim to be terabytes.
+                    if (shape := VGG16.trunk_shapes[tensor]) != stored.shape:
+                        raise WeightsError(
+                            f"not Keras' VGG16: {tensor} should have shape {shape}, found {stored.shape}"
+                        )
+                    tensors[tensor] = np.asarray(stored, np.float32)
         tensors["conv1_1.kernel"] = np.ascontiguousarray(np.flip(tensors["conv1_1.kernel"], axis=2))
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # h5py has all five for damage
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+    ) as error:  # h5py has five for damage
         raise WeightsError(f"not Keras' VGG16 in its HDF5 layout without the top: {error}") from error
-    check_shapes(tensors, VGG16.trunk_shapes)
     return tensors, {}

@@ -95,8 +95,8 @@ class LpipsWeights:
 
         try:
             tensors = safetensors.numpy.load(content)
-        except safetensors.SafetensorError as error:
-            raise WeightsError(f"not a safetensors file: {error}") from error
+        except (safetensors.SafetensorError, KeyError) as error:  # a KeyError for types that NumPy does not have
+            raise WeightsError(f"not a safetensors file, or not of float32: {error}") from error
         heads = {f"lin{number}.weight": (width,) for number, width in enumerate(self.heads.values(), start=1)}
         check_shapes(tensors, self.trunk_shapes | heads)
         by_layer = dict(zip(self.heads, map(tensors.__getitem__, heads), strict=True))

@@ -82,10 +82,13 @@ class TestKerasFile:
             lambda layer: replace(layer, "block1_conv1_W_1:0", b"text"),
             lambda layer: replace(layer, "block1_conv1_W_1:0", np.zeros(4)),
             lambda layer: replace(layer, "block1_conv1_W_1:0", None),
+            lambda layer: layer.__delitem__("block1_conv1_W_1:0")
+            or layer.create_dataset("block1_conv1_W_1:0", (10**6, 10**6), "f4", chunks=True),
         ],
         ids=[
             "no layer", "no names", "one name", "names no list", "names of nothing",
             "no bias", "text for a kernel", "a vector for a kernel", "a group for a kernel",
+            "terabytes of nothing",
         ],
     )  # fmt: skip
     def test_another_layout(self, keras_file, tmp_path, change):
