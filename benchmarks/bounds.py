@@ -61,7 +61,7 @@ def network_speed(
         with ThreadPoolExecutor(thread_count()) as executor:
             # The last layer's size: keeping all features of a batch would measure memory.
             run = partial(_last_layer, features)
-            return _speed(batches, lambda *images: list(executor.map(run, chain(*images))), seconds)
+            return batches_speed(batches, lambda *images: list(executor.map(run, chain(*images))), seconds)
     signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)] * 2
     with device.scope():
 
@@ -71,7 +71,7 @@ def network_speed(
             # One number a pair, so that what is waited for is the end, and not the way of its features to the CPU.
             return tf.reduce_max(networks.features(images, ("lpips_vgg",))["vgg16_lpips"]["relu5_3"], axis=(1, 2, 3))
 
-        return _speed(batches, lambda *images: network(*images).numpy(), seconds)
+        return batches_speed(batches, lambda *images: network(*images).numpy(), seconds)
 
 
 def _last_layer(features: Callable[[np.ndarray], dict[str, np.ndarray]], image: np.ndarray) -> int:
@@ -84,7 +84,7 @@ def losses_speed(
     """Pairs per second of an evaluator with the losses of --preset=default."""
     weights = NETWORKS["vgg16_lpips"].weights()
     plan = Plan(PRESETS["default"].losses, precision=precision, weights={"vgg16_lpips": weights}, backend=backend)
-    return _speed(batches, Evaluator(plan, Networks(plan, device)), seconds)
+    return batches_speed(batches, Evaluator(plan, Networks(plan, device)), seconds)
 
 
 def decoding_speed(sizes: Sizes, seconds: float) -> float:
@@ -103,7 +103,9 @@ def sandbox_speed(sizes: Sizes, seconds: float) -> float:
         return _rounds_per_second(lambda: list(executor.map(decode, tasks)), seconds) * DISTINCT_PAIRS
 
 
-def _speed(batches: Batches, function: Callable[[np.ndarray, np.ndarray], object], seconds: float) -> float:
+def batches_speed(batches: Batches, function: Callable[[np.ndarray, np.ndarray], object], seconds: float) -> float:
+    """Pairs per second of a function of batches."""
+
     def work() -> None:
         for generated, target in batches:
             function(generated, target)

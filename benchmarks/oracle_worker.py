@@ -47,7 +47,12 @@ def lpips(vgg: str, alex: str) -> Mapping[str, Oracle]:
 
 
 def dists(vgg: str, _: str) -> Mapping[str, Oracle]:
-    """The authors' DISTS, on the trunk of our weights file."""
+    """The authors' DISTS."""
+    return {"dists": _on_tensors(original_dists(vgg).double())}
+
+
+def original_dists(vgg: str) -> Any:
+    """The authors' DISTS in float32, on the trunk of our weights file."""
     import DISTS_pytorch.DISTS_pt as package  # type: ignore[import-not-found]
     import safetensors.numpy
     import torch  # type: ignore[import-not-found]
@@ -62,7 +67,7 @@ def dists(vgg: str, _: str) -> Mapping[str, Oracle]:
         layer.weight.data, layer.bias.data = torch.from_numpy(kernel), torch.from_numpy(tensors[f"{name}.bias"])
     # The package would download the trunk.
     package.models.vgg16 = lambda **_: network
-    return {"dists": _on_tensors(package.DISTS().double())}
+    return package.DISTS()
 
 
 def piq() -> Mapping[str, Oracle]:
