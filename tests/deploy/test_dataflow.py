@@ -31,7 +31,7 @@ pytestmark = pytest.mark.heavy
 REPOSITORY = Path(__file__).parents[2]
 DATAFLOW = REPOSITORY / "deploy" / "dataflow"
 SECRET = "s3cr3t-in-the-environment"
-ACCELERATOR = "type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver"
+ACCELERATOR = "type:nvidia-l4;count:1;install-nvidia-driver:5xx"
 IMAGE = "europe-docker.pkg.dev/project/pairloss/pairloss:1"
 # The flags that Dataflow's launcher of Flex Templates adds to the template's parameters.
 LAUNCHER = [
