@@ -14,7 +14,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.localfilesystem import LocalFileSystem
 from google.cloud.exceptions import from_http_response
-from google.cloud.storage.exceptions import InvalidResponse
+from google.resumable_media import InvalidResponse
 
 from transforms.schema import Chunk
 from transforms.storage.errors import READ_ERRORS, describe
