@@ -79,7 +79,7 @@ setup(
         # Decodes only, and needs no GPL library.
         "heic": ["pi-heif>=1.0"],
         "jxl": ["pillow-jxl-plugin>=1.3"],
-        # The last release, 0.37.1, has native ops that load only with TensorFlow 2.17 or older.
-        "tensorflow-io": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
+        # DICOM. The last release, 0.37.1, has native ops that load only with TensorFlow 2.17 or older.
+        "tensorflow-io": ["tensorflow-io==0.37.1", "tensorflow<2.18", "pydicom>=3.0.1"],
     },
 )
