@@ -89,7 +89,7 @@ $(VENV)/.%: setup.py constraints.txt | $(BIN)/python
 # The file pins every package, so that nothing has to be resolved; its first lines hold the command that writes it.
 $(LOWEST)/.installed: setup.py constraints-lowest.txt | $(BIN)/python
 	$(BIN)/python -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement=constraints-lowest.txt \
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --requirement=constraints-lowest.txt \
 	  --editable=.
 	$(LOWEST)/bin/python -m pip check
 	@touch $@
