@@ -39,14 +39,14 @@ setup(
         "h5py>=3.11",
         "jinja2>=3.1",
         "markupsafe>=2.1.2",
-        "pillow>=11.3",
+        "pillow>=12.1.1",
         "simplejpeg>=1.9",
         "numba>=0.61",
         "numpy>=1.26,<3",
         "safetensors>=0.5",
         "rich>=13",
         "pyyaml>=6",
-        "jsonschema>=4.18",
+        "jsonschema>=4.23",
     ],
     extras_require={
         # The photographs of the demo: skimage and sklearn ship them in their wheels.
