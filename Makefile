@@ -34,12 +34,13 @@ test-slow: $(VENV)/.test
 	  --target=$(VENV)/decoders pi-heif pillow-jxl-plugin
 	PYTHONPATH=$(VENV)/decoders $(BIN)/python -m pytest tests/transforms/images/test_extras.py
 
-# The fast tests again, with the lowest versions that setup.py admits, and the tests of what tensorflow-io decodes, for it
-# loads with none but the lowest TensorFlow.
+# The fast tests again, with the lowest versions that setup.py admits, for Python 3.11 or 3.12; those of tensorflow-io,
+# which loads with none but the lowest TensorFlow; and those of failing uploads, where google-cloud-storage 2 differs.
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pipeline.weights
 	PAIRLOSS_REQUIRE=tensorflow-io $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile \
 	  -m 'not (slow or heavy or flink or browser) or tensorflow_io'
+	$(LOWEST)/bin/python -m pytest tests/test_gcs_errors.py::TestWriteWhole
 
 # For every commit, under a minute on two cores.
 check: lint
