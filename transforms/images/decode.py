@@ -51,7 +51,7 @@ REASONS = {
 NOTES = {
     "animated": "several frames or pages; the first was taken",
     "color_space": "colours that are not sRGB's by PNG's gAMA, cHRM or cICP or the container; NOT converted",
-    "unchecked": "lossless or arithmetic-coded JPEG, or old-style JPEG in TIFF: damage would not be noticed",
+    "unchecked": "lossless or arithmetic-coded JPEG, JPEG-LS, or old-style JPEG in TIFF: damage would not be noticed",
     "icc_profile": "an ICC profile whose colours differ from sRGB's was NOT applied (see the policy `color`)",
     "icc_converted": "an ICC profile was applied, at 8 bits (policy `convert`)",
     "exif_unreadable": "damaged EXIF; it turned nothing",
@@ -63,6 +63,8 @@ NOTES = {
     "cmyk": "CMYK was converted by Pillow's plain formula, without a profile",
     "alpha": "transparency was composited on the background (an opaque alpha channel goes without a note)",
     "alpha_ignored": "an alpha channel of zeros in a format whose writers often leave it so; it was left out",
+    "inverted": "DICOM with zero for white (MONOCHROME1); the values were inverted",
+    "stored_values": "DICOM with a rescale, a window or a table for display, none of which was applied",
     "constant": "every pixel is the same",
     "other_range": "the values of the array would fit a narrower `range`, too; were they declared rightly?",
     "resized_from_WxH": "resized to the target's size (policy `resize`)",

@@ -1,4 +1,4 @@
-"""The image formats: one row each. Add a row to read another format that Pillow reads."""
+"""The image formats: one row each. Add a row to read another one."""
 
 import re
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from transforms.images.boxes import (
     open_jpeg2000,
 )
 from transforms.images.decode_error import DecodeError
+from transforms.images.dicom import DICOM_SUPPORTED, dicom_bits, dicom_notes, load_dicom, open_dicom
 from transforms.images.gif import open_gif
 from transforms.images.heic import HEIC_SUPPORTED, heic_bits, open_heic
 from transforms.images.jpeg import jpeg_notes, load_jpeg, open_jpeg
@@ -129,6 +130,15 @@ IMAGE_FORMATS = (
         bits=heic_bits,
         notes=avif_notes,
         extra="heic",
+    ),
+    ImageFormat(
+        "DICOM",
+        rb".{128}DICM",
+        open_dicom if DICOM_SUPPORTED else None,
+        load=load_dicom,
+        bits=dicom_bits,
+        notes=dicom_notes,
+        extra="tensorflow-io",
     ),
     ImageFormat("OpenEXR", rb"v/1\x01"),
     ImageFormat("Radiance HDR", rb"#\?RAD"),

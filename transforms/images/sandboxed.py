@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, check_length
+from transforms.images.dicom import is_dicom
 from transforms.worker.messages import Buffer
 from transforms.worker.sandbox import Sandbox, SandboxError
 
@@ -16,6 +17,11 @@ EncodedPair = tuple[Buffer | None, Buffer | None]
 
 # A child may get ready for this task, see `Sandbox.start`.
 DECODE_TASK = "transforms.images.decode_task:decode_records"
+_DICOM_TASK = "transforms.images.dicom_task:decode_records"
+
+# A target, and the generated images that share it.
+_Record = Sequence[Buffer | None]
+_Result = tuple[Any, Sequence[Buffer]] | SandboxError
 
 
 def decode_pairs(
@@ -37,15 +43,27 @@ def _decode(pairs: Sequence[EncodedPair], policy: DecodePolicy, sandbox: Sandbox
     groups = [list(group) for _, group in groupby(pairs, key=lambda pair: id(pair[1]))]
     records = [[group[0][1], *(generated for generated, _ in group)] for group in groups]
     found: list[DecodedPair | DecodeError] = []
-    # All of them, for a child that was not heard out is ended.
-    items = list(sandbox.each(DECODE_TASK, {"policy": asdict(policy)}, records))
-    for group, item in zip(groups, items, strict=True):
+    for group, item in zip(groups, _results(records, policy, sandbox), strict=True):
         if isinstance(item, SandboxError) and len(group) > 1:
             # One of the candidates ended the child: it alone is blamed.
             found += [outcome for pair in group for outcome in _decode([pair], policy, sandbox)]
         else:
             found += _outcomes(item)
     return found
+
+
+def _results(records: Sequence[_Record], policy: DecodePolicy, sandbox: Sandbox) -> list[_Result]:
+    """Per record, in order, what became of it."""
+    # Only children of their own load TensorFlow.
+    apart = [sandbox.enabled and any(image and is_dicom(image) for image in record) for record in records]
+
+    def run(task: str, theirs: bool) -> Iterator[_Result]:
+        chosen = [record for record, own in zip(records, apart, strict=True) if own == theirs]
+        # All of them, for a child that was not heard out is ended.
+        return iter(list(sandbox.each(task, {"policy": asdict(policy)}, chosen, theirs)))
+
+    plain, dicom = run(DECODE_TASK, False), run(_DICOM_TASK, True)
+    return [next(dicom if own else plain) for own in apart]
 
 
 def _too_long(pair: EncodedPair, policy: DecodePolicy) -> DecodeError | None:
@@ -58,7 +76,7 @@ def _too_long(pair: EncodedPair, policy: DecodePolicy) -> DecodeError | None:
     return None
 
 
-def _outcomes(result: tuple[Any, Sequence[Buffer]] | SandboxError) -> Iterator[DecodedPair | DecodeError]:
+def _outcomes(result: _Result) -> Iterator[DecodedPair | DecodeError]:
     if isinstance(result, SandboxError):
         yield DecodeError(result.reason, str(result), "pair")
         return

@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from transforms.schema import CANDIDATE
 
 # A directory as a template stands for its images and those below it.
-IMAGE_NAME = r"\.(?i:png|apng|jpe?g|jpe|jfif|webp|bmp|dib|tiff?|gif|avif|pnm|ppm|pgm|pbm|npy|npz|heic|heif|hif|jxl)"
+IMAGE_NAME = r"\.(?i:png|apng|jpe?g|jpe|jfif|webp|bmp|dib|tiff?|gif|avif|pnm|ppm|pgm|pbm|npy|npz|hei[cf]|hif|jxl|dcm)"
 
 # Names of each side that are tried for a suggestion.
 _TRIED = 20

@@ -4,7 +4,7 @@ import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError
 from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.auth.exceptions import GoogleAuthError, InvalidOperation
-from google.cloud.storage.exceptions import DataCorruption
+from google.resumable_media import DataCorruption
 
 # Raised by opening, reading and parsing when the file is at fault, not the program. Beam raises NotImplementedError for
 # an object that is gzipped twice.

@@ -8,13 +8,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.localfilesystem import LocalFileSystem
+from google.api_core.exceptions import GoogleAPICallError
 from google.cloud.exceptions import from_http_response
-from google.cloud.storage.exceptions import InvalidResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from transforms.schema import Chunk
 from transforms.storage.errors import READ_ERRORS, describe
@@ -23,6 +25,9 @@ from transforms.storage.run_record import RunRecord
 
 # How often a file is written if another run keeps deleting its temporary file before it is renamed.
 _TRIES = 5
+_UPLOADED_AT_ONCE = 16 << 20
+# Two minutes for each request.
+UPLOAD_RETRY = DEFAULT_RETRY
 
 
 class ForeignDirectoryError(Exception):
@@ -157,17 +162,32 @@ def create_file(path: str, content: bytes) -> None:
     Raises:
         READ_ERRORS: (of `storage.errors`) it could not be written.
     """
+    if path.startswith("gs://"):
+        _upload(path, content)
+        return
+    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        file.write(content)
+        # Close inside the block: if finishing the upload fails, leaving the block cancels it.
+        file.close()
+    if _is_local(path):
+        _keep_through_power_failure(path)
+
+
+def _upload(path: str, content: bytes) -> None:
+    """Make an object of all of the content, or none.
+
+    Beam's file for writing would not do: with google-cloud-storage 2 its parts become an object when it is left by an
+    error, and it is uploaded again when it is garbage-collected.
+    """
+    bucket, _, name = path.removeprefix("gs://").partition("/")
+    blob = FileSystems.get_filesystem(path)._gcsIO().client.bucket(bucket).blob(name, chunk_size=_UPLOADED_AT_ONCE)
     try:
-        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            file.write(content)
-            # Close inside the block: if finishing the upload fails, leaving the block cancels it. Otherwise the file
-            # would retry for two minutes when it is garbage-collected.
-            file.close()
-        if _is_local(path):
-            _keep_through_power_failure(path)
-    except InvalidResponse as error:
-        # This error holds only a status. Every other refusal comes as an error of the API, so make it one.
-        raise from_http_response(error.response) from error
+        blob.upload_from_file(
+            BytesIO(content), content_type="application/octet-stream", checksum="crc32c", retry=UPLOAD_RETRY
+        )
+    except GoogleAPICallError as error:
+        # The error's text holds little more than a status; the answer of the service says why.
+        raise (error if error.response is None else from_http_response(error.response)) from error
 
 
 def _keep_through_power_failure(path: str) -> None:

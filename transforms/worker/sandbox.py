@@ -43,6 +43,8 @@ SANDBOX_REASONS = {
 
 # A loaded machine takes many seconds for one of CPU time; a record that waits for something takes none at all.
 _WALL_SECONDS_PER_SECOND = 10
+# Until a child has imported its libraries; TensorFlow takes a minute on a loaded machine.
+_MOST_START_SECONDS = 600
 
 # Errors that a task may raise for its worker to handle, by name; others come as OSError.
 _ERRORS: dict[str, type[Exception]] = {
@@ -143,7 +145,11 @@ class Sandbox:
         return self._place().call(task, arguments, parts, file, fresh)
 
     def each(
-        self, task: str, arguments: Mapping[str, Any], records: Sequence[Sequence[Buffer | None]]
+        self,
+        task: str,
+        arguments: Mapping[str, Any],
+        records: Sequence[Sequence[Buffer | None]],
+        apart: bool = False,
     ) -> Iterator[Item | SandboxError]:
         """Run a task that yields an item per record over records of bytes and nulls; see `records_of`.
 
@@ -152,11 +158,17 @@ class Sandbox:
         A record over which a child ends is tried again, alone and by a child that has done nothing yet, before it is
         blamed; not one that took too long, for that is measured record by record.
 
+        Args:
+            task: `module:function`.
+            arguments: for the task, of what JSON can hold.
+            records: bytes and nulls for the task.
+            apart: whether the task has children of its own, because it loads libraries that are too large for others.
+
         Yields:
             per record, in order, its item, or the end it made of its child.
         """
         # The same one to the end: none is started after an interruption.
-        place = self._place()
+        place = self._place(task if apart else "")
         with place.turns:
             done = 0
             alone = False
@@ -176,13 +188,14 @@ class Sandbox:
                         yield error
                     alone = not blamed
 
-    def _place(self) -> "_Pool | _Here":
+    def _place(self, task: str = "") -> "_Pool | _Here":
+        """Where to run tasks: with a task, in children that serve it alone."""
         if not self.enabled:
             return _Here()
         with _pools_lock:
-            key = os.getpid(), self
+            key = os.getpid(), self, task
             if key not in _pools:
-                _pools[key] = _Pool(self)
+                _pools[key] = _Pool(self, task)
             return _pools[key]
 
 
@@ -227,9 +240,7 @@ class _Child:
         for end in (self.connection, theirs):
             # A program that sets a default timeout, as some HTTP clients do, makes every new socket non-blocking.
             end.settimeout(None)
-        limit = struct.pack("ll", int(_WALL_SECONDS_PER_SECOND * settings.seconds) + 1, 0)
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self.connection.setsockopt(socket.SOL_SOCKET, option, limit)
+        self._is_ready = False
         arguments = (theirs.fileno(), os.getpid(), settings.seconds, settings.memory, task)
         with theirs:
             self._process = subprocess.Popen(
@@ -249,6 +260,22 @@ class _Child:
                 # A terminal's Ctrl-C goes to a group.
                 process_group=0,
             )
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has imported its libraries; from then on there is a limit.
+
+        Raises:
+            OSError, EOFError: of the connection.
+        """
+        if not self._is_ready:
+            self._limit_waiting(_MOST_START_SECONDS)
+            receive(self.connection)
+            self._limit_waiting(int(_WALL_SECONDS_PER_SECOND * self._settings.seconds) + 1)
+            self._is_ready = True
+
+    def _limit_waiting(self, seconds: int) -> None:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
 
     def kill(self) -> None:
         """End the process, whatever it is doing; whoever waits for its answer learns that it is gone."""
@@ -280,12 +307,12 @@ class _Child:
 class _Pool:
     """The children of this process: those that wait for a task, and who may start more."""
 
-    def __init__(self, settings: Sandbox) -> None:
+    def __init__(self, settings: Sandbox, task: str) -> None:
         self._settings = settings
         self._most = thread_count()
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
-        self._task = ""
+        self._task = task
         self._ended = Event()
         self._lock = Lock()
         self.turns = BoundedSemaphore(self._most)
@@ -324,6 +351,10 @@ class _Pool:
         self, child: _Child, task: str, arguments: Any, parts: Sequence[Buffer], file: BinaryIO | None
     ) -> Iterator[Item]:
         size = None if file is None else file.seek(0, os.SEEK_END)
+        try:
+            child.wait_until_ready()
+        except (OSError, EOFError) as error:
+            raise child.death(error) from error
         self._send(child, {"task": task, "arguments": arguments, "file_size": size}, parts)
         while True:
             try:
@@ -386,6 +417,6 @@ class _TaskError(Exception):
         self.type = type
 
 
-# By process, for a fork has none of its parent's children.
-_pools: dict[tuple[int, Sandbox], _Pool] = {}
+# By process, for a fork has none of its parent's children, and by the task that has children of its own.
+_pools: dict[tuple[int, Sandbox, str], _Pool] = {}
 _pools_lock = Lock()

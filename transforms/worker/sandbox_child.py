@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         memory += _address_space()
         # The worker has gone, or has lost interest.
         with contextlib.suppress(EOFError, ConnectionError):
+            send(worker, {"kind": "ready"})
             while True:
                 _serve(worker, seconds, memory)
 

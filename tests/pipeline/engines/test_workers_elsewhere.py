@@ -151,7 +151,7 @@ class TestFlink:
         [
             ("1.19.3", [], "--flink_version=1.19"),
             ("1.20.0", ["--flink_job_server_jar={jar}"], "is Flink 1.20, the job server is for 1.19"),
-            ("1.17.2", ["--flink_submit_uber_jar"], "is Flink 1.17; this Apache Beam knows 1.19"),
+            ("1.15.4", ["--flink_submit_uber_jar"], "is Flink 1.15; this Apache Beam knows 1."),
             ("1.19.3", ["--flink_version=1.19", "--environment_type=DOCKER"], "--sdk_container_image=IMAGE"),
             (
                 "1.19.3",

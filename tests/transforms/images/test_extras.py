@@ -5,9 +5,11 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from support.dicom_files import dicom
 from support.pictures import encode, noise
 
 from transforms.images.decode import DecodeError, DecodePolicy, decode_image
+from transforms.images.dicom import DICOM_SUPPORTED
 from transforms.images.heic import HEIC_SUPPORTED
 from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_size
 
@@ -37,7 +39,11 @@ def reason(data: bytes, policy: DecodePolicy = POLICY) -> str:
 
 
 def test_the_extra_is_named():
-    for supported, data, extra in ((HEIC_SUPPORTED, HEIC, "heic"), (JPEG_XL_SUPPORTED, b"\xff\x0a" + bytes(20), "jxl")):
+    for supported, data, extra in (
+        (HEIC_SUPPORTED, HEIC, "heic"),
+        (JPEG_XL_SUPPORTED, b"\xff\x0a" + bytes(20), "jxl"),
+        (DICOM_SUPPORTED, dicom(noise(0, 4, 4)), "tensorflow-io"),
+    ):
         if not supported:
             with pytest.raises(DecodeError, match=rf"pairloss\[{extra}\]"):
                 decode_image(data, POLICY)

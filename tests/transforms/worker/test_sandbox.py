@@ -53,6 +53,21 @@ def test_a_record_does_not_pay_for_imports() -> None:
     assert [item for item, _ in Sandbox(seconds=1).call("support.slow_import:nothing", None)] == ["done"]
 
 
+def test_a_record_does_not_wait_for_libraries() -> None:
+    """Those of a task with children of its own take longer than a record may."""
+    found = Sandbox(seconds=0.01).each("support.slow_import:nothing", {}, [[b""]], apart=True)
+    assert [item for item, _ in found] == ["done"]
+
+
+def test_a_task_may_have_children_of_its_own() -> None:
+    """They serve no other, and are used again."""
+    pids = []
+    for apart in (True, False, True, False):
+        ((pid, _),) = SANDBOX.each("support.sandbox_tasks:process", {}, [[b""]], apart)
+        pids.append(pid)
+    assert pids[0] == pids[2] != pids[1] == pids[3]
+
+
 def test_a_record_does_not_pay_for_those_before_it() -> None:
     """It gets another process where its own was short of memory."""
     assert read("leak", "large", "a") == ["kael", "egral", "a"]
