@@ -243,11 +243,13 @@ class Config:
     def identity(self) -> dict[str, Any]:
         """The version and every setting that decides a run's rows, as they are written to run.json.
 
-        The plan's own fields stand beside the others. A weights file counts by its hash, not by its path.
+        The fields of the plan and of its protocol stand beside the others. A weights file counts by its hash, not by
+        its path.
         """
         named = {f.metadata.get("identity", f.name): getattr(self, f.name) for f in dataclasses.fields(self)}
         settings = {name: _plain(value) for name, value in named.items() if name}
-        return {"version": __version__, **settings.pop("plan"), **settings}
+        plan = settings.pop("plan")
+        return {"version": __version__, **plan.pop("protocol"), **plan, **settings}
 
 
 def _plain(value: Any) -> Any:

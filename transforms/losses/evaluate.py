@@ -82,9 +82,10 @@ class Evaluator:
         with_gradient = self.plan.pixel_gradient and self.plan.differentiated(height, width)
         try:
             # The kernels want the pixels of an image in one piece.
-            generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
+            inside = map(self.plan.protocol.inside, (generated, target))
+            generated, target = map(np.ascontiguousarray, inside)
             with self.device.turn():
-                if self.plan.gt_mean and not with_gradient:
+                if self.plan.protocol.gt_mean and not with_gradient:
                     generated, target = self._graph.match_means(generated, target)
                 if not self.plan.fits_whole(height, width):
                     columns = self._graph.in_tiles(losses, generated, target)

@@ -139,7 +139,8 @@ class GraphEvaluator:
         return graph
 
     def _values_and_norms(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
-        whole = replace(self.plan, crop_border=0)  # the border is cut already
+        # The border is cut already.
+        whole = replace(self.plan, protocol=replace(self.plan.protocol, crop_border=0))
         function = ObjectiveFunction(whole, self._networks, fused=False, beside=losses)
         _, gradient, values = function.value_and_gradient(generated, function.references(target))
         assert self.plan.objective, "an objective is what has a gradient"

@@ -75,7 +75,7 @@ class ObjectiveFunction:
         Args:
             target: float32 [B, H, W, 3] in [0, 1], RGB.
         """
-        target = self.plan.inside(target)
+        target = self.plan.protocol.inside(target)
         features = self._networks.features(target, self._losses)
         flat = {f"{network}/{layer}": maps[layer] for network, maps in features.items() for layer in maps}
         return {_TARGET: target, **flat}
@@ -132,8 +132,8 @@ class ObjectiveFunction:
 
     def _compared(self, generated: tf.Tensor, references: References) -> tf.Tensor:
         """The generated images as the losses see them."""
-        inside = self.plan.inside(generated)
-        return match_mean(inside, references[_TARGET]) if self.plan.gt_mean else inside
+        inside = self.plan.protocol.inside(generated)
+        return match_mean(inside, references[_TARGET]) if self.plan.protocol.gt_mean else inside
 
     def _unfused(
         self, generated: tf.Tensor, features: NetworkFeatures, references: References

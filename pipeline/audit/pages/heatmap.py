@@ -12,6 +12,7 @@ from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective, parse_objective
 from transforms.losses.plan import Plan
+from transforms.losses.protocol import Protocol
 from transforms.worker.tensorflow_import import import_tensorflow
 
 # A network's gradient takes more than a kilobyte of memory per pixel.
@@ -60,8 +61,7 @@ class HeatMap:
             objective,
             precision="auto",
             vgg_layers=tuple(identity["vgg_layers"]),
-            crop_border=identity["crop_border"],
-            gt_mean=identity.get("gt_mean", False),
+            protocol=Protocol.of_run(identity),
             weights={
                 name: WeightsFile(str(resolve_name(NETWORKS[name].cached)()), sha256)
                 for name, sha256 in identity["weights"].items()

@@ -14,6 +14,7 @@ from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.pair import loss_value
 from transforms.losses.plan import Plan
+from transforms.losses.protocol import Protocol
 
 pytestmark = pytest.mark.heavy
 
@@ -53,7 +54,8 @@ def plain_gradient(networks, objective, generated, target):
 def test_a_cut_border_has_no_part_in_the_value_and_no_gradient(lpips_weights):
     generated, target = map(as_images, pictures(37, 33))
     plan = plan_of("lpips_vgg + fd_l2", lpips_weights)
-    whole, inside = ObjectiveFunction(dataclasses.replace(plan, crop_border=5)), ObjectiveFunction(plan)
+    cut = dataclasses.replace(plan, protocol=Protocol(crop_border=5))
+    whole, inside = ObjectiveFunction(cut), ObjectiveFunction(plan)
     assert whole.smallest_side == 26
     references = whole.references(target)
     value, gradient, _ = whole.value_and_gradient(generated, references)
