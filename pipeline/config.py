@@ -25,7 +25,7 @@ from pipeline.flags import (
 from transforms.columns import Column
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.images.decode import DecodePolicy
-from transforms.losses.catalog import LOSSES, describe_losses, get_losses
+from transforms.losses.catalog import LOSSES, describe_losses, get_losses, parts_of
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective, check_differentiable, parse_objective
@@ -89,6 +89,9 @@ class Choices:
         "",
         group="losses",
         metavar="SUM",
+    )
+    layers: bool = setting(
+        "also each layer's part of LPIPS, such as lpips_vgg_relu1_2: their sum is the loss", False, group="losses"
     )
     optimize: bool = setting(
         "move each generated image towards its target by descending the objective", False, group=OPTIMIZING
@@ -405,6 +408,8 @@ def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
         raise UsageError(f"--losses={choices.losses} names no loss; see --list_losses")
     with _blaming("--losses"):
         get_losses(losses)
+    if choices.layers:
+        losses = _with_parts(losses)
     text = choices.objective or preset.objective or (DEFAULT_OBJECTIVE if choices.optimize else "")
     with _blaming("--objective"):
         objective = parse_objective(text) if text else None
@@ -430,6 +435,15 @@ def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
             users = ", ".join(loss.name for loss in LOSSES.values() if loss.network == network.name)
             raise UsageError(f"--{network.flag} has no effect without one of the losses {users}; add one, or drop it")
     return plan
+
+
+def _with_parts(losses: tuple[str, ...]) -> tuple[str, ...]:
+    """The losses, each followed by its parts by layer."""
+    parts = {name: [part.name for part in parts_of(name)] for name in losses}
+    if not any(parts.values()):
+        whole = ", ".join(dict.fromkeys(loss.part_of for loss in LOSSES.values() if loss.part_of))
+        raise UsageError(f"--layers has no effect without one of the losses {whole}; add one, or drop it")
+    return tuple(dict.fromkeys(name for loss in losses for name in (loss, *parts[loss])))
 
 
 def _descent(choices: Choices, given: Mapping[str, Any]) -> Descent | None:

@@ -161,7 +161,7 @@ class ObjectiveFunction:
         bits = tf.uint16 if dtype == tf.bfloat16 else dtype
         kernel = partial(
             resolve_name(loss.gradient_kernel),
-            weights=self._networks.weights[loss.network],
+            weights={layer: self._networks.weights[loss.network][layer] for layer in layers},
             factor=self._weights[name],
             executor=self._executor,
         )

@@ -32,7 +32,7 @@ from transforms.losses.protocol import Protocol
 
 pytestmark = pytest.mark.heavy
 
-ALL = tuple(LOSSES)
+ALL = tuple(name for name, loss in LOSSES.items() if not loss.part_of)
 ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
 ON_PIXELS = tuple(name for name in ALL if not LOSSES[name].network)
 # The smallest size, not square, at which all are defined and halvings meet odd sides.

@@ -67,6 +67,17 @@ def test_a_cut_border_has_no_part_in_the_value_and_no_gradient(lpips_weights):
     assert np.abs(gradient).sum() == pytest.approx(np.abs(expected_gradient).sum(), rel=1e-6)
 
 
+def test_a_part_of_lpips_has_the_gradient_of_its_layer(lpips_weights):
+    plan = plan_of("lpips_vgg_relu2_2 + 3*lpips_vgg_relu4_3", lpips_weights)
+    networks = Networks(plan)
+    generated, target = map(as_images, pictures())
+    function = ObjectiveFunction(plan, networks)
+    values, gradients, _ = function.value_and_gradient(generated, function.references(target))
+    expected_values, expected = plain_gradient(networks, plan.objective, generated, target)
+    np.testing.assert_allclose(values, expected_values, rtol=1e-5)
+    np.testing.assert_allclose(gradients, expected, atol=1e-4 * np.abs(expected[0]).max())
+
+
 @pytest.mark.parametrize(("precision", "rtol"), [("float32", 1e-4), ("bfloat16", 3e-2)])
 def test_value_and_gradient_are_those_of_plain_tensorflow(lpips_weights, precision, rtol):
     plan = plan_of(OBJECTIVE, lpips_weights, precision)
