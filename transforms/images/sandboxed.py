@@ -11,8 +11,9 @@ from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, che
 from transforms.worker.messages import Buffer
 from transforms.worker.sandbox import Sandbox, SandboxError
 
-# The bytes of the generated image and of its target; None: the record holds no image.
-EncodedPair = tuple[Buffer | None, Buffer | None]
+# The bytes of the generated image, of its target and, with masks, of its mask; None: the record holds no image.
+EncodedPair = tuple[Buffer | None, ...]
+_MEMBERS = ("generated", "target", "mask")
 
 # A child may get ready for this task, see `Sandbox.start`.
 DECODE_TASK = "transforms.images.decode_task:decode_records"
@@ -22,6 +23,11 @@ def decode_pairs(
     pairs: Sequence[EncodedPair], policy: DecodePolicy, sandbox: Sandbox
 ) -> list[DecodedPair | DecodeError]:
     """Decode pairs by `decode_pair`, in a child. Safe to call from many threads.
+
+    Args:
+        pairs: all with a mask, or all without.
+        policy: which images to admit, and how to convert them.
+        sandbox: whose child decodes.
 
     Returns:
         per pair, in order, what it decodes to or why it cannot be used, a reason of `SANDBOX_REASONS` included.
@@ -33,12 +39,13 @@ def decode_pairs(
 
 
 def _decode(pairs: Sequence[EncodedPair], policy: DecodePolicy, sandbox: Sandbox) -> list[DecodedPair | DecodeError]:
-    # Pairs that share the bytes of their target, as candidates do, are decoded together.
-    groups = [list(group) for _, group in groupby(pairs, key=lambda pair: id(pair[1]))]
-    records = [[group[0][1], *(generated for generated, _ in group)] for group in groups]
+    # Pairs that share the bytes of their target and mask, as candidates do, are decoded together.
+    groups = [list(group) for _, group in groupby(pairs, key=lambda pair: tuple(map(id, pair[1:])))]
+    records = [[*group[0][1:], *(pair[0] for pair in group)] for group in groups]
+    arguments = {"policy": asdict(policy), "masked": len(pairs[0]) - 2 if pairs else 0}
     found: list[DecodedPair | DecodeError] = []
     # All of them, for a child that was not heard out is ended.
-    items = list(sandbox.each(DECODE_TASK, {"policy": asdict(policy)}, records))
+    items = list(sandbox.each(DECODE_TASK, arguments, records))
     for group, item in zip(groups, items, strict=True):
         if isinstance(item, SandboxError) and len(group) > 1:
             # One of the candidates ended the child: it alone is blamed.
@@ -50,7 +57,7 @@ def _decode(pairs: Sequence[EncodedPair], policy: DecodePolicy, sandbox: Sandbox
 
 def _too_long(pair: EncodedPair, policy: DecodePolicy) -> DecodeError | None:
     """Why a pair is not even copied to a child."""
-    for member, data in zip(("generated", "target"), pair, strict=True):
+    for member, data in zip(_MEMBERS, pair, strict=False):
         try:
             check_length(len(data) if data is not None else 0, policy)
         except DecodeError as error:
@@ -67,7 +74,7 @@ def _outcomes(result: tuple[Any, Sequence[Buffer]] | SandboxError) -> Iterator[D
         if "error" in header:
             yield DecodeError(*header["error"])
         else:
-            generated, target = (
-                np.frombuffer(parts[place], header["dtype"]).reshape(header["shape"]) for place in header["pixels"]
-            )
-            yield DecodedPair(generated, target, tuple(header["notes"]))
+            generated, target, *masks = (parts[place] for place in header["pixels"])
+            pixels = [np.frombuffer(part, header["dtype"]).reshape(header["shape"]) for part in (generated, target)]
+            mask = np.frombuffer(masks[0], bool).reshape(header["shape"][:2]) if masks else None
+            yield DecodedPair(pixels[0], pixels[1], tuple(header["notes"]), mask)

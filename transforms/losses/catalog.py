@@ -37,6 +37,10 @@ class Loss:
         reach: how many pixels around a position its maps depend on, beyond a network's own reach, if it reduces over
             positions by `pair.over` alone; then large pictures are evaluated in tiles. A loss on features must take
             every position by itself, and say 0. None: pictures beyond `plan.WHOLE_PIXELS` are too large for it.
+        maskable: whether it can leave out what is outside of a mask: what it compares at a position lies around it, and
+            it reduces over positions by `pair.over` alone: by `mean`, `moments`, `quantile` or `mean_of_features`.
+        map: `(pair) -> [B, h, w]`, at least 0: how far it finds the images different at every position, for reports; at
+            each border it may lack what its windows lack. Empty if there is none.
         part_of: name of the loss whose share of one layer it is; empty: it is a loss of its own.
     """
 
@@ -54,6 +58,8 @@ class Loss:
     gradient_kernel: str = ""
     planar_kernel: str = ""
     reach: int | None = None
+    maskable: bool = False
+    map: str = ""
     part_of: str = ""
 
 
@@ -114,6 +120,7 @@ _LOSSES = (
         source="mean absolute error",
         kernel="transforms.losses.fused.residual:mae",
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="mse",
@@ -124,6 +131,7 @@ _LOSSES = (
         source="mean squared error",
         kernel="transforms.losses.fused.residual:mse",
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="psnr",
@@ -135,6 +143,7 @@ _LOSSES = (
         differentiable=False,
         kernel="transforms.losses.fused.residual:psnr",
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="psnr_y",
@@ -145,6 +154,7 @@ _LOSSES = (
         source="PSNR of BT.601's luma, not rounded, as BasicSR's test_y_channel",
         differentiable=False,
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="charbonnier",
@@ -154,6 +164,7 @@ _LOSSES = (
         direction="lower",
         source="Charbonnier et al. 1994; Lai et al. 2017 (LapSRN)",
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="sobel_l1",
@@ -165,6 +176,7 @@ _LOSSES = (
         min_side=2,
         kernel="transforms.losses.fused.residual:sobel_l1",
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="sobel_l2",
@@ -176,6 +188,7 @@ _LOSSES = (
         min_side=2,
         kernel="transforms.losses.fused.residual:sobel_l2",
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="fd_l1",
@@ -187,6 +200,7 @@ _LOSSES = (
         min_side=2,
         kernel="transforms.losses.fused.residual:fd_l1",
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="fd_l2",
@@ -198,6 +212,7 @@ _LOSSES = (
         min_side=2,
         kernel="transforms.losses.fused.residual:fd_l2",
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="gdl",
@@ -208,6 +223,7 @@ _LOSSES = (
         source="Mathieu, Couprie and LeCun 2016, exponent 1",
         min_side=2,
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="multiscale_fd",
@@ -218,6 +234,7 @@ _LOSSES = (
         source="Ranftl et al. 2022 (MiDaS), gradient matching",
         min_side=9,
         reach=8,
+        maskable=True,
     ),
     Loss(
         name="tv",
@@ -228,6 +245,7 @@ _LOSSES = (
         source="Rudin, Osher and Fatemi 1992, anisotropic",
         min_side=2,
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="gmsd",
@@ -240,6 +258,7 @@ _LOSSES = (
         differentiable=False,
         kernel="transforms.losses.fused.structure:gmsd",
         reach=2,
+        maskable=True,
     ),
     Loss(
         name="ssim",
@@ -251,6 +270,8 @@ _LOSSES = (
         min_side=11,
         kernel="transforms.losses.fused.structure:ssim",
         reach=10,
+        maskable=True,
+        map="transforms.losses.structure:ssim_map",
     ),
     Loss(
         name="ssim_y",
@@ -261,6 +282,8 @@ _LOSSES = (
         source="SSIM of BT.601's luma, not rounded, as BasicSR's test_y_channel",
         min_side=11,
         reach=10,
+        maskable=True,
+        map="transforms.losses.structure:ssim_y_map",
     ),
     Loss(
         name="ssim_luma",
@@ -272,6 +295,8 @@ _LOSSES = (
         min_side=11,
         differentiable=False,
         reach=10,
+        maskable=True,
+        map="transforms.losses.structure:ssim_luma_map",
     ),
     Loss(
         name="ms_ssim",
@@ -292,6 +317,7 @@ _LOSSES = (
         source="Sharma, Wu and Dalal 2005",
         differentiable=False,
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="ciede2000_p95",
@@ -302,6 +328,7 @@ _LOSSES = (
         source="Sharma, Wu and Dalal 2005",
         differentiable=False,
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="flip",
@@ -312,6 +339,8 @@ _LOSSES = (
         source="Andersson et al. 2020 (FLIP), low dynamic range",
         # The radius of its widest filter.
         reach=10,
+        maskable=True,
+        map="transforms.losses.flip:flip_map",
     ),
     Loss(
         name="ssimulacra2",
@@ -337,6 +366,8 @@ _LOSSES = (
             gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
             planar_kernel="transforms.losses.fused.planar:lpips",
             reach=0,
+            maskable=True,
+            map="transforms.losses.perceptual:lpips_map",
         ),
     ),
     *_with_parts(
@@ -353,6 +384,8 @@ _LOSSES = (
             kernel="transforms.losses.fused.lpips:lpips",
             gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
             reach=0,
+            maskable=True,
+            map="transforms.losses.perceptual:lpips_map",
         ),
     ),
     Loss(

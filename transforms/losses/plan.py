@@ -15,6 +15,7 @@ from transforms.settings import setting
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16", "auto")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
+MASK_COVERAGE = Column("mask_coverage", "", "before", "none", "share of the pixels in the mask")
 # Larger pictures are evaluated in tiles; a network takes 1.5 kB of memory per pixel of a pair.
 WHOLE_PIXELS = 2**23
 
@@ -93,7 +94,9 @@ class Plan:
         Args:
             descends: whether the run optimizes: gradients are TensorFlow's.
         """
-        in_float32 = self.precision in ("float32", "auto") and not (descends or self.pixel_gradient)
+        # Kernels on its features know no mask.
+        scores = not (descends or self.pixel_gradient or self.protocol.masked)
+        in_float32 = self.precision in ("float32", "auto") and scores
         on_ncnn = in_float32 and self.networks_on_ncnn and find_spec("ncnn")
         return dataclasses.replace(self, backend="ncnn" if on_ncnn else "tensorflow")
 
@@ -108,10 +111,11 @@ class Plan:
         objective = ("objective",) if self.objective else ()
         gradient = PIXEL_GRADIENT_COLUMNS if self.pixel_gradient else ()
         losses = (
-            Column(loss.name, loss.name, "before", loss.direction, self.protocol.described(loss.formula))
+            Column(loss.name, loss.name, "before", loss.direction, self.protocol.described(loss.formula, loss.maskable))
             for loss in get_losses(self.losses)
         )
-        return (*losses, *(Column(name, "", "before", "lower") for name in (*objective, *gradient)))
+        coverage = (MASK_COVERAGE,) if self.protocol.masked else ()
+        return (*losses, *(Column(name, "", "before", "lower") for name in (*objective, *gradient)), *coverage)
 
     @property
     def optimization_columns(self) -> tuple[Column, ...]:
@@ -133,7 +137,7 @@ class Plan:
         wanted = dict.fromkeys((*self.losses, *self.objective_losses))
         whole = self.fits_whole(height, width)
         defined = (name for name in wanted if min(height, width) >= self.smallest_side(name))
-        return tuple(name for name in defined if whole or self.in_tiles(name))
+        return tuple(name for name in defined if (whole or self.in_tiles(name)) and not self._unmaskable(name))
 
     def fits_whole(self, height: int, width: int) -> bool:
         """Whether images of this size are evaluated in one piece, not in tiles."""
@@ -144,14 +148,27 @@ class Plan:
         computed = self.computed(height, width)
         return height * width <= self.max_gradient_pixels and set(self.objective_losses) <= set(computed)
 
+    def _unmaskable(self, loss: str) -> bool:
+        return self.protocol.masked and not LOSSES[loss].maskable
+
     def in_tiles(self, loss: str) -> bool:
         """Whether the loss can be evaluated in tiles."""
         network = NETWORKS.get(LOSSES[loss].network)
         return LOSSES[loss].reach is not None and (network is None or bool(network.strides))
 
     def why_null(self, column: str, height: int, width: int) -> str:
-        """The note of a column that is null for images of this size: `too_small:` or `too_large:`, and its name."""
+        """The note of a column that is null for images of this size: a reason and its name.
+
+        Reasons are `too_small`, `too_large`, `unmaskable` (the loss knows no mask) and `outside_mask` (it compares no
+        position within the pair's mask).
+        """
         losses = (column,) if column in LOSSES else self.objective_losses
+        if any(map(self._unmaskable, losses)):
+            return f"unmaskable:{column}"
+        of_gradient = column in PIXEL_GRADIENT_COLUMNS
+        defined = self.differentiated(height, width) if of_gradient else {*losses} <= {*self.computed(height, width)}
+        if self.protocol.masked and defined:
+            return f"outside_mask:{column}"
         small = any(min(height, width) < self.smallest_side(name) for name in losses)
         return f"{'too_small' if small else 'too_large'}:{column}"
 

@@ -14,6 +14,7 @@ class Protocol:
     Attributes:
         crop_border: pixels cut from each side of both images.
         gt_mean: whether each generated image is scaled to the mean of its target, after the cut; see `mean_matching`.
+        masked: whether every pair has a mask, outside of which no pixel counts; cut like the images.
 
     Raises:
         ValueError: `crop_border` is negative.
@@ -25,6 +26,8 @@ class Protocol:
     gt_mean: bool = setting(
         "scale each generated image to the mean gray of its target before any loss, as low-light papers do", False
     )
+    # It follows from --mask and --mask_field.
+    masked: bool = False
 
     def __post_init__(self) -> None:
         if self.crop_border < 0:
@@ -40,9 +43,15 @@ class Protocol:
         border = self.crop_border
         return images[:, border:-border, border:-border] if border else images
 
-    def described(self, formula: str) -> str:
-        """The formula of a loss, and what is done to both images before."""
+    def described(self, formula: str, maskable: bool = True) -> str:
+        """The formula of a loss, and what is done to both images before.
+
+        Args:
+            formula: of the loss.
+            maskable: whether the loss can leave out what is outside of a mask.
+        """
         parts = [formula]
         parts += [f"without {self.crop_border} pixels at each border"] * bool(self.crop_border)
         parts += ["generated scaled to the mean gray of its target"] * self.gt_mean
+        parts += ["over the pixels in the mask" if maskable else "null, because no mask can be applied"] * self.masked
         return "; ".join(parts)
