@@ -21,11 +21,13 @@ class ImagePair:
         row: of the pair among all that were given.
         generated: [H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
         target: as `generated`.
+        mask: there is none.
     """
 
     row: int
     generated: np.ndarray
     target: np.ndarray
+    mask: None = None
 
 
 def read_pairs(generated: Images, target: Images, policy: DecodePolicy) -> tuple[int, Iterator[ImagePair]]:
@@ -86,4 +88,4 @@ def _pair(row: int, generated: np.ndarray | Path, target: np.ndarray | Path, pol
     if (pixels[0].shape, pixels[0].dtype) != (pixels[1].shape, pixels[1].dtype):
         sides = " and ".join(f"{image.dtype}{list(image.shape)}" for image in pixels)
         raise ValueError(f"pair {row}: generated and target differ: {sides}; give two images of one shape and dtype")
-    return ImagePair(row, *pixels)
+    return ImagePair(row, pixels[0], pixels[1])

@@ -11,6 +11,7 @@ from transforms.images.decode import DecodePolicy
 from transforms.losses.catalog import get_losses
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import PRECISIONS, EvaluationError, Plan
+from transforms.losses.protocol import Protocol
 from transforms.scoring.batch import batch_by_shape, batching_for
 from transforms.scoring.score import evaluate_group, load_evaluator
 
@@ -69,7 +70,8 @@ def score(
         {'mae': array([0.], dtype=float32), 'ssim': array([nan], dtype=float32)}
     """
     names = (losses,) if isinstance(losses, str) else tuple(losses)
-    evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision, crop_border, gt_mean)
+    protocol = Protocol(crop_border, gt_mean)
+    evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision, protocol)
     count, pairs = read_pairs(generated, target, policy)
     columns = {column.name: np.full(count, np.nan, np.float32) for column in evaluator.plan.columns}
     for group in batch_by_shape(pairs, batching_for(evaluator.device.memory_bytes)):
@@ -83,11 +85,11 @@ def score(
 
 # Loading the networks takes a second, tracing their graphs several.
 @lru_cache(maxsize=4)
-def _evaluator(losses: tuple[str, ...], objective: str, precision: str, crop_border: int, gt_mean: bool) -> "Evaluator":
+def _evaluator(losses: tuple[str, ...], objective: str, precision: str, protocol: Protocol) -> "Evaluator":
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
     parsed = parse_objective(objective) if objective else None
-    plan = Plan(losses, parsed, precision=precision, crop_border=crop_border, gt_mean=gt_mean)
+    plan = Plan(losses, parsed, precision=precision, protocol=protocol)
     if not plan.columns:
         raise ValueError("losses names no loss; give one of LOSSES, or an objective")
     return load_evaluator(plan.with_weights().with_backend())

@@ -25,11 +25,12 @@ from pipeline.flags import (
 from transforms.columns import Column
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.images.decode import DecodePolicy
-from transforms.losses.catalog import LOSSES, describe_losses, get_losses
+from transforms.losses.catalog import LOSSES, describe_losses, get_losses, parts_of
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective, check_differentiable, parse_objective
 from transforms.losses.plan import Plan
+from transforms.losses.protocol import Protocol
 from transforms.reading.format import AUTO, LISTING, format_names
 from transforms.reading.templates import check_templates, parse_templates
 from transforms.schema import CANDIDATE, Fields, encoded_schema, metrics_schema, optimization_fields
@@ -39,7 +40,7 @@ from transforms.worker.sandbox import Sandbox
 from transforms.writing.metrics_text import METRICS_FORMATS
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
-_FILES = ("input", "generated", "target")
+_FILES = ("input", "generated", "target", "mask")
 OPTIMIZING = "optimizing the generated images"
 GROUPS = ("input", "images", "losses", OPTIMIZING, "work", "Dataflow", "output", "audit", "messages")
 
@@ -90,6 +91,9 @@ class Choices:
         group="losses",
         metavar="SUM",
     )
+    layers: bool = setting(
+        "also each layer's part of LPIPS, such as lpips_vgg_relu1_2: their sum is the loss", False, group="losses"
+    )
     optimize: bool = setting(
         "move each generated image towards its target by descending the objective", False, group=OPTIMIZING
     )
@@ -124,6 +128,17 @@ class Config:
     )
     target: tuple[str, ...] = setting(
         "their targets, such as 'gt/*.png' or 'gt/{id}.png'",
+        (),
+        group="input",
+        identity=False,
+        type=patterns,
+        nargs="+",
+        action="extend",
+        metavar="PATTERN",
+    )
+    mask: tuple[str, ...] = setting(
+        "with --generated: images that say which pixels count, those brighter than the middle of their range, such as "
+        "'masks/*.png' or 'masks/{id}.png'; see --mask_field for records",
         (),
         group="input",
         identity=False,
@@ -243,11 +258,13 @@ class Config:
     def identity(self) -> dict[str, Any]:
         """The version and every setting that decides a run's rows, as they are written to run.json.
 
-        The plan's own fields stand beside the others. A weights file counts by its hash, not by its path.
+        The fields of the plan and of its protocol stand beside the others. A weights file counts by its hash, not by
+        its path.
         """
         named = {f.metadata.get("identity", f.name): getattr(self, f.name) for f in dataclasses.fields(self)}
         settings = {name: _plain(value) for name, value in named.items() if name}
-        return {"version": __version__, **settings.pop("plan"), **settings}
+        plan = settings.pop("plan")
+        return {"version": __version__, **plan.pop("protocol"), **plan, **settings}
 
 
 def _plain(value: Any) -> Any:
@@ -366,11 +383,16 @@ def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) 
     if bool(files["generated"]) != bool(files["target"]) or bool(files["input"]) == bool(files["generated"]):
         raise UsageError("give either --input=PATTERN of records, or both --generated=PATTERN and --target=PATTERN")
     if files["input"]:
+        if files["mask"]:
+            raise UsageError(
+                "--mask belongs to --generated; of records, --mask_field names the field that holds the mask"
+            )
         return {}
     only_records = (
         "input_format",
         "generated_field",
         "target_field",
+        "mask_field",
         "id_field",
         "image_root",
         "allow_http",
@@ -383,15 +405,20 @@ def _of_folders(files: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]) 
         generated = parse_templates(files["generated"])
     with _blaming("--target"):
         target = parse_templates(files["target"])
+    with _blaming("--mask"):
+        mask = parse_templates(files["mask"])
     try:
         further = check_templates(generated, target)
+        if mask:
+            check_templates(generated, mask, "--mask")
     except ValueError as error:
         raise UsageError(str(error)) from error
     named = given["keep_fields"] or ()
     if unknown := [name for name in named if name not in generated[0].fields]:
         fields = ", ".join(generated[0].fields) or "no field"
         raise UsageError(f"--keep_fields={','.join(unknown)}: --generated has {fields}, such as {{scene}} in a name")
-    return {"input_format": LISTING, "fields": Fields(keep=tuple(dict.fromkeys((*named, *further))))}
+    keep = tuple(dict.fromkeys((*named, *further)))
+    return {"input_format": LISTING, "fields": Fields(keep=keep, mask="mask" if mask else "")}
 
 
 def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
@@ -403,12 +430,17 @@ def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
         raise UsageError(f"--losses={choices.losses} names no loss; see --list_losses")
     with _blaming("--losses"):
         get_losses(losses)
+    if choices.layers:
+        losses = _with_parts(losses)
     text = choices.objective or preset.objective or (DEFAULT_OBJECTIVE if choices.optimize else "")
     with _blaming("--objective"):
         objective = parse_objective(text) if text else None
     layers = given["vgg_layers"] or preset.vgg_layers
     with _blaming("--crop_border"):
-        plan = build(Plan, given, losses=losses, objective=objective, vgg_layers=layers)
+        protocol = build(Protocol, given, masked=bool(given["mask"] or given["mask_field"]))
+    plan = build(Plan, given, losses=losses, objective=objective, vgg_layers=layers, protocol=protocol)
+    if protocol.masked:
+        _check_masked(plan, choices.optimize)
     if plan.precision == "float16" and (plan.pixel_gradient or choices.optimize):
         raise UsageError("--precision=float16 is too small for gradients, which would vanish; give bfloat16 or float32")
     if plan.pixel_gradient and objective is None:
@@ -428,6 +460,23 @@ def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
             users = ", ".join(loss.name for loss in LOSSES.values() if loss.network == network.name)
             raise UsageError(f"--{network.flag} has no effect without one of the losses {users}; add one, or drop it")
     return plan
+
+
+def _check_masked(plan: Plan, optimize: bool) -> None:
+    """Refuse what would be null for every pair, or ignore the mask."""
+    if optimize:
+        raise UsageError("--optimize knows no mask, and would change all of an image; drop --optimize, or the mask")
+    if unmaskable := [name for name in plan.objective_losses if not LOSSES[name].maskable]:
+        raise UsageError(f"--objective: no mask can be applied to {', '.join(unmaskable)}; drop the loss, or the mask")
+
+
+def _with_parts(losses: tuple[str, ...]) -> tuple[str, ...]:
+    """The losses, each followed by its parts by layer."""
+    parts = {name: [part.name for part in parts_of(name)] for name in losses}
+    if not any(parts.values()):
+        whole = ", ".join(dict.fromkeys(loss.part_of for loss in LOSSES.values() if loss.part_of))
+        raise UsageError(f"--layers has no effect without one of the losses {whole}; add one, or drop it")
+    return tuple(dict.fromkeys(name for loss in losses for name in (loss, *parts[loss])))
 
 
 def _descent(choices: Choices, given: Mapping[str, Any]) -> Descent | None:
@@ -450,7 +499,7 @@ def _blaming(flag: str) -> Iterator[None]:
 
 
 def _check_kept(fields: Fields, plan: Plan, optimize: bool) -> None:
-    taken = {*encoded_schema().names, *metrics_schema(plan.columns).names}
+    taken = {*encoded_schema(masked=bool(fields.mask)).names, *metrics_schema(plan.columns).names}
     taken |= {CANDIDATE} if fields.has_candidates else set()
     if repeated := [name for name in fields.generated if fields.generated.count(name) > 1]:
         raise UsageError(f"--generated_field: {repeated[0]} is given twice; every candidate needs a field of its own")

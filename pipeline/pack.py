@@ -64,7 +64,7 @@ def _pack(config: Config, shard_pairs: int) -> int:
         for one in list_chunks(file, config.input_format, config.fields, _CHUNK_PAIRS, sandbox=config.sandbox)
     ]
     total = sum(chunk.pairs for one in series for chunk in one)
-    shards = _Shards(ceil(total / max(1, ceil(total / shard_pairs))))
+    shards = _Shards(ceil(total / max(1, ceil(total / shard_pairs))), bool(config.fields.mask))
     failures: list[str] = []
     for checked in _check_all(series, config, keep):
         failures += [json.dumps(asdict(failure)) + "\n" for failure in checked.failures]
@@ -107,7 +107,7 @@ def _check(series: "ChunkSeries", config: Config, keep: "Sequence[pa.Field]") ->
 
     checked = []
     for encoded in read_series(series, config.fields, keep, config.sandbox, config.policy.max_image_bytes):
-        outcomes = decode_pairs(encoded_pairs(encoded.pairs), config.policy, config.sandbox)
+        outcomes = decode_pairs(encoded_pairs(encoded.pairs, bool(config.fields.mask)), config.policy, config.sandbox)
         failed = {row: outcome for row, outcome in enumerate(outcomes) if isinstance(outcome, DecodeError)}
         failures = [
             row_failure(encoded.pairs, row, "decode", error.reason, error.message) for row, error in failed.items()
@@ -119,9 +119,10 @@ def _check(series: "ChunkSeries", config: Config, keep: "Sequence[pa.Field]") ->
 
 @dataclass
 class _Shards:
-    """Collects pairs and gives away shards of `size` pairs, as numbered Parquet files."""
+    """Collects pairs, all with masks or all without, and gives away shards of `size` pairs, as Parquet files."""
 
     size: int
+    masked: bool
     waiting: "pa.Table | None" = None
     pairs: int = 0
     written: int = 0
@@ -132,7 +133,7 @@ class _Shards:
 
         # Scoring notes the same of an image again.
         plain = pairs.select([name for name in pairs.column_names if name != "notes"])
-        for side in ("generated", "target"):
+        for side in ("generated", "target", *(["mask"] if self.masked else [])):
             at = plain.schema.get_field_index(side)
             plain = plain.set_column(at, side, plain[side].cast(pa.binary()))
         self.waiting = plain if self.waiting is None else pa.concat_tables([self.waiting, plain])

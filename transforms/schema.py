@@ -49,6 +49,7 @@ class Fields:
         allow_http: whether images at http(s) addresses that records name are fetched.
         array_shape: of arrays in records, such as `256,256,3`; empty: nested lists tell theirs.
         array_type: NumPy's name of the type of arrays that are bytes; empty: bytes are image files.
+        mask: field of the encoded image that says which pixels count; empty: all count.
     """
 
     generated: tuple[str, ...] = setting(
@@ -81,6 +82,12 @@ class Fields:
     array_type: str = setting(
         "type of arrays that are stored as bytes, little-endian", "", choices=ARRAY_TYPES, metavar="|".join(ARRAY_TYPES)
     )
+    mask: str = setting(
+        "an image that says which pixels count: those brighter than the middle of its range",
+        "",
+        flag="mask_field",
+        metavar="NAME",
+    )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,6 +96,11 @@ class Fields:
         if self.array_shape and (len(numbers) not in (2, 3) or min(numbers) < 1):
             raise ValueError(f"{self.array_shape!r} is not a shape such as 256,256,3")
         return numbers
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names of the fields of images, each once."""
+        return tuple(dict.fromkeys((*self.generated, self.target, *([self.mask] if self.mask else []))))
 
     @property
     def has_candidates(self) -> bool:
@@ -281,14 +293,15 @@ class ScoredChunk:
         return not any(failure.scope == "file" and failure.reason in NOT_DONE for failure in self.failures)
 
 
-def encoded_schema(keep: Sequence[pa.Field] = ()) -> pa.Schema:
-    """Schema of a table of encoded pairs. Images may be null: decoding reports them."""
+def encoded_schema(keep: Sequence[pa.Field] = (), masked: bool = False) -> pa.Schema:
+    """Schema of a table of encoded pairs, with masks or without. Images may be null: decoding reports them."""
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
             pa.field("generated", pa.binary()),
             pa.field("target", pa.binary()),
+            *([pa.field("mask", pa.binary())] if masked else []),
             *keep,
         ]
     )

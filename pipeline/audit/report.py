@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.audit.pages.candidates_view import CandidatesView, view_candidates
 from pipeline.audit.pages.gallery import Gallery, make_gallery
 from pipeline.audit.pages.render import encode, render
-from pipeline.audit.pages.views import failure_views, loss_view, pair_views, slice_views, worst_rows
+from pipeline.audit.pages.views import failure_views, loss_view, pair_views, slice_views, worst_in, worst_rows
 from pipeline.audit.runs.candidates import compare_candidates, has_candidates
 from pipeline.audit.runs.difference import read_compared
 from pipeline.audit.runs.files import read_record, write_file
@@ -19,6 +19,14 @@ from transforms.images.decode import NOTES
 from transforms.reading.input_files import match_files
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
+
+# Notes of what is null in a row, before its name.
+_NULL = {
+    "too_small": "the image is too small for",
+    "too_large": "the image is too large for",
+    "unmaskable": "no mask can be applied to",
+    "outside_mask": "within the mask nothing is compared by",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     rows = worst_rows(audited.summary.columns)
     ids = {source: row["id"] for source, row in rows.items()}
     pixels = {source: row["height"] * row["width"] for source, row in rows.items()}
-    gallery = make_gallery(ids, record.identity, pixels, now)
+    gallery = make_gallery(ids, record.identity, pixels, now, worst_in(audited.summary.columns))
     candidates = compare_candidates(read_compared(given.run)) if has_candidates(record.identity) else None
     shown = view_candidates(candidates) if candidates else None
     page = build_report(audited, record, gallery, baseline, read_verdict(given.run), shown)
@@ -106,6 +114,7 @@ def build_report(
         sizes=list(summary.pairs.sizes.items()),
         sources=rows.keys(),
         pairs=pair_views(rows.values(), columns, record.identity["fields"]["keep"], gallery),
+        five=any(len([one for one in pair if not one.crop]) > 4 for pair in gallery.pictures.values()),
         notices=gallery.notices,
     )
 
@@ -113,6 +122,6 @@ def build_report(
 def _meaning(note: str) -> str:
     """The meaning of a note such as `generated:gray` or `too_small:ssim`."""
     subject, _, kind = note.partition(":")
-    if subject in ("too_small", "too_large"):
-        return f"the image is {subject.replace('_', ' ')} for {kind}"
+    if subject in _NULL:
+        return f"{_NULL[subject]} {kind}"
     return NOTES.get(kind, "")

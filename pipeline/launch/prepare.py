@@ -73,7 +73,7 @@ def prepare(config: Config) -> Prepared:
         UsageError: a path at gs:// needs credentials and there are none, the rules or the baseline are wrong, no file
             matches, a field is missing, or the weights cannot be fetched or read.
     """
-    patterns = (*config.input, *config.generated, *config.target)
+    patterns = (*config.input, *config.generated, *config.target, *config.mask)
     paths = (*patterns, config.output, *config.weights.values(), config.gate, config.baseline, config.reuse)
     check_credentials(paths)
     # The gate comes last, but a mistake in its rules must not cost a night.
@@ -140,7 +140,7 @@ def find_inputs(config: Config) -> tuple[list[InputFile], bytes, tuple[pa.Field,
 
 def _list_folders(config: Config) -> tuple[list[InputFile], bytes]:
     """The listing of the folders' pairs, as the run's one input file, and its content."""
-    pairs = pair_files(config.generated, config.target, config.sandbox)
+    pairs = pair_files(config.generated, config.target, config.sandbox, config.mask)
     name, content = make_listing(pairs, config.fields.keep)
     if not config.quiet:
         good = [pair for pair in pairs if not pair.reason]

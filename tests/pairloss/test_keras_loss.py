@@ -32,7 +32,8 @@ def model(objective: str = PIXELS, jit: bool = False, last: str | None = None, s
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, loss in LOSSES.items() if loss.differentiable and loss.network != "vgg16_keras"]
+    "name",
+    [n for n, loss in LOSSES.items() if loss.differentiable and loss.network != "vgg16_keras" and not loss.part_of],
 )
 def test_numbers_of_the_pipeline(name):
     side = max(16, LOSSES[name].min_side)

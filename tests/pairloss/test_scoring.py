@@ -20,7 +20,7 @@ TARGETS = [smooth(*size, shift=row) for row, size in enumerate(SIZES)]
 GENERATED = [target // 2 + noise(row, *target.shape[:2]) // 2 for row, target in enumerate(TARGETS)]
 
 # Keras does not ship its weights in a package.
-NAMES = [name for name, loss in LOSSES.items() if loss.network != "vgg16_keras"]
+NAMES = [name for name, loss in LOSSES.items() if loss.network != "vgg16_keras" and not loss.part_of]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from transforms.losses.plan import Plan
 from transforms.schema import Fields
 from transforms.scoring.batch import Batching
 
+# The losses that are not the part of another.
+WHOLE = [name for name, loss in LOSSES.items() if not loss.part_of]
 NEEDED = ["--input=in.parquet", "--output=out"]
 
 
@@ -163,6 +165,14 @@ class TestPlan:
         expected = Plan(losses, parse_objective(objective) if objective else None, vgg_layers=layers)
         assert config(f"--preset={preset}").plan == expected
 
+    @pytest.mark.parametrize(
+        "losses", ["lpips_alex,mae", "lpips_alex,lpips_alex_relu3,mae", "lpips_alex_relu3,lpips_alex,mae"]
+    )
+    def test_layers_of_lpips(self, losses):
+        found = config(f"--losses={losses}", "--layers").plan.losses
+        assert sorted(found) == sorted(["mae", "lpips_alex", *(f"lpips_alex_relu{number}" for number in range(1, 6))])
+        assert found[-1] == "mae"
+
     @pytest.mark.parametrize("preset", PRESETS)
     def test_every_preset_with_an_objective_can_be_differentiated(self, preset):
         if PRESETS[preset].objective:
@@ -230,7 +240,15 @@ WRONG = [
     ([*NEEDED, "--vgg_layers=relu9_9,pool5"], ["--vgg_layers", "relu9_9", *VGG16_LAYERS]),
     ([*NEEDED, "--crop_border=-1"], ["--crop_border", "0 or more", "-1"]),
     ([*NEEDED, "--vgg_layers=pool5,pool5"], ["--vgg_layers", "pool5", "twice"]),
-    ([*NEEDED, "--losses=mae,lpips"], ["--losses", "'lpips'", "lpips_vgg", *LOSSES]),
+    ([*NEEDED, "--losses=mae,lpips"], ["--losses", "'lpips'", "lpips_vgg", *WHOLE]),
+    ([*NEEDED, "--mask=m/*.png"], ["--mask", "--generated", "--mask_field"]),
+    (["--generated=a/*", "--target=b/*", "--output=out", "--mask_field=m"], ["--mask_field", "--input"]),
+    (["--generated=a/{i}", "--target=b/{i}", "--output=out", "--mask=m/{j}"], ["--mask has {j}", "--generated"]),
+    ([*NEEDED, "--mask_field=m", "--optimize"], ["--optimize", "mask"]),
+    ([*NEEDED, "--mask_field=m", "--objective=mae + dists"], ["--objective", "dists", "mask"]),
+    ([*NEEDED, "--mask_field=m", "--keep_fields=mask"], ["--keep_fields", "mask", "clash"]),
+    ([*NEEDED, "--mask_field=m", "--keep_fields=mask_coverage"], ["--keep_fields", "mask_coverage", "clash"]),
+    ([*NEEDED, "--losses=mae", "--layers"], ["--layers", "lpips_vgg, lpips_alex"]),
     ([*NEEDED, "--losses=MAE"], ["--losses", "'MAE'", "Did you mean 'mae'"]),
     ([*NEEDED, "--losses=mae,mse,mae"], ["--losses", "mae is given twice"]),
     ([*NEEDED, "--losses=,"], ["--losses", "names no loss", "--list_losses"]),
@@ -254,7 +272,7 @@ WRONG = [
     ([*NEEDED, "--objective=mae +"], ["--objective", "'mae +'", "weighted sum"]),
     ([*NEEDED, "--objective= "], ["--objective", "weighted sum"]),
     ([*NEEDED, "--objective=mae*mse"], ["--objective", "'mae*mse'", "product"]),
-    ([*NEEDED, "--objective=nope"], ["--objective", "'nope'", *LOSSES]),
+    ([*NEEDED, "--objective=nope"], ["--objective", "'nope'", *WHOLE]),
     ([*NEEDED, "--objective=0*mae"], ["--objective", "'0*mae'", "no loss"]),
     ([*NEEDED, "--pixel_gradient"], ["--pixel_gradient", "--objective"]),
     (
@@ -338,7 +356,7 @@ class TestHelp:
         assert not stopped.value.code
         text = capsys.readouterr().out
         for name, loss in LOSSES.items():
-            for part in (f"{name}\n", loss.formula, loss.range, loss.source):
+            for part in [name] if loss.part_of else [f"{name}\n", loss.formula, loss.range, loss.source]:
                 assert part in text
 
 

@@ -63,11 +63,14 @@ def tv(generated, target):
 
 def gmsd(generated, target):
     """The authors' GMSD.m line by line, on what MATLAB's rgb2gray makes of 8-bit images."""
+    return _gms(generated, target).std(ddof=1)
+
+
+def _gms(generated, target):
     maps = [
         _prewitt_magnitude(_matlab_same(_matlab_gray(x), np.full((2, 2), 0.25))[::2, ::2]) for x in (generated, target)
     ]
-    similarity = (2 * maps[0] * maps[1] + 170) / (maps[0] ** 2 + maps[1] ** 2 + 170)
-    return similarity.std(ddof=1)
+    return (2 * maps[0] * maps[1] + 170) / (maps[0] ** 2 + maps[1] ** 2 + 170)
 
 
 def ssim(generated, target):
@@ -85,12 +88,16 @@ def ssim_luma(generated, target):
 
 
 def _ssim_of_levels(x, y):
+    return _ssim_map_of_levels(x, y).mean()
+
+
+def _ssim_map_of_levels(x, y):
     mean_x, mean_y = _window(x), _window(y)
     variance_x, variance_y = _window(x**2) - mean_x**2, _window(y**2) - mean_y**2
     covariance = _window(x * y) - mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return (similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean()
+    return similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
 
 
 def ms_ssim(generated, target):
@@ -149,6 +156,10 @@ def _lab(image):
 
 def flip(generated, target):
     """LDR-FLIP as the authors' Python code has it, with filters of two dimensions."""
+    return flip_map(generated, target).mean()
+
+
+def flip_map(generated, target):
     degree = 0.7 * 3840 / 0.7 * np.pi / 180
     one, other = _ycxcz(target), _ycxcz(generated)
     green, blue = (_hunt(_flip_xyz(np.array([[color]]))) for color in ([0.0, 1, 0], [0.0, 0, 1]))
@@ -168,7 +179,7 @@ def flip(generated, target):
             for image in (one, other)
         ]
         changes.append(np.abs(norms[0] - norms[1]))
-    return (color ** (1 - np.sqrt(np.maximum(*changes) / np.sqrt(2)))).mean()
+    return color ** (1 - np.sqrt(np.maximum(*changes) / np.sqrt(2)))
 
 
 _FLIP_XYZ = np.array(
@@ -291,6 +302,59 @@ def _jxl_gauss(image, sigma=1.5):
     return total
 
 
+def masked(name, generated, target, mask):
+    """A loss on pixels within a mask, bool [H, W]: a window goes by its middle, a difference by both of its pixels."""
+
+    def differences(image, inside=mask):
+        both = (inside[1:] & inside[:-1], inside[:, 1:] & inside[:, :-1])
+        return [np.diff(image, axis=axis)[both[axis]] for axis in (0, 1)]
+
+    residual = generated - target
+    inside = mask[5:-5, 5:-5]
+    match name:
+        case "mae":
+            return np.abs(residual[mask]).mean()
+        case "mse":
+            return (residual[mask] ** 2).mean()
+        case "psnr":
+            return -10 * np.log10((residual[mask] ** 2).mean())
+        case "psnr_y":
+            return 10 * np.log10(255**2 / ((_bt601(generated) - _bt601(target))[mask] ** 2).mean())
+        case "charbonnier":
+            return np.sqrt(residual[mask] ** 2 + 1e-6).mean()
+        case "sobel_l1":
+            return np.abs(_sobel(residual)[:, mask]).mean()
+        case "sobel_l2":
+            return (_sobel(residual)[:, mask] ** 2).mean()
+        case "fd_l1":
+            return sum(np.abs(d).mean() for d in differences(residual))
+        case "fd_l2":
+            return sum((d**2).mean() for d in differences(residual))
+        case "gdl":
+            pairs = zip(differences(generated), differences(target), strict=True)
+            return sum(np.abs(np.abs(g) - np.abs(t)).mean() for g, t in pairs)
+        case "multiscale_fd":
+            octaves = (differences(residual[::s, ::s], mask[::s, ::s]) for s in (1, 2, 4, 8))
+            return sum(np.abs(d).mean() for octave in octaves for d in octave)
+        case "tv":
+            return sum(np.abs(d).mean() for d in differences(generated))
+        case "gmsd":
+            return _gms(generated, target)[mask[::2, ::2]].std(ddof=1)
+        case "ssim":
+            return np.multiply(*_ssim_terms(generated, target))[inside].mean()
+        case "ssim_y":
+            return _ssim_map_of_levels(_bt601(generated), _bt601(target))[inside].mean()
+        case "ssim_luma":
+            return _ssim_map_of_levels(_matlab_gray(generated), _matlab_gray(target))[inside].mean()
+        case "ciede2000":
+            return delta_e_2000(_lab(generated), _lab(target))[mask].mean()
+        case "ciede2000_p95":
+            return np.percentile(delta_e_2000(_lab(generated), _lab(target))[mask], 95)
+        case "flip":
+            return flip_map(generated, target)[mask].mean()
+    raise ValueError(name)
+
+
 def lpips_input(image):
     """The input of LPIPS' network: [-1, 1], scaled by constants of its own."""
     return (2 * image - 1 - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450])
@@ -348,10 +412,26 @@ def alexnet_features(x, tensors):
 
 def lpips(generated, target, heads):
     """LPIPS from the features of two images; `heads` holds the weights [C] of every compared layer."""
-    total = 0.0
+    return sum(maps.mean() for maps in lpips_maps(generated, target, heads).values())
+
+
+def lpips_maps(generated, target, heads):
+    """By layer [h, w]."""
+    maps = {}
     for layer, weights in heads.items():
         unit = [f[layer] / (np.linalg.norm(f[layer], axis=2, keepdims=True) + 1e-10) for f in (generated, target)]
-        total += ((unit[0] - unit[1]) ** 2 @ weights.astype(np.float64)).mean()
+        maps[layer] = (unit[0] - unit[1]) ** 2 @ weights.astype(np.float64)
+    return maps
+
+
+def masked_lpips(maps, strides, mask):
+    """LPIPS from its maps, weighted by the share of the pixels of every position that lie in a mask, bool [H, W]."""
+    total = 0.0
+    for layer, distances in maps.items():
+        stride, share = strides[layer], np.zeros(distances.shape)
+        for y, x in np.ndindex(share.shape):
+            share[y, x] = mask[y * stride : (y + 1) * stride, x * stride : (x + 1) * stride].mean()
+        total += (share * distances).sum() / share.sum()
     return total
 
 

@@ -5,7 +5,7 @@ The pixels are Pillow's, because these are the ones every peer sees.
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,7 @@ REASONS = {
     "undeclared_range": "an array, whose range of values must be declared by `range`",
     "outside_range": "the array has values outside the declared `range`, or NaN",
     "size_mismatch": "the two images of the pair differ in size and the policy is `fail`",
+    "mask_mismatch": "the mask has not the size of the target",
 }
 NOTES = {
     "animated": "several frames or pages; the first was taken",
@@ -183,11 +184,13 @@ class DecodedPair:
         generated: as `DecodedImage.pixels`.
         target: as `DecodedImage.pixels`.
         notes: keys of `NOTES` behind the image's name: `generated:gray`.
+        mask: the pixels that count, bool [H, W]; None: all.
     """
 
     generated: np.ndarray
     target: np.ndarray
     notes: tuple[str, ...] = ()
+    mask: np.ndarray | None = None
 
 
 def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePolicy) -> DecodedPair:
@@ -206,32 +209,39 @@ def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePol
 
 
 def decode_candidates(
-    generated: Iterable[bytes | None], target: bytes | None, policy: DecodePolicy
+    generated: Iterable[bytes | None], target: bytes | None, policy: DecodePolicy, masks: Sequence[bytes | None] = ()
 ) -> Iterator[DecodedPair | DecodeError]:
     """Decodes several generated images and, once, their target: per image what `decode_pair` returns or raises.
 
     With the policy `split` the target is the other half of its image. So is the generated one, if it is of the same
     file; a file of its own, such as an optimized one, is taken whole.
+
+    Args:
+        generated: of one target.
+        target: as in `decode_pair`.
+        policy: which images are decoded, and how they are converted.
+        masks: the mask; empty: the target has none.
     """
     second: DecodedImage | DecodeError | None = None
+    decoded = [_decoded(mask, "mask", policy) for mask in masks]
     for image in generated:
         try:
             first = _decode_member("generated", image, policy)
             if policy.split != "none" and target in (None, image):
-                yield _pair(*_halves(first, policy.split), policy)
+                yield _pair(*_halves(first, policy.split), policy, *decoded)
                 continue
-            second = second or _decoded_target(target, policy)
+            second = second or _decoded(target, "target", policy)
             if isinstance(second, DecodeError):
                 raise second
-            yield _pair(first, second, policy)
+            yield _pair(first, second, policy, *decoded)
         except DecodeError as error:
             yield error
 
 
-def _decoded_target(target: bytes | None, policy: DecodePolicy) -> DecodedImage | DecodeError:
+def _decoded(data: bytes | None, member: str, policy: DecodePolicy) -> DecodedImage | DecodeError:
     try:
-        found = _decode_member("target", target, policy)
-        return found if policy.split == "none" else _halves(found, policy.split)[1]
+        found = _decode_member(member, data, policy)
+        return _halves(found, policy.split)[1] if member == "target" and policy.split != "none" else found
     except DecodeError as error:
         return error
 
@@ -245,16 +255,38 @@ def _halves(both: DecodedImage, split: str) -> tuple[DecodedImage, DecodedImage]
     return DecodedImage(halves[0], both.notes), DecodedImage(halves[1], both.notes)
 
 
-def _pair(first: DecodedImage, second: DecodedImage, policy: DecodePolicy) -> DecodedPair:
+def _pair(
+    first: DecodedImage, second: DecodedImage, policy: DecodePolicy, *masks: DecodedImage | DecodeError
+) -> DecodedPair:
     notes = tuple(f"generated:{note}" for note in first.notes) + tuple(f"target:{note}" for note in second.notes)
     a, b = first.pixels, second.pixels
+    mask, mask_notes = _mask_of(second, *masks) if masks else (None, ())
+    notes += mask_notes
     if a.dtype != b.dtype:
         widen = _as_floats if np.float32 in (a.dtype, b.dtype) else _widened
         a, b = widen(a), widen(b)
     if a.shape != b.shape:
         a, b, fit_notes = _fitted(a, b, policy.size_mismatch)
         notes += fit_notes
-    return DecodedPair(a, b, notes)
+        # The target may have been cropped.
+        mask = None if mask is None else _cropped(mask, b.shape[1], b.shape[0])
+    return DecodedPair(a, b, notes, mask)
+
+
+def _mask_of(target: DecodedImage, mask: DecodedImage | DecodeError) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The pixels of the target that a mask lets count: those where it is brighter than the middle of its range.
+
+    Returns:
+        bool [H, W], and notes.
+    """
+    if isinstance(mask, DecodeError):
+        raise mask
+    if mask.pixels.shape != target.pixels.shape:
+        message = f"It is {_size(mask.pixels)}, but its target is {_size(target.pixels)}."
+        raise DecodeError("mask_mismatch", message, "mask")
+    # A mask is gray, and one that lets everything through is constant.
+    notes = tuple(f"mask:{note}" for note in mask.notes if note not in ("gray", "constant"))
+    return _as_floats(mask.pixels).mean(axis=2) > 0.5, notes
 
 
 def check_length(bytes: int, policy: DecodePolicy) -> None:

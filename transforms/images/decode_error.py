@@ -7,7 +7,7 @@ class DecodeError(Exception):
     Attributes:
         reason: a key of `decode.REASONS`.
         message: one sentence for people.
-        image: `generated`, `target` or `pair`; empty when only one image was decoded.
+        image: `generated`, `target`, `mask` or `pair`; empty when only one image was decoded.
     """
 
     def __init__(self, reason: str, message: str, image: str = "") -> None:

@@ -6,10 +6,10 @@ A new loss is a row here and a function of a `transforms.losses.pair.Pair`, in t
 import difflib
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from transforms.losses.networks.specs import ALEXNET_LAYERS, LPIPS_LAYERS
+from transforms.losses.networks.specs import ALEXNET_LAYERS, LPIPS_LAYERS, NETWORKS
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Loss:
         reach: how many pixels around a position its maps depend on, beyond a network's own reach, if it reduces over
             positions by `pair.over` alone; then large pictures are evaluated in tiles. A loss on features must take
             every position by itself, and say 0. None: pictures beyond `plan.WHOLE_PIXELS` are too large for it.
+        maskable: whether it can leave out what is outside of a mask: what it compares at a position lies around it, and
+            it reduces over positions by `pair.over` alone: by `mean`, `moments`, `quantile` or `mean_of_features`.
+        map: `(pair) -> [B, h, w]`, at least 0: how far it finds the images different at every position, for reports; at
+            each border it may lack what its windows lack. Empty if there is none.
+        part_of: name of the loss whose share of one layer it is; empty: it is a loss of its own.
     """
 
     name: str
@@ -53,6 +58,27 @@ class Loss:
     gradient_kernel: str = ""
     planar_kernel: str = ""
     reach: int | None = None
+    maskable: bool = False
+    map: str = ""
+    part_of: str = ""
+
+
+def _with_parts(loss: Loss) -> tuple[Loss, ...]:
+    """A loss that is a sum over layers, and its part at every layer."""
+    return (
+        loss,
+        *(
+            replace(
+                loss,
+                name=f"{loss.name}_{layer}",
+                formula=f"the part of {layer} in {loss.name}",
+                min_side=NETWORKS[loss.network].smallest_side((layer,)),
+                layers=(layer,),
+                part_of=loss.name,
+            )
+            for layer in loss.layers
+        ),
+    )
 
 
 def _losses_on_vgg16(suffix: str, network: str, features: str) -> tuple[Loss, Loss]:
@@ -94,6 +120,7 @@ _LOSSES = (
         source="mean absolute error",
         kernel="transforms.losses.fused.residual:mae",
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="mse",
@@ -104,6 +131,7 @@ _LOSSES = (
         source="mean squared error",
         kernel="transforms.losses.fused.residual:mse",
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="psnr",
@@ -115,6 +143,7 @@ _LOSSES = (
         differentiable=False,
         kernel="transforms.losses.fused.residual:psnr",
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="psnr_y",
@@ -125,6 +154,7 @@ _LOSSES = (
         source="PSNR of BT.601's luma, not rounded, as BasicSR's test_y_channel",
         differentiable=False,
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="charbonnier",
@@ -134,6 +164,7 @@ _LOSSES = (
         direction="lower",
         source="Charbonnier et al. 1994; Lai et al. 2017 (LapSRN)",
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="sobel_l1",
@@ -145,6 +176,7 @@ _LOSSES = (
         min_side=2,
         kernel="transforms.losses.fused.residual:sobel_l1",
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="sobel_l2",
@@ -156,6 +188,7 @@ _LOSSES = (
         min_side=2,
         kernel="transforms.losses.fused.residual:sobel_l2",
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="fd_l1",
@@ -167,6 +200,7 @@ _LOSSES = (
         min_side=2,
         kernel="transforms.losses.fused.residual:fd_l1",
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="fd_l2",
@@ -178,6 +212,7 @@ _LOSSES = (
         min_side=2,
         kernel="transforms.losses.fused.residual:fd_l2",
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="gdl",
@@ -188,6 +223,7 @@ _LOSSES = (
         source="Mathieu, Couprie and LeCun 2016, exponent 1",
         min_side=2,
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="multiscale_fd",
@@ -198,6 +234,7 @@ _LOSSES = (
         source="Ranftl et al. 2022 (MiDaS), gradient matching",
         min_side=9,
         reach=8,
+        maskable=True,
     ),
     Loss(
         name="tv",
@@ -208,6 +245,7 @@ _LOSSES = (
         source="Rudin, Osher and Fatemi 1992, anisotropic",
         min_side=2,
         reach=1,
+        maskable=True,
     ),
     Loss(
         name="gmsd",
@@ -220,6 +258,7 @@ _LOSSES = (
         differentiable=False,
         kernel="transforms.losses.fused.structure:gmsd",
         reach=2,
+        maskable=True,
     ),
     Loss(
         name="ssim",
@@ -231,6 +270,8 @@ _LOSSES = (
         min_side=11,
         kernel="transforms.losses.fused.structure:ssim",
         reach=10,
+        maskable=True,
+        map="transforms.losses.structure:ssim_map",
     ),
     Loss(
         name="ssim_y",
@@ -241,6 +282,8 @@ _LOSSES = (
         source="SSIM of BT.601's luma, not rounded, as BasicSR's test_y_channel",
         min_side=11,
         reach=10,
+        maskable=True,
+        map="transforms.losses.structure:ssim_y_map",
     ),
     Loss(
         name="ssim_luma",
@@ -252,6 +295,8 @@ _LOSSES = (
         min_side=11,
         differentiable=False,
         reach=10,
+        maskable=True,
+        map="transforms.losses.structure:ssim_luma_map",
     ),
     Loss(
         name="ms_ssim",
@@ -272,6 +317,7 @@ _LOSSES = (
         source="Sharma, Wu and Dalal 2005",
         differentiable=False,
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="ciede2000_p95",
@@ -282,6 +328,7 @@ _LOSSES = (
         source="Sharma, Wu and Dalal 2005",
         differentiable=False,
         reach=0,
+        maskable=True,
     ),
     Loss(
         name="flip",
@@ -292,6 +339,8 @@ _LOSSES = (
         source="Andersson et al. 2020 (FLIP), low dynamic range",
         # The radius of its widest filter.
         reach=10,
+        maskable=True,
+        map="transforms.losses.flip:flip_map",
     ),
     Loss(
         name="ssimulacra2",
@@ -302,34 +351,42 @@ _LOSSES = (
         source="Sneyers 2022 and 2023 (SSIMULACRA 2.1), as libjxl",
         min_side=8,
     ),
-    Loss(
-        name="lpips_vgg",
-        function="transforms.losses.perceptual:lpips",
-        formula="sum over 5 layers of weighted squared differences of unit-length VGG16 features",
-        range="[0, inf)",
-        direction="lower",
-        source="Zhang et al. 2018 (LPIPS 0.1, VGG16)",
-        min_side=16,
-        network="vgg16_lpips",
-        layers=LPIPS_LAYERS,
-        kernel="transforms.losses.fused.lpips:lpips",
-        gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
-        planar_kernel="transforms.losses.fused.planar:lpips",
-        reach=0,
+    *_with_parts(
+        Loss(
+            name="lpips_vgg",
+            function="transforms.losses.perceptual:lpips",
+            formula="sum over 5 layers of weighted squared differences of unit-length VGG16 features",
+            range="[0, inf)",
+            direction="lower",
+            source="Zhang et al. 2018 (LPIPS 0.1, VGG16)",
+            min_side=16,
+            network="vgg16_lpips",
+            layers=LPIPS_LAYERS,
+            kernel="transforms.losses.fused.lpips:lpips",
+            gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
+            planar_kernel="transforms.losses.fused.planar:lpips",
+            reach=0,
+            maskable=True,
+            map="transforms.losses.perceptual:lpips_map",
+        ),
     ),
-    Loss(
-        name="lpips_alex",
-        function="transforms.losses.perceptual:lpips",
-        formula="sum over 5 layers of weighted squared differences of unit-length AlexNet features",
-        range="[0, inf)",
-        direction="lower",
-        source="Zhang et al. 2018 (LPIPS 0.1, AlexNet), the LPIPS that most papers report",
-        min_side=31,
-        network="alexnet_lpips",
-        layers=tuple(ALEXNET_LAYERS),
-        kernel="transforms.losses.fused.lpips:lpips",
-        gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
-        reach=0,
+    *_with_parts(
+        Loss(
+            name="lpips_alex",
+            function="transforms.losses.perceptual:lpips",
+            formula="sum over 5 layers of weighted squared differences of unit-length AlexNet features",
+            range="[0, inf)",
+            direction="lower",
+            source="Zhang et al. 2018 (LPIPS 0.1, AlexNet), the LPIPS that most papers report",
+            min_side=31,
+            network="alexnet_lpips",
+            layers=tuple(ALEXNET_LAYERS),
+            kernel="transforms.losses.fused.lpips:lpips",
+            gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
+            reach=0,
+            maskable=True,
+            map="transforms.losses.perceptual:lpips_map",
+        ),
     ),
     Loss(
         name="dists",
@@ -368,16 +425,25 @@ def get_losses(names: Iterable[str]) -> tuple[Loss, ...]:
     return tuple(LOSSES[name] for name in names)
 
 
+def parts_of(name: str) -> tuple[Loss, ...]:
+    """The parts of a loss by layer, shallowest first; empty if it has none."""
+    return tuple(loss for loss in LOSSES.values() if loss.part_of == name)
+
+
 def unknown_loss_message(name: str) -> str:
     """The message for a name that no loss has: it offers the nearest one, and lists them all."""
+    names = [loss.name for loss in LOSSES.values() if not loss.part_of]
     nearest = difflib.get_close_matches(name.lower(), LOSSES, n=1)
     suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown loss {name!r}.{suggestion} The losses are: {', '.join(LOSSES)}"
+    return f"unknown loss {name!r}.{suggestion} The losses are: {', '.join(names)}"
 
 
 def describe_losses() -> str:
-    """A text that lists every loss with its formula, range, direction, smallest image and source."""
-    return "\n".join(_describe(loss) for loss in LOSSES.values())
+    """A text that lists every loss with its formula, range, direction, smallest image and source.
+
+    The parts of a loss are named with it.
+    """
+    return "\n".join(_describe(loss) for loss in LOSSES.values() if not loss.part_of)
 
 
 def _describe(loss: Loss) -> str:
@@ -386,5 +452,7 @@ def _describe(loss: Loss) -> str:
         facts.append(f"sides of {loss.min_side} pixels or more")
     if not loss.differentiable:
         facts.append("not for an objective")
-    lines = (loss.formula, "; ".join(facts), f"Source: {loss.source}")
+    named = ", ".join(part.name for part in parts_of(loss.name))
+    parts = [f"By layer: {named}"] if named else []
+    lines = (loss.formula, "; ".join(facts), *parts, f"Source: {loss.source}")
     return f"{loss.name}\n" + textwrap.indent("\n".join(lines), "    ")

@@ -15,7 +15,7 @@ from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import Networks
-from transforms.losses.plan import EvaluationError, OutOfMemoryError, Plan
+from transforms.losses.plan import MASK_COVERAGE, EvaluationError, OutOfMemoryError, Plan
 from transforms.losses.shared_targets import SharedTargets, shared_targets
 from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
@@ -58,45 +58,56 @@ class Evaluator:
         # On a GPU, the most pixels of a batch.
         self._most_pixels = MOST_PIXELS_ON_GPU
 
-    def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(
+        self, generated: np.ndarray, target: np.ndarray, mask: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Compute the columns that are defined for images of this size.
 
         Args:
             generated: [B, H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
             target: the same shape and type.
+            mask: if the plan's protocol is masked: the pixels that count, bool [B, H, W].
 
         Returns:
-            float32 [B] per column of the plan; columns not defined at this size are absent.
+            float32 [B] per column of the plan; columns not defined at this size are absent. NaN: the loss compares no
+            position within the mask.
 
         Raises:
-            EvaluationError: the two differ in shape or type, or TensorFlow fails, usually for lack of memory.
+            EvaluationError: the images differ in shape or type, a mask is missing or has no part in the plan, or
+                TensorFlow fails, usually for lack of memory.
         """
         if (generated.shape, generated.dtype) != (target.shape, target.dtype):
             # TensorFlow would broadcast one image against many, and one column against a whole image.
             sides = (f"{images.dtype}{list(images.shape)}" for images in (generated, target))
             raise EvaluationError("generated and target images differ: {} and {}".format(*sides))
+        if (mask is not None) != self.plan.protocol.masked or (mask is not None and mask.shape != generated.shape[:3]):
+            found = "no mask" if mask is None else f"a mask {list(mask.shape)}"
+            raise EvaluationError(f"{found} for images {list(generated.shape)}; see Protocol.masked")
         height, width = generated.shape[1:3]
         losses = self.plan.computed(height, width)
+        coverage = {} if mask is None else _coverage(self.plan.protocol.inside(mask))
         if not losses:
-            return {}
+            return coverage
         with_gradient = self.plan.pixel_gradient and self.plan.differentiated(height, width)
         try:
             # The kernels want the pixels of an image in one piece.
-            generated, target = (np.ascontiguousarray(self.plan.inside(images)) for images in (generated, target))
+            given = (generated, target) if mask is None else (generated, target, mask)
+            images = [np.ascontiguousarray(self.plan.protocol.inside(part)) for part in given]
             with self.device.turn():
-                if self.plan.gt_mean and not with_gradient:
-                    generated, target = self._graph.match_means(generated, target)
+                if self.plan.protocol.gt_mean and not with_gradient:
+                    images[:2] = self._graph.match_means(*images)
                 if not self.plan.fits_whole(height, width):
-                    columns = self._graph.in_tiles(losses, generated, target)
+                    columns = self._graph.in_tiles(losses, *images)
                 elif self.device.on_gpu:
-                    columns = self._whole_on_gpu(losses, with_gradient, generated, target)
+                    columns = self._whole_on_gpu(losses, with_gradient, *images)
                 else:
                     self._networks.check_memory(losses, len(generated) * height * width, with_gradient)
-                    columns = self._whole(losses, with_gradient, generated, target)
+                    columns = self._whole(losses, with_gradient, *images)
         except MemoryError as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
         if self.plan.objective and "objective" not in columns and set(self.plan.objective_losses) <= columns.keys():
             columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
+        columns |= coverage
         return {column.name: columns[column.name] for column in self.plan.columns if column.name in columns}
 
     @cached_property
@@ -106,19 +117,17 @@ class Evaluator:
 
         return GraphEvaluator(self.plan, self._networks, self._executor)
 
-    def _whole_on_gpu(
-        self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def _whole_on_gpu(self, losses: tuple[str, ...], with_gradient: bool, *images: np.ndarray) -> dict[str, np.ndarray]:
         """Evaluate batches of `Device.batch` pairs, the last one repeated, as large as have been seen to fit."""
-        pixels = generated[0, ..., 0].size
+        pixels, given = images[0][0, ..., 0].size, len(images[0])
         parts: list[dict[str, np.ndarray]] = []
         done = 0
-        while done < len(generated):
+        while done < given:
             fitting = 1 << ((self._most_pixels // pixels or 1).bit_length() - 1)
-            pairs = min(len(generated) - done, fitting)
+            pairs = min(given - done, fitting)
             rows = np.minimum(np.arange(done, done + self.device.batch(pairs)), done + pairs - 1)
             try:
-                columns = self._whole(losses, with_gradient, generated[rows], target[rows])
+                columns = self._whole(losses, with_gradient, *(part[rows] for part in images))
             except OutOfMemoryError:
                 if len(rows) == 1:
                     raise
@@ -130,11 +139,17 @@ class Evaluator:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _whole(
-        self, losses: tuple[str, ...], with_gradient: bool, generated: np.ndarray, target: np.ndarray
+        self,
+        losses: tuple[str, ...],
+        with_gradient: bool,
+        generated: np.ndarray,
+        target: np.ndarray,
+        *mask: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """The losses of pictures in one piece, and perhaps the objective with its gradient."""
-        # The gradient and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
-        fusible = () if with_gradient or self.device.on_gpu else [name for name in losses if LOSSES[name].kernel]
+        # The gradient, a mask and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
+        in_form = with_gradient or mask or self.device.on_gpu
+        fusible = () if in_form else [name for name in losses if LOSSES[name].kernel]
         of_levels = generated.dtype.kind == "u"
         on_levels = tuple(name for name in fusible if of_levels and not LOSSES[name].network)
         # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
@@ -151,7 +166,7 @@ class Evaluator:
         in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features, *on_ncnn))
         columns: dict[str, np.ndarray] = {}
         if in_graph or on_features:
-            columns = self._graph(in_graph, on_features, with_gradient, generated, target, shared)
+            columns = self._graph(in_graph, on_features, with_gradient, shared, generated, target, *mask)
         columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
         columns |= dict(zip(on_ncnn, np.array(list(ncnn_values), np.float32).T, strict=True))
         return columns
@@ -182,6 +197,10 @@ class Evaluator:
             )
             values.append(resolve_name(loss.planar_kernel)(ours, theirs, self._networks.weights[loss.network]))
         return values
+
+
+def _coverage(mask: np.ndarray) -> dict[str, np.ndarray]:
+    return {MASK_COVERAGE.name: mask.mean(axis=(1, 2)).astype(np.float32)} if mask.size else {}
 
 
 def _features_on_ncnn(

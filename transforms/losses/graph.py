@@ -16,6 +16,7 @@ from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.pair import Features, as_images, loss_value
 from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, OutOfMemoryError, Plan
+from transforms.losses.reductions import Reductions
 from transforms.losses.shared_targets import SharedTargets
 from transforms.losses.tiles import TiledEvaluator
 
@@ -39,25 +40,28 @@ class GraphEvaluator:
         self._graph = cache(self._build_graph)
         self._tiled = TiledEvaluator(plan, networks)
 
-    def match_means(self, generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both as float32 images in [0, 1], the generated ones scaled to the means of their targets."""
+    def match_means(
+        self, generated: np.ndarray, target: np.ndarray, *mask: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Both as float32 images in [0, 1], the generated ones scaled to the means of their targets, within a mask."""
         with self._on_device():
             theirs = as_images(target)
-            return match_mean(as_images(generated), theirs).numpy(), theirs.numpy()
+            return match_mean(as_images(generated), theirs, *mask).numpy(), theirs.numpy()
 
-    def in_tiles(self, losses: Sequence[str], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+    def in_tiles(self, losses: Sequence[str], *images: np.ndarray) -> dict[str, np.ndarray]:
         """As `TiledEvaluator`."""
         with self._on_device():
-            return self._tiled(losses, generated, target)
+            return self._tiled(losses, *images)
 
     def __call__(
         self,
         losses: tuple[str, ...],
         on_features: tuple[str, ...],
         with_gradient: bool,
+        shared: SharedTargets | None,
         generated: np.ndarray,
         target: np.ndarray,
-        shared: SharedTargets | None,
+        *mask: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """The losses of each pair, float32 [B].
 
@@ -65,16 +69,17 @@ class GraphEvaluator:
             losses: to compute in the graph.
             on_features: losses whose kernels compare the features that the graph computes.
             with_gradient: whether to add the objective and the norms of its gradient at the generated pixels.
+            shared: how the pairs share their targets.
             generated: [B, H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
             target: the same shape and type.
-            shared: how the pairs share their targets.
+            mask: if the plan's protocol is masked: the pixels that count, bool [B, H, W].
 
         Raises:
             OutOfMemoryError: the device has too little memory.
             EvaluationError: TensorFlow fails for another reason.
         """
         with self._on_device():
-            return self._run(losses, on_features, with_gradient, generated, target, shared)
+            return self._run(losses, on_features, with_gradient, shared, generated, target, *mask)
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -91,14 +96,15 @@ class GraphEvaluator:
         losses: tuple[str, ...],
         on_features: tuple[str, ...],
         with_gradient: bool,
+        shared: SharedTargets | None,
         generated: np.ndarray,
         target: np.ndarray,
-        shared: SharedTargets | None,
+        *mask: np.ndarray,
     ) -> dict[str, np.ndarray]:
         graph = self._graph(losses, on_features, with_gradient, generated.dtype, shared is not None)
         # The network gets each shared target once.
         once = (target[shared.first], np.array(shared.rows, np.int32)) if shared else ()
-        values, features = graph(generated, target, *once)
+        values, features = graph(generated, target, *mask, *once)
         columns = {name: value.numpy() for name, value in values.items()}
         for name in on_features:
             loss = LOSSES[name]
@@ -114,21 +120,23 @@ class GraphEvaluator:
     ) -> Callable[..., tuple[Values, dict[str, Values]]]:
         """The graph for these losses: pairs in; values out, and for each loss of `on_features` what it compares."""
         images = tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))
-        signature = [images, images, *((images, tf.TensorSpec([None], tf.int32)) if shared else ())]
+        masks = [tf.TensorSpec([None, None, None], tf.bool)] if self.plan.protocol.masked else []
+        signature = [images, images, *masks, *((images, tf.TensorSpec([None], tf.int32)) if shared else ())]
         bits = tf.uint16 if self.precision == "bfloat16" else tf.float32
 
         @tf.function(input_signature=signature, autograph=False)
-        def graph(generated: tf.Tensor, target: tf.Tensor, *once: tf.Tensor) -> tuple[Values, dict[str, Values]]:
+        def graph(generated: tf.Tensor, target: tf.Tensor, *further: tf.Tensor) -> tuple[Values, dict[str, Values]]:
             generated, target = as_images(generated), as_images(target)
+            mask, once = further[: len(masks)], further[len(masks) :]
             if with_gradient:
-                return self._values_and_norms(generated, target, losses), {}
+                return self._values_and_norms(losses, generated, target, *mask), {}
             targets = as_images(once[0]) if shared else target
             both = self._networks.features(tf.concat([generated, targets], 0), (*losses, *on_features))
             pairs = tf.shape(generated)[0]
             ours, theirs = _rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))
             if shared:
                 theirs = tf.nest.map_structure(lambda maps: tf.gather(maps, once[1]), theirs)
-            pair, on_gpu = (generated, target, ours, theirs), self._networks.device.on_gpu
+            pair, on_gpu = (generated, target, ours, theirs, Reductions(*mask)), self._networks.device.on_gpu
             values = {name: loss_value(self._networks, name, *pair, compiled=on_gpu) for name in losses}
             compared = {
                 name: {k: both[LOSSES[name].network][k] for k in self.plan.compared_layers(name)}
@@ -138,10 +146,13 @@ class GraphEvaluator:
 
         return graph
 
-    def _values_and_norms(self, generated: tf.Tensor, target: tf.Tensor, losses: tuple[str, ...]) -> Values:
-        whole = replace(self.plan, crop_border=0)  # the border is cut already
+    def _values_and_norms(
+        self, losses: tuple[str, ...], generated: tf.Tensor, target: tf.Tensor, *mask: tf.Tensor
+    ) -> Values:
+        # The border is cut already.
+        whole = replace(self.plan, protocol=replace(self.plan.protocol, crop_border=0))
         function = ObjectiveFunction(whole, self._networks, fused=False, beside=losses)
-        _, gradient, values = function.value_and_gradient(generated, function.references(target))
+        _, gradient, values = function.value_and_gradient(generated, function.references(target, *mask))
         assert self.plan.objective, "an objective is what has a gradient"
         values["objective"] = self.plan.objective.evaluate(values)
         norms = (

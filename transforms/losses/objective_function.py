@@ -15,6 +15,7 @@ from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective import check_differentiable
 from transforms.losses.pair import loss_value
 from transforms.losses.plan import Plan
+from transforms.losses.reductions import Reductions
 from transforms.worker.threads import thread_count
 
 # The losses' share of the targets: tensors whose first axis is the pair, so that rows can be taken and joined.
@@ -22,7 +23,7 @@ References = dict[str, tf.Tensor]
 
 # Any number of images of any size.
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32)
-_TARGET = "target"
+_TARGET, _MASK = "target", "mask"
 
 
 class ObjectiveFunction:
@@ -54,7 +55,7 @@ class ObjectiveFunction:
         self._weights = {name: weight for weight, name in plan.objective.terms}
         self._losses = tuple(dict.fromkeys((*self._weights, *beside)))
         # NumPy and numba hardly know float16.
-        fused = fused and not self.device.on_gpu and self._networks.precision != "float16"
+        fused = fused and not (self.device.on_gpu or plan.protocol.masked) and self._networks.precision != "float16"
         self._fused = tuple(name for name in self._weights if fused and LOSSES[name].gradient_kernel)
         # Each of these losses has its minimum at an identical pair.
         self._compares = all(LOSSES[name].direction != "none" for name in self._weights)
@@ -69,16 +70,23 @@ class ObjectiveFunction:
         """Raises EvaluationError if memory is short for a pass of so many pixels up and back; see `Networks`."""
         self._networks.check_memory(self._losses, pixels, gradients=True)
 
-    def references(self, target: tf.Tensor) -> References:
+    def references(self, target: tf.Tensor, mask: tf.Tensor | None = None) -> References:
         """Compute from the targets, with one pass through the networks, what `value` needs of them.
 
         Args:
             target: float32 [B, H, W, 3] in [0, 1], RGB.
+            mask: if the plan's protocol is masked: the pixels that count, bool [B, H, W].
+
+        Raises:
+            ValueError: there is a mask although the protocol is not masked, or none although it is.
         """
-        target = self.plan.inside(target)
+        if (mask is not None) != self.plan.protocol.masked:
+            raise ValueError("a mask belongs to a masked protocol, and to no other; see Protocol.masked")
+        target = self.plan.protocol.inside(target)
         features = self._networks.features(target, self._losses)
         flat = {f"{network}/{layer}": maps[layer] for network, maps in features.items() for layer in maps}
-        return {_TARGET: target, **flat}
+        masks = {} if mask is None else {_MASK: self.plan.protocol.inside(mask)}
+        return {_TARGET: target, **masks, **flat}
 
     def value(self, generated: tf.Tensor, references: References) -> tf.Tensor:
         """The objective of each pair, float32 [B].
@@ -132,8 +140,10 @@ class ObjectiveFunction:
 
     def _compared(self, generated: tf.Tensor, references: References) -> tf.Tensor:
         """The generated images as the losses see them."""
-        inside = self.plan.inside(generated)
-        return match_mean(inside, references[_TARGET]) if self.plan.gt_mean else inside
+        inside = self.plan.protocol.inside(generated)
+        if not self.plan.protocol.gt_mean:
+            return inside
+        return match_mean(inside, references[_TARGET], references.get(_MASK))
 
     def _unfused(
         self, generated: tf.Tensor, features: NetworkFeatures, references: References
@@ -148,7 +158,8 @@ class ObjectiveFunction:
 
     def _value(self, name: str, generated: tf.Tensor, features: NetworkFeatures, references: References) -> tf.Tensor:
         target = {network: {k: references[f"{network}/{k}"] for k in maps} for network, maps in features.items()}
-        return loss_value(self._networks, name, generated, references[_TARGET], features, target)
+        over = Reductions(references.get(_MASK))
+        return loss_value(self._networks, name, generated, references[_TARGET], features, target, over)
 
     def _fused_term(
         self, name: str, features: NetworkFeatures, references: References
@@ -161,7 +172,7 @@ class ObjectiveFunction:
         bits = tf.uint16 if dtype == tf.bfloat16 else dtype
         kernel = partial(
             resolve_name(loss.gradient_kernel),
-            weights=self._networks.weights[loss.network],
+            weights={layer: self._networks.weights[loss.network][layer] for layer in layers},
             factor=self._weights[name],
             executor=self._executor,
         )

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
+from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.reductions import OVER_WHOLE, Reductions
 
 # Features of one network by layer, [B, h, w, C], float32, bfloat16 or float16.
@@ -28,6 +29,7 @@ class Pair(NamedTuple):
         weights: for a loss on a network, what the network's weights file holds for the losses on it.
         over: reduces maps over the positions of the pictures.
         compiled: whether XLA is to compile what is slow operation by operation, as on a GPU.
+        strides: for a loss on a network, of each layer the pixels from a feature to the next.
     """
 
     generated: tf.Tensor
@@ -37,6 +39,7 @@ class Pair(NamedTuple):
     weights: Mapping[str, np.ndarray] = _NONE
     over: Reductions = OVER_WHOLE
     compiled: bool = False
+    strides: Mapping[str, int] = _NONE
 
 
 def as_images(levels: np.ndarray | tf.Tensor) -> tf.Tensor:
@@ -77,9 +80,37 @@ def loss_value(
         over: reduces maps over positions.
         compiled: see `Pair`; for values alone, without a gradient.
     """
+    pair = _pair(networks, name, generated, target, generated_features, target_features, over, compiled)
+    value: tf.Tensor = resolve_name(LOSSES[name].function)(pair)
+    return value
+
+
+def loss_map(networks: Networks, name: str, generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Where a loss of the networks' plan finds the images of each pair different, by its `map`: [B, h, w], at least 0.
+
+    Args:
+        networks: that TensorFlow computes.
+        name: of the loss.
+        generated: float32 [B, H, W, 3] in [0, 1].
+        target: as `generated`.
+    """
+    ours, theirs = (networks.features(images, [name]) for images in (generated, target))
+    found: tf.Tensor = resolve_name(LOSSES[name].map)(_pair(networks, name, generated, target, ours, theirs))
+    return found
+
+
+def _pair(
+    networks: Networks,
+    name: str,
+    generated: tf.Tensor,
+    target: tf.Tensor,
+    generated_features: NetworkFeatures,
+    target_features: NetworkFeatures,
+    over: Reductions = OVER_WHOLE,
+    compiled: bool = False,
+) -> Pair:
     loss = LOSSES[name]
     layers = networks.plan.compared_layers(name)
     ours, theirs = ({k: by[loss.network][k] for k in layers} for by in (generated_features, target_features))
-    pair = Pair(generated, target, ours, theirs, networks.weights.get(loss.network, {}), over, compiled)
-    value: tf.Tensor = resolve_name(loss.function)(pair)
-    return value
+    strides = NETWORKS[loss.network].strides if loss.network else {}
+    return Pair(generated, target, ours, theirs, networks.weights.get(loss.network, {}), over, compiled, strides)

@@ -25,11 +25,26 @@ def lpips(pair: Pair) -> tf.Tensor:
 
     Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, https://arxiv.org/abs/1801.03924.
     """
-    distances = []
-    for layer, generated in pair.generated_features.items():
-        per_pixel = compiled_distances if pair.compiled else _distances
-        distances.append(pair.over.mean(per_pixel(generated, pair.target_features[layer], pair.weights[layer])))
-    return tf.add_n(distances)
+    maps = _lpips_maps(pair)
+    return tf.add_n([pair.over.mean_of_features(maps[layer], pair.strides.get(layer, 1)) for layer in maps])
+
+
+def lpips_map(pair: Pair) -> tf.Tensor:
+    """LPIPS at every pixel, float32 [B, H, W], at least 0: its layers' distances at the size of the picture, added up.
+
+    Bilinear, as the original's `spatial=True`.
+    """
+    size = tf.shape(pair.generated)[1:3]
+    return tf.add_n([tf.image.resize(maps[..., tf.newaxis], size)[..., 0] for maps in _lpips_maps(pair).values()])
+
+
+def _lpips_maps(pair: Pair) -> dict[str, tf.Tensor]:
+    """The distances by layer, each [B, h, w]."""
+    distances = compiled_distances if pair.compiled else _distances
+    return {
+        layer: distances(generated, pair.target_features[layer], pair.weights[layer])
+        for layer, generated in pair.generated_features.items()
+    }
 
 
 def dists(pair: Pair) -> tf.Tensor:

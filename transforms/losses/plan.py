@@ -4,17 +4,18 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
 
 from transforms.columns import Column
-from transforms.losses.catalog import LOSSES, Loss, get_losses
+from transforms.losses.catalog import LOSSES, get_losses
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective
+from transforms.losses.protocol import Protocol
 from transforms.settings import setting
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float16", "auto")
 PIXEL_GRADIENT_COLUMNS = ("pixel_grad_l2", "pixel_grad_linf")
+MASK_COVERAGE = Column("mask_coverage", "", "before", "none", "share of the pixels in the mask")
 # Larger pictures are evaluated in tiles; a network takes 1.5 kB of memory per pixel of a pair.
 WHOLE_PIXELS = 2**23
 
@@ -41,9 +42,8 @@ class Plan:
         pixel_gradient: whether to differentiate the objective to the generated pixels.
         precision: of the networks, from `PRECISIONS`; `auto` takes what the worker's hardware is good at.
         vgg_layers: the layers that losses on a network compare if their rows name none: `vgg_mse`, `style`.
-        crop_border: pixels cut from each side of both images before any loss.
         max_gradient_pixels: larger pairs are scored without a pixel gradient, and not optimized.
-        gt_mean: whether each generated image is scaled to the mean of its target, after the cut; see `mean_matching`.
+        protocol: what is done to both images before any loss.
         weights: by name of the network, its weights file; see `with_weights`.
         backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
             `with_backend`. TensorFlow computes everything else.
@@ -67,23 +67,14 @@ class Plan:
         # A preset may choose others.
         flag_default="",
     )
-    crop_border: int = setting(
-        "cut this many pixels from each side of both images before any loss; 4 for x4 super-resolution", 0
-    )
     max_gradient_pixels: int = setting(
         "pairs of more pixels get no pixel gradient and are not optimized; both take 4 kB of memory per pixel",
         2**22,
         positive=True,
     )
-    gt_mean: bool = setting(
-        "scale each generated image to the mean gray of its target before any loss, as low-light papers do", False
-    )
+    protocol: Protocol = field(default=Protocol(), metadata={"group": "losses"})
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
     backend: str = "tensorflow"
-
-    def __post_init__(self) -> None:
-        if self.crop_border < 0:
-            raise ValueError(f"crop_border must be 0 or more, not {self.crop_border}")
 
     def with_weights(self, paths: Mapping[str, str] = {}) -> "Plan":
         """This plan with a weights file for every network it needs.
@@ -103,7 +94,9 @@ class Plan:
         Args:
             descends: whether the run optimizes: gradients are TensorFlow's.
         """
-        in_float32 = self.precision in ("float32", "auto") and not (descends or self.pixel_gradient)
+        # Kernels on its features know no mask.
+        scores = not (descends or self.pixel_gradient or self.protocol.masked)
+        in_float32 = self.precision in ("float32", "auto") and scores
         on_ncnn = in_float32 and self.networks_on_ncnn and find_spec("ncnn")
         return dataclasses.replace(self, backend="ncnn" if on_ncnn else "tensorflow")
 
@@ -118,10 +111,11 @@ class Plan:
         objective = ("objective",) if self.objective else ()
         gradient = PIXEL_GRADIENT_COLUMNS if self.pixel_gradient else ()
         losses = (
-            Column(loss.name, loss.name, "before", loss.direction, self._formula(loss))
+            Column(loss.name, loss.name, "before", loss.direction, self.protocol.described(loss.formula, loss.maskable))
             for loss in get_losses(self.losses)
         )
-        return (*losses, *(Column(name, "", "before", "lower") for name in (*objective, *gradient)))
+        coverage = (MASK_COVERAGE,) if self.protocol.masked else ()
+        return (*losses, *(Column(name, "", "before", "lower") for name in (*objective, *gradient)), *coverage)
 
     @property
     def optimization_columns(self) -> tuple[Column, ...]:
@@ -132,27 +126,18 @@ class Plan:
             Column("objective_of_saved", "", "after", "lower"),
             Column("steps", "", "", "none"),
             *(
-                Column(f"{loss.name}_optimized", loss.name, "after", loss.direction, self._formula(loss))
-                for loss in get_losses(self.losses)
+                dataclasses.replace(column, name=f"{column.name}_optimized", when="after")
+                for column in self.columns
+                if column.loss
             ),
         )
-
-    def _formula(self, loss: Loss) -> str:
-        """The loss' formula, and what is done to both images before."""
-        cut = f"; without {self.crop_border} pixels at each border" if self.crop_border else ""
-        return f"{loss.formula}{cut}{'; generated scaled to the mean gray of its target' if self.gt_mean else ''}"
-
-    def inside(self, images: Any) -> Any:
-        """The images [B, H, W, 3], an array or a tensor, without the border that the plan cuts."""
-        border = self.crop_border
-        return images[:, border:-border, border:-border] if border else images
 
     def computed(self, height: int, width: int) -> tuple[str, ...]:
         """The losses that are computed for images of this size, those of the objective included."""
         wanted = dict.fromkeys((*self.losses, *self.objective_losses))
         whole = self.fits_whole(height, width)
         defined = (name for name in wanted if min(height, width) >= self.smallest_side(name))
-        return tuple(name for name in defined if whole or self.in_tiles(name))
+        return tuple(name for name in defined if (whole or self.in_tiles(name)) and not self._unmaskable(name))
 
     def fits_whole(self, height: int, width: int) -> bool:
         """Whether images of this size are evaluated in one piece, not in tiles."""
@@ -163,14 +148,27 @@ class Plan:
         computed = self.computed(height, width)
         return height * width <= self.max_gradient_pixels and set(self.objective_losses) <= set(computed)
 
+    def _unmaskable(self, loss: str) -> bool:
+        return self.protocol.masked and not LOSSES[loss].maskable
+
     def in_tiles(self, loss: str) -> bool:
         """Whether the loss can be evaluated in tiles."""
         network = NETWORKS.get(LOSSES[loss].network)
         return LOSSES[loss].reach is not None and (network is None or bool(network.strides))
 
     def why_null(self, column: str, height: int, width: int) -> str:
-        """The note of a column that is null for images of this size: `too_small:` or `too_large:`, and its name."""
+        """The note of a column that is null for images of this size: a reason and its name.
+
+        Reasons are `too_small`, `too_large`, `unmaskable` (the loss knows no mask) and `outside_mask` (it compares no
+        position within the pair's mask).
+        """
         losses = (column,) if column in LOSSES else self.objective_losses
+        if any(map(self._unmaskable, losses)):
+            return f"unmaskable:{column}"
+        of_gradient = column in PIXEL_GRADIENT_COLUMNS
+        defined = self.differentiated(height, width) if of_gradient else {*losses} <= {*self.computed(height, width)}
+        if self.protocol.masked and defined:
+            return f"outside_mask:{column}"
         small = any(min(height, width) < self.smallest_side(name) for name in losses)
         return f"{'too_small' if small else 'too_large'}:{column}"
 
@@ -178,7 +176,7 @@ class Plan:
         """Height and width in pixels below which the loss is not defined."""
         network = NETWORKS.get(LOSSES[loss].network)
         side = network.smallest_side(self.compared_layers(loss)) if network else LOSSES[loss].min_side
-        return side + 2 * self.crop_border
+        return side + 2 * self.protocol.crop_border
 
     def compared_layers(self, loss: str) -> tuple[str, ...]:
         """The layers whose features the loss compares; empty for a loss on pixels."""

@@ -1,7 +1,7 @@
 """How losses reduce maps over the positions of a picture, whether it is there as a whole or comes in tiles.
 
 A loss that reduces over positions by `pair.over` alone can be evaluated in tiles: its row in the catalog says so with
-its `reach`.
+its `reach`. With a mask only the positions in it count; a reduction over none of them is NaN.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,51 @@ class Core(NamedTuple):
         return maps[:, rows, columns]
 
 
+def positions_in(mask: tf.Tensor, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """The positions of maps [B, h, w, ...] that lie in a mask, bool [B, H, W]: bool [B, h, w].
+
+    Those do whose middle does. It is a pixel, or both of the two pixels in the middle of an even number.
+
+    Args:
+        mask: of the pixels that the maps were computed from.
+        maps: from every `stride`-th pixel and, if there are fewer positions than such pixels, from as many around it.
+        stride: pixels from a position to the next.
+    """
+    inside = tf.convert_to_tensor(mask)[:, ::stride, ::stride]
+    height, width = tf.shape(maps)[1], tf.shape(maps)[2]
+    above, before = tf.shape(inside)[1] - height, tf.shape(inside)[2] - width
+    down = inside[:, above // 2 :][:, :height] & inside[:, (above + 1) // 2 :][:, :height]
+    return down[:, :, before // 2 :][:, :, :width] & down[:, :, (before + 1) // 2 :][:, :, :width]
+
+
+def share_in(mask: tf.Tensor, maps: tf.Tensor, stride: int) -> tf.Tensor:
+    """The share of the block of pixels that each position of maps [B, h, w, ...] begins in a mask: float32 [B, h, w].
+
+    Args:
+        mask: bool [B, H, W].
+        maps: position i begins at pixel i * stride.
+        stride: pixels from a position to the next.
+    """
+    pixels = tf.cast(mask, tf.float32)[..., tf.newaxis]
+    height, width = tf.shape(mask)[1], tf.shape(mask)[2]
+    whole = [[0, 0], [0, -height % stride], [0, -width % stride], [0, 0]]
+    # Blocks at the edge count by the pixels that they have.
+    counted, there = (
+        tf.nn.avg_pool2d(tf.pad(part, whole), stride, stride, "VALID")[..., 0]
+        for part in (pixels, tf.ones_like(pixels))
+    )
+    return (counted / there)[:, : tf.shape(maps)[1], : tf.shape(maps)[2]]
+
+
 class Reductions:
-    """Reductions of maps [B, h, w, ...] over the positions of whole pictures."""
+    """Reductions of maps [B, h, w, ...] over the positions of whole pictures.
+
+    Args:
+        mask: the pixels that count, bool [B, H, W]; None: all.
+    """
+
+    def __init__(self, mask: tf.Tensor | None = None):
+        self._mask = mask
 
     def mean(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
         """The mean over everything but the pair: [B].
@@ -41,14 +84,30 @@ class Reductions:
             maps: position i belongs to pixel i * stride, and depends on pixels within the loss's reach of it.
             stride: pixels from a position to the next.
         """
-        return tf.reduce_mean(maps, axis=list(range(1, len(maps.shape))))
+        if self._mask is None:
+            return tf.reduce_mean(maps, axis=list(range(1, len(maps.shape))))
+        return _weighted_mean(maps, positions_in(self._mask, maps, stride))
+
+    def mean_of_features(self, maps: tf.Tensor, stride: int) -> tf.Tensor:
+        """The mean over everything but the pair: [B]. With a mask, positions weigh as the share of their block in it.
+
+        Args:
+            maps: position i begins at pixel i * stride.
+            stride: pixels from a position to the next; without a mask it does not matter.
+        """
+        if self._mask is None:
+            return self.mean(maps)
+        return _weighted_mean(maps, share_in(self._mask, maps, stride))
 
     def channel_means(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
-        """The mean of every channel: [B, C]."""
+        """The mean of every channel: [B, C]. It knows no mask."""
         return tf.reduce_mean(maps, axis=[1, 2])
 
     def products(self, maps: tf.Tensor) -> tf.Tensor:
-        """The mean of the products of every two channels, the Gram matrix over its number of positions: [B, C, C]."""
+        """The mean of the products of every two channels, the Gram matrix over its number of positions: [B, C, C].
+
+        It knows no mask.
+        """
         shape = tf.shape(maps)
         pixels = shape[1] * shape[2]
         # Pair by pair: see `perceptual` for what becomes of products of more than two axes.
@@ -56,7 +115,15 @@ class Reductions:
         return tf.map_fn(lambda pair: tf.matmul(pair, pair, transpose_a=True), flat) / tf.cast(pixels, maps.dtype)
 
     def moments(self, maps: tf.Tensor, stride: int = 1) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The mean over the positions and the sum of squared differences from it, each [B, ...], and their number."""
+        """The mean over the positions and the sum of squared differences from it, each [B, ...], and their number.
+
+        With a mask maps are [B, h, w], and there is a number for each pair.
+        """
+        if self._mask is not None:
+            inside = positions_in(self._mask, maps, stride)
+            average, weights = _weighted_mean(maps, inside), tf.cast(inside, maps.dtype)
+            squares = weights * tf.math.squared_difference(maps, average[:, tf.newaxis, tf.newaxis])
+            return average, tf.reduce_sum(squares, axis=[1, 2]), tf.reduce_sum(weights, axis=[1, 2])
         mean = tf.reduce_mean(maps, axis=[1, 2], keepdims=True)
         squares = tf.reduce_sum(tf.math.squared_difference(maps, mean), axis=[1, 2])
         shape = tf.shape(maps)
@@ -64,14 +131,40 @@ class Reductions:
 
     def quantile(self, maps: tf.Tensor, share: float) -> tf.Tensor:
         """The value of maps [B, h, w] that this share of the positions does not exceed, interpolated: [B]."""
+        if self._mask is not None:
+            return self._masked_quantile(maps, share)
         ordered = tf.sort(tf.reshape(maps, [tf.shape(maps)[0], -1]), axis=1)
         place = share * tf.cast(tf.shape(ordered)[1] - 1, tf.float64)
         below = tf.floor(place)
         low, high = (tf.gather(ordered, tf.cast(index, tf.int32), axis=1) for index in (below, tf.math.ceil(place)))
         return low + (high - low) * (place - below)
 
+    def _masked_quantile(self, maps: tf.Tensor, share: float) -> tf.Tensor:
+        inside = positions_in(self._mask, maps)
+        pairs = tf.shape(maps)[0]
+        ordered = tf.sort(tf.reshape(tf.where(inside, maps, maps.dtype.max), [pairs, -1]), axis=1)
+        count = tf.reduce_sum(tf.cast(inside, tf.float64), axis=[1, 2])
+        place = share * tf.maximum(count - 1, 0)
+        below = tf.floor(place)
+        low, high = (
+            tf.gather(ordered, tf.cast(index, tf.int32), batch_dims=1) for index in (below, tf.math.ceil(place))
+        )
+        return tf.where(count > 0, low + (high - low) * (place - below), np.nan)
+
 
 OVER_WHOLE = Reductions()
+
+
+def _weighted_mean(maps: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """The mean of maps [B, h, w, ...] by weights [B, h, w]: [B]."""
+    # Channels first, so that float32 counts every position of a large picture.
+    by_position = tf.reduce_mean(maps, axis=3) if len(maps.shape) == 4 else maps
+    weights = tf.cast(weights, maps.dtype)
+    # Along the last axis TensorFlow adds up in a tree, which keeps the digits.
+    total, count = (
+        tf.reduce_sum(tf.reshape(part, [tf.shape(maps)[0], -1]), axis=1) for part in (by_position * weights, weights)
+    )
+    return total / count
 
 
 class TiledReductions(Reductions):
@@ -82,24 +175,42 @@ class TiledReductions(Reductions):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         # In the order in which the loss asks for its reductions.
         self._shares: list[list[Any]] = []
         self._turn = 0
         self._core = Core()
 
-    def enter(self, core: Core) -> None:
-        """From now on maps are those of another tile, of which the core counts."""
+    def enter(self, core: Core, mask: tf.Tensor | None = None) -> None:
+        """From now on maps are those of another tile, of which the core counts; with a mask of the tile, what is in it.
+
+        Tiles have a mask either all of them or none.
+        """
         self._core = core
+        self._mask = mask
         self._turn = 0
 
     def mean(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
-        def share(inside: tf.Tensor) -> tuple[Any, float]:
+        weights = None if self._mask is None else positions_in(self._mask, maps, stride)
+        return self._mean(maps, stride, weights)
+
+    def mean_of_features(self, maps: tf.Tensor, stride: int) -> tf.Tensor:
+        # Features are those of the core alone.
+        return self._mean(maps, 1, None if self._mask is None else share_in(self._mask, maps, stride))
+
+    def _mean(self, maps: tf.Tensor, stride: int, weights: tf.Tensor | None) -> tf.Tensor:
+        def share(inside: tf.Tensor) -> tuple[Any, Any]:
+            count: Any = float(np.prod(inside.shape[1:3]))
+            if weights is not None:
+                counted = tf.cast(self._core.of(weights, stride), inside.dtype)
+                inside *= counted[..., tf.newaxis] if len(inside.shape) == 4 else counted
+                count = _float64(counted).sum(axis=(1, 2))
             # By rows in the maps' own type, which keeps the digits of short sums.
             rows = tf.reduce_sum(inside, axis=list(range(2, len(inside.shape))))
-            return _float64(rows).sum(axis=1), float(np.prod(inside.shape[1:]))
+            return _float64(rows).sum(axis=1), count * float(np.prod(inside.shape[3:]))
 
         total, count = self._total(maps, stride, share)
-        return tf.constant(total / max(count, 1))
+        return tf.constant(_quotient(total, count))
 
     def channel_means(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
         def share(inside: tf.Tensor) -> tuple[Any, float]:
@@ -122,23 +233,35 @@ class TiledReductions(Reductions):
         return tf.constant(total / max(count, 1))
 
     def moments(self, maps: tf.Tensor, stride: int = 1) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        def share(inside: tf.Tensor) -> tuple[Any, Any, float]:
-            values = _float64(inside)
-            return values.sum(axis=(1, 2)), np.square(values).sum(axis=(1, 2)), float(np.prod(inside.shape[1:3]))
+        weights = None if self._mask is None else positions_in(self._mask, maps, stride)
+
+        def share(inside: tf.Tensor) -> tuple[Any, Any, Any]:
+            values, count = _float64(inside), float(np.prod(inside.shape[1:3]))
+            if weights is None:
+                return values.sum(axis=(1, 2)), np.square(values).sum(axis=(1, 2)), count
+            counted = _float64(self._core.of(weights, stride))
+            parts = (values * counted, np.square(values) * counted, counted)
+            total, squares, number = (part.sum(axis=(1, 2)) for part in parts)
+            return total, squares, number
 
         total, squares, count = self._total(maps, stride, share)
-        mean = total / max(count, 1)
+        mean = _quotient(total, count)
         centred = np.maximum(squares - total * mean, 0)
         return tf.constant(mean), tf.constant(centred), tf.constant(count, tf.float64)
 
     def quantile(self, maps: tf.Tensor, share: float) -> tf.Tensor:
         inside = self._core.of(maps)
+        if self._mask is not None:
+            inside = tf.where(self._core.of(positions_in(self._mask, maps)), inside, np.nan)
         parts = self._shared(list)
         parts.append(tf.reshape(inside, [inside.shape[0], -1]).numpy().astype(np.float32))
         if (self._core.bottom, self._core.right) != (None, None):
             # The last tile is still to come, and sorting takes longer than everything else.
             return tf.zeros(inside.shape[0], tf.float64)
-        return tf.constant(np.quantile(np.concatenate(parts, axis=1), share, axis=1).astype(np.float64))
+        if self._mask is None:
+            return tf.constant(np.quantile(np.concatenate(parts, axis=1), share, axis=1).astype(np.float64))
+        counted = (row[~np.isnan(row)] for row in np.concatenate(parts, axis=1))
+        return tf.constant([np.quantile(row, share) if row.size else np.nan for row in counted], tf.float64)
 
     def _total(self, maps: tf.Tensor, stride: int, share: Callable[[tf.Tensor], tuple[Any, ...]]) -> tuple[Any, ...]:
         """The sums of the shares of all tiles so far."""
@@ -153,6 +276,14 @@ class TiledReductions(Reductions):
             self._shares.append(empty())
         self._turn += 1
         return self._shares[self._turn - 1]
+
+
+def _quotient(total: np.ndarray, count: Any) -> np.ndarray:
+    """The total over the count; before the first position 0, or NaN if the counts are those of masks."""
+    if np.ndim(count) == 0:
+        return total / max(count, 1)
+    with np.errstate(invalid="ignore"):
+        return total / count
 
 
 def _float64(tensor: tf.Tensor) -> np.ndarray:

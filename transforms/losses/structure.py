@@ -31,15 +31,23 @@ def ssim(pair: Pair) -> tf.Tensor:
     return pair.over.mean(luminance * contrast_structure)
 
 
+def ssim_map(pair: Pair) -> tf.Tensor:
+    """1 - SSIM of every window inside the image, [B, H - 10, W - 10] in [0, 2]."""
+    return _dissimilarity(pair)
+
+
 def ssim_y(pair: Pair) -> tf.Tensor:
     """SSIM of the luma of BT.601, in [-1, 1]; sides of 11 pixels or more.
 
     Super-resolution reports this one: BasicSR's `calculate_ssim` with `test_y_channel`, without rounding the luma.
     Window and constants are those of `ssim`; an identical pair scores exactly 1.
     """
-    # In float64, which costs no more than three channels do in float32: there the variance of flat luma would cancel.
-    generated, target = (luma(tf.cast(images, tf.float64)) + LUMA_OFFSET for images in (pair.generated, pair.target))
-    return _luma_ssim(generated, target, pair.over)
+    return _luma_ssim(_bt601(pair), pair.over)
+
+
+def ssim_y_map(pair: Pair) -> tf.Tensor:
+    """1 - `ssim_y` of every window, as `ssim_map`."""
+    return _dissimilarity(_bt601(pair))
 
 
 def ssim_luma(pair: Pair) -> tf.Tensor:
@@ -49,13 +57,31 @@ def ssim_luma(pair: Pair) -> tf.Tensor:
     own `ssim` repeats the border. Rounding has no gradient, so an objective cannot use it. An identical pair scores
     exactly 1.
     """
+    return _luma_ssim(_matlab_luma(pair), pair.over)
+
+
+def ssim_luma_map(pair: Pair) -> tf.Tensor:
+    """1 - `ssim_luma` of every window, as `ssim_map`."""
+    return _dissimilarity(_matlab_luma(pair))
+
+
+def _bt601(pair: Pair) -> Pair:
+    # In float64, which costs no more than three channels do in float32: there the variance of flat luma would cancel.
+    return Pair(*(luma(tf.cast(images, tf.float64)) + LUMA_OFFSET for images in (pair.generated, pair.target)))
+
+
+def _matlab_luma(pair: Pair) -> Pair:
     images = (pair.generated, pair.target)
-    generated, target = (tf.cast(_rounded_luma(side)[..., tf.newaxis], tf.float64) / 255 for side in images)
-    return _luma_ssim(generated, target, pair.over)
+    return Pair(*(tf.cast(_rounded_luma(side)[..., tf.newaxis], tf.float64) / 255 for side in images))
 
 
-def _luma_ssim(generated: tf.Tensor, target: tf.Tensor, over: Reductions) -> tf.Tensor:
-    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(Pair(generated, target)))
+def _dissimilarity(pair: Pair) -> tf.Tensor:
+    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(pair))
+    return 1 - tf.reduce_mean(luminance * contrast_structure, axis=-1)
+
+
+def _luma_ssim(lumas: Pair, over: Reductions) -> tf.Tensor:
+    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(lumas))
     return tf.cast(over.mean(luminance * contrast_structure), tf.float32)
 
 

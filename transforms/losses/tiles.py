@@ -91,13 +91,16 @@ class TiledEvaluator:
         self._networks = networks
         self._graph = cache(self._build_graph)
 
-    def __call__(self, losses: Sequence[str], generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(
+        self, losses: Sequence[str], generated: np.ndarray, target: np.ndarray, mask: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """The losses of each pair, float32 [B].
 
         Args:
             losses: names of losses that can be evaluated in tiles.
             generated: [B, H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
             target: the same shape and type.
+            mask: the pixels that count, bool [B, H, W]; None: all.
         """
         values: dict[str, np.ndarray] = {}
         for (network, margin, step), names in self._grids(losses).items():
@@ -106,10 +109,13 @@ class TiledEvaluator:
             for tile in tiles(generated.shape[1], generated.shape[2], margin, step, side):
                 parts = [images[:, tile.rows, tile.columns] for images in (generated, target)]
                 ours, theirs = self._features(network, names, parts, tile.core) if network else ({}, {})
+                mask_part = None if mask is None else tf.constant(mask[:, tile.rows, tile.columns])
+                if network and mask_part is not None:
+                    mask_part = tile.core.of(mask_part)
                 # With the features come the pixels of the core alone.
                 generated_part, target_part = (as_images(tile.core.of(part) if network else part) for part in parts)
                 for name in names:
-                    reductions[name].enter(Core() if network else tile.core)
+                    reductions[name].enter(Core() if network else tile.core, mask_part)
                     value = loss_value(
                         self._networks, name, generated_part, target_part, ours, theirs, reductions[name]
                     )

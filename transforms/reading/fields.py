@@ -93,7 +93,7 @@ def id_field(schema: pa.Schema, fields: Fields) -> str | None:
 def asked_for(fields: Fields) -> tuple[str, ...]:
     """The names of all fields, without repetition."""
     id = () if fields.id is None else (fields.id,)
-    return tuple(dict.fromkeys((*fields.generated, fields.target, *id, *fields.keep)))
+    return tuple(dict.fromkeys((*fields.images, *id, *fields.keep)))
 
 
 def with_nested(schema: pa.Schema, fields: Fields) -> pa.Schema:
@@ -156,6 +156,7 @@ def check_schema(schema: pa.Schema, fields: Fields, strict: bool = False) -> tup
     problems = [f"--keep_fields={name}: the name is taken" for name in fields.keep if name in RESERVED]
     problems += [f"--keep_fields={name}: given twice" for name, times in Counter(fields.keep).items() if times > 1]
     wanted = [*(("generated_field", name) for name in fields.generated), ("target_field", fields.target)]
+    wanted += [("mask_field", fields.mask)] if fields.mask else []
     wanted += [("id_field", fields.id)] if fields.id is not None else []
     wanted += [("keep_fields", name) for name in fields.keep if strict]
     for flag, name in wanted:
@@ -275,9 +276,7 @@ def _plain(number: str) -> str:
 
 def _lacks_shape(dtype: pa.DataType, flag: str, fields: Fields) -> bool:
     """True for flat lists of numbers that are to be arrays, but whose shape is not declared."""
-    return (
-        flag in ("generated_field", "target_field") and is_array(dtype) and not fields.array_shape and _is_flat(dtype)
-    )
+    return flag in _IMAGES and is_array(dtype) and not fields.array_shape and _is_flat(dtype)
 
 
 def _is_flat(dtype: pa.DataType) -> bool:
@@ -289,11 +288,10 @@ def _is_kept(dtype: pa.DataType) -> bool:
     return kept_type(dtype) is not None
 
 
-_USABLE = {"generated_field": is_image, "target_field": is_image, "id_field": is_id, "keep_fields": _is_kept}
+_IMAGES = ("generated_field", "target_field", "mask_field")
+_USABLE = dict.fromkeys(_IMAGES, is_image) | {"id_field": is_id, "keep_fields": _is_kept}
 _IMAGE = "binary, struct<bytes: binary, ...>, a path, a list of one, or an array (a flat one with --array_shape)"
-_EXPECTED = {
-    "generated_field": _IMAGE,
-    "target_field": _IMAGE,
+_EXPECTED = dict.fromkeys(_IMAGES, _IMAGE) | {
     "id_field": "a string, a number, a date or binary",
     "keep_fields": "a string, bool, number, date or timestamp",
 }

@@ -24,7 +24,8 @@ REASONS = {
     "no_target": "a generated image whose key no target has",
     "no_generated": "a target whose key no generated image has",
     **zip_members.REASONS,
-    "double_key": "several generated images, or several targets, have the same key",
+    "no_mask": "a pair whose key no mask has",
+    "double_key": "several generated images, several targets, or several masks, have the same key",
 }
 
 
@@ -74,14 +75,14 @@ def read_listed(
                 failures.append(pair_failure(*about, candidate=record["candidate"]))
                 continue
             kept = tuple(record["kept"][field.name] for field in keep)
-            places = zip((record["generated"], record["target"]), record["bytes"], record["zip"], strict=True)
-            generated, target = (_place(*place) for place in places)
-            pairs.append(NamedPair(record["id"], source, generated, target, kept))
-        yield named_chunk(chunk, pairs, keep, failures)
+            paths = [record[side] for side in ("generated", "target", "mask") if record.get(side)]
+            places = zip(paths, record["bytes"], record["zip"], strict=True)
+            pairs.append(NamedPair(record["id"], source, tuple(_place(*place) for place in places), kept))
+        yield named_chunk(chunk, pairs, keep, failures, bool(fields.mask))
 
 
 def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:
-    files = [file for file in (pair.generated, pair.target) if file]
+    files = [file for file in (pair.generated, pair.target, pair.mask) if file]
     record: dict[str, Any] = {
         "id": as_utf8(pair.id),
         "generated": pair.generated and pair.generated.path,
@@ -89,6 +90,7 @@ def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:
         "bytes": [file.size for file in files],
         "zip": [_member(file) for file in files],
         "modified": [file.modified for file in files],
+        **({"mask": pair.mask.path} if pair.mask else {}),
     }
     if pair.reason:
         record |= {"reason": pair.reason, "message": as_utf8(pair.message), "candidate": as_utf8(pair.candidate)}

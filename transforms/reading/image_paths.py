@@ -27,7 +27,7 @@ REASONS = {
 }
 
 _AT = pa.struct([("path", pa.binary()), *((name, pa.int64()) for name in ("start", "size", "packed", "crc"))])
-PLACES = tuple(pa.field(name, _AT) for name in ("generated_at", "target_at"))
+PLACES = tuple(pa.field(name, _AT) for name in ("generated_at", "target_at", "mask_at"))
 # How base64 begins that may be an image's; a path seldom does.
 BASE64_START = r"^\s*(data:|[A-Za-z0-9+/_-]{64})"
 _START_BYTES = 1000
@@ -63,15 +63,13 @@ class NamedPair:
     Attributes:
         id: of the pair.
         source: of the pair.
-        generated: the generated image.
-        target: its target.
+        images: the generated image, its target and, with masks, its mask.
         kept: values of the kept fields.
     """
 
     id: str
     source: str
-    generated: Image
-    target: Image
+    images: tuple[Image, ...]
     kept: tuple[Any, ...] = ()
 
 
@@ -166,13 +164,17 @@ def _npy(array: np.ndarray, fields: Fields) -> bytes:
 
 
 def named_chunk(
-    chunk: Chunk, pairs: Sequence[NamedPair], keep: Sequence[pa.Field], failures: Sequence[Failure] = ()
+    chunk: Chunk,
+    pairs: Sequence[NamedPair],
+    keep: Sequence[pa.Field],
+    failures: Sequence[Failure] = (),
+    masked: bool = False,
 ) -> EncodedChunk:
-    """A chunk of these pairs; if images are places, two more columns hold them until `fetch_images` reads them.
+    """A chunk of these pairs; if images are places, more columns hold them until `fetch_images` reads them.
 
     A format that parses untrusted bytes opens no other file.
     """
-    sides = [[pair.generated for pair in pairs], [pair.target for pair in pairs]]
+    sides = [[pair.images[side] for pair in pairs] for side in range(3 if masked else 2)]
     kept = [pa.array([pair.kept[index] for pair in pairs], field.type) for index, field in enumerate(keep)]
     columns = [
         pa.array([pair.id for pair in pairs], pa.string()),
@@ -180,11 +182,11 @@ def named_chunk(
         *(bytes_once([image if isinstance(image, bytes) else None for image in side]) for side in sides),
         *kept,
     ]
-    schema = encoded_schema(keep)
+    schema = encoded_schema(keep, masked)
     if any(isinstance(image, Place) for side in sides for image in side):
         columns += [pa.array([_row_of(image) for image in side], _AT) for side in sides]
-        schema = pa.schema([*schema, *PLACES])
-    return EncodedChunk(chunk, pairs_table(columns, schema), tuple(failures))
+        schema = pa.schema([*schema, *PLACES[: len(sides)]])
+    return EncodedChunk(chunk, pairs_table(columns, schema, len(sides)), tuple(failures))
 
 
 def bytes_once(images: Sequence[bytes | None]) -> pa.Array:
@@ -197,9 +199,9 @@ def bytes_once(images: Sequence[bytes | None]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(distinct.values()), pa.binary()))
 
 
-def pairs_table(columns: Sequence[pa.Array], schema: pa.Schema) -> pa.Table:
+def pairs_table(columns: Sequence[pa.Array], schema: pa.Schema, sides: int) -> pa.Table:
     """A table of the schema, but for images that are a dictionary."""
-    for index in (2, 3):
+    for index in range(2, 2 + sides):
         schema = schema.set(index, schema.field(index).with_type(columns[index].type))
     return pa.table(list(columns), schema=schema)
 

@@ -66,11 +66,12 @@ def fetch_images(
         web: the limits of what is fetched from http(s) addresses; None: nothing is.
     """
     table = encoded.pairs
-    width = len(encoded_schema(keep))
-    if PLACES[0].name not in table.schema.names:
+    named = [field.name for field in PLACES if field.name in table.schema.names]
+    if not named:
         return encoded
+    schema = encoded_schema(keep, masked=len(named) == len(PLACES))
     failed = list(encoded.failures)
-    places = [[_resolved(at, encoded.chunk, root, web) for at in table[field.name].to_pylist()] for field in PLACES]
+    places = [[_resolved(at, encoded.chunk, root, web) for at in table[name].to_pylist()] for name in named]
     wanted: dict[str, set[Place]] = defaultdict(set)
     for found in chain(*places):
         if isinstance(found, Place):
@@ -80,20 +81,20 @@ def fetch_images(
     files = {address: dict.fromkeys(wanted.pop(address), answer) for address, answer in answers.items()}
     with ThreadPoolExecutor(_THREADS, "read_image") as pool:
         files |= zip(wanted, pool.map(_read, wanted, wanted.values()), strict=True)
-    images: list[list[bytes | None]] = [table.column(name).to_pylist() for name in ("generated", "target")]
+    images: list[list[bytes | None]] = [table.column(2 + side).to_pylist() for side in range(len(named))]
     good = []
     for row in range(table.num_rows):
         try:
-            for side in (0, 1):
+            for side in range(len(named)):
                 place = places[side][row]
                 if place is not None:
                     images[side][row] = _checked(place, files)
             good.append(row)
         except RecordError as error:
             failed.append(row_failure(table, row, "read", error.reason, str(error)))
-    columns = table.columns[:width]
-    columns[2:4] = [bytes_once(side) for side in images]
-    fetched = pairs_table(columns, encoded_schema(keep))
+    columns = table.columns[: len(schema)]
+    columns[2 : 2 + len(named)] = [bytes_once(side) for side in images]
+    fetched = pairs_table(columns, schema, len(named))
     if "notes" in table.schema.names:
         fetched = fetched.append_column("notes", table["notes"])
     return EncodedChunk(encoded.chunk, fetched.take(pa.array(good, pa.int64())), tuple(failed))

@@ -28,6 +28,7 @@ class FilePair:
         candidate: which of the target's candidates the generated image is; empty: they have no names.
         reason: why there is no pair: a key of `folders.REASONS`; empty if there is one.
         message: the same for people.
+        mask: the file that says which of its pixels count; None: there are no masks, or there is no pair.
     """
 
     id: str
@@ -37,6 +38,7 @@ class FilePair:
     reason: str = ""
     message: str = ""
     candidate: str = ""
+    mask: InputFile | None = None
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -52,7 +54,9 @@ class ArchivedFile(InputFile):
     member: ZipMember | None = None
 
 
-def pair_files(generated: Sequence[str], target: Sequence[str], sandbox: Sandbox = Sandbox()) -> list[FilePair]:
+def pair_files(
+    generated: Sequence[str], target: Sequence[str], sandbox: Sandbox = Sandbox(), mask: Sequence[str] = ()
+) -> list[FilePair]:
     """Find the files of both sides and pair them by key, sorted by id.
 
     The key is what the wildcards matched or, if the templates have fields, the fields of the target's template. The
@@ -63,6 +67,7 @@ def pair_files(generated: Sequence[str], target: Sequence[str], sandbox: Sandbox
         generated: templates, local or `gs://`; a directory, or a zip file, stands for its images and those below it.
         target: the same.
         sandbox: parses zip files.
+        mask: the same, of masks, which several pairs may share; empty: there are none.
 
     Raises:
         ValueError: a template is wrong or matches nothing, or nothing can be paired; one line.
@@ -74,6 +79,13 @@ def pair_files(generated: Sequence[str], target: Sequence[str], sandbox: Sandbox
     pairs = list(_join(left, right, order, theirs[0].fields))
     if all(pair.reason in ("no_target", "no_generated") for pair in pairs):
         raise ValueError(_nothing_matches(left, right))
+    if mask:
+        masks = [_directory(one) for one in parse_templates(mask)]
+        check_templates(ours, masks, "--mask")
+        pairs = list(_with_masks(pairs, _find(masks, "--mask", sandbox), masks[0].fields, bool(ours[0].fields)))
+        missing = [pair.message for pair in pairs if pair.reason == "no_mask"]
+        if missing and all(pair.reason for pair in pairs):
+            raise ValueError(f"no pair has a mask: {missing[0]}")
     return sorted(pairs, key=_order)
 
 
@@ -139,16 +151,12 @@ def _join(
         shared: those of them that the target has.
     """
 
-    def key(values: Values, names: Sequence[str]) -> Key:
-        numbered = (text for name, text in values.items() if name != CANDIDATE)
-        return tuple(values[name] for name in names) if order else ("/".join(numbered),)
-
     targets: dict[Key, list[InputFile]] = defaultdict(list)
     generated: dict[tuple[Key, str], list[tuple[Values, InputFile]]] = defaultdict(list)
     for values, file in right:
-        targets[key(values, shared)].append(file)
+        targets[_key(values, shared, bool(order))].append(file)
     for values, file in left:
-        generated[key(values, order), values.get(CANDIDATE, "")].append((values, file))
+        generated[_key(values, order, bool(order)), values.get(CANDIDATE, "")].append((values, file))
     candidates = sorted({candidate for _, candidate in generated})
     paired = set()
     for (full, candidate), files in generated.items():
@@ -178,6 +186,35 @@ def _join(
                 what = f"generated image of {candidate}" if candidate else "generated image"
                 message = f"{file.path} has no {what} with the key {name!r}"
                 yield FilePair(name, None, file, {}, "no_generated", message, candidate)
+
+
+def _with_masks(
+    pairs: Iterable[FilePair], found: Iterable[tuple[Values, InputFile]], names: Sequence[str], by_fields: bool
+) -> Iterator[FilePair]:
+    """The pairs with their masks, which are found by these fields of the generated images, or by their wildcards."""
+    masks: dict[Key, list[InputFile]] = defaultdict(list)
+    for values, file in found:
+        masks[_key(values, names, by_fields)].append(file)
+    for pair in pairs:
+        if pair.reason:
+            yield pair
+            continue
+        key = _key(pair.fields, names, by_fields)
+        files = masks.get(key, [])
+        path = pair.generated.path if pair.generated else ""
+        if len(files) == 1:
+            yield replace(pair, mask=files[0])
+        elif files:
+            yield replace(pair, reason="double_key", message=f"{path} has {len(files)} masks: {_names(files)}")
+        else:
+            yield replace(pair, reason="no_mask", message=f"{path} has no mask of the key {'/'.join(key)!r}")
+
+
+def _key(values: Values, names: Sequence[str], by_fields: bool) -> Key:
+    """The values of these fields or, if no template has fields, what the wildcards matched."""
+    if by_fields:
+        return tuple(values[name] for name in names)
+    return ("/".join(text for name, text in values.items() if name != CANDIDATE),)
 
 
 def _names(files: Sequence[InputFile]) -> str:

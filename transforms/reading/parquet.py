@@ -15,7 +15,6 @@ from transforms.reading.parquet_file import (
     RowRange,
     field_names,
     image_leaves,
-    image_names,
     leaves_of,
     open_parquet,
     with_dictionaries,
@@ -110,17 +109,16 @@ def _encode(rows: pa.Table, chunk: Chunk, id_name: str | None, fields: Fields, k
             value, fits = fitted(partition.get(field.name), field.type)
             kept.append(pa.array([value] * chunk.pairs, field.type))
             lost[field.name] = [] if fits and field.name in partition else list(range(chunk.pairs))
-    target = image_bytes(rows[fields.target])
+    shared = [image_bytes(rows[name]) for name in (fields.target, *([fields.mask] if fields.mask else []))]
     columns = [
         pa.array(names, pa.string()).take(record),
         list(map(chunk.source, range(chunk.start, chunk.stop))),
         alternating([image_bytes(rows[name]) for name in fields.generated]),
-        repeated(target, record) if fields.has_candidates else target,
+        *(repeated(images, record) if fields.has_candidates else images for images in shared),
         *kept,
     ]
-    schema = encoded_schema(keep)
-    for image in ("generated", "target"):
-        index = schema.get_field_index(image)
+    schema = encoded_schema(keep, bool(fields.mask))
+    for index in range(2, 3 + len(shared)):
         schema = schema.set(index, schema.field(index).with_type(columns[index].type))
     return note_lost(pa.table(columns, schema=schema), lost)
 
@@ -148,7 +146,7 @@ class _Record:
 
 def _records(rows: pa.Table, id_name: str | None, fields: Fields, keep: Sequence[pa.Field]) -> Iterator[_Record]:
     ids = texts(rows[id_name]) if id_name is not None else [None] * len(rows)
-    images = {name: images_of(rows[name], name, fields) for name in image_names(fields)}
+    images = {name: images_of(rows[name], name, fields) for name in fields.images}
     kept = {field.name: fit_kept(rows[field.name], field.type) for field in keep if field.name in rows.schema.names}
     for row, id in enumerate(ids):
         values = {name: (column[row].as_py(), row not in lost) for name, (column, lost) in kept.items()}

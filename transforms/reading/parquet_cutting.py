@@ -14,7 +14,6 @@ from transforms.reading.parquet_file import (
     RowRange,
     field_names,
     image_leaves,
-    image_names,
     leaves_of,
     open_parquet,
     with_dictionaries,
@@ -80,7 +79,7 @@ def _cut_by_bytes(
 ) -> Iterator[list[Part]]:
     """Ranges that are as full as the bytes of their own images allow; yields while it measures."""
     group = parquet.metadata.row_group(index)
-    leaves = leaves_of(parquet, fields, image_names(fields))
+    leaves = leaves_of(parquet, fields, fields.images)
     mean = ceil(_needed_bytes(group, leaves) / group.num_rows)
     even = min(chunk_pairs, max(1, chunk_bytes // mean))
     series: list[Part] = []
@@ -117,7 +116,7 @@ def _row_bytes(
     reader = with_dictionaries(parquet, file, index, image_leaves(parquet, fields))
     for batch in reader.iter_batches(rows, row_groups=[index], columns=leaves, use_threads=False):
         table = with_nested_columns(pa.Table.from_batches([batch]), fields)
-        columns = (table[name].chunks for name in image_names(fields))
+        columns = (table[name].chunks for name in fields.images)
         yield from np.sum([np.concatenate(list(map(_lengths, pieces))) for pieces in columns], axis=0).tolist()
 
 

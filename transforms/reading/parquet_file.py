@@ -55,13 +55,8 @@ def with_dictionaries(parquet: pq.ParquetFile, file: BinaryIO, index: int, leave
 def field_names(schema: pa.Schema, fields: Fields) -> list[str]:
     """The fields to read, without repetition."""
     kept = (field.name for field in check_schema(schema, fields))
-    names = (*fields.generated, fields.target, id_field(schema, fields), *kept)
+    names = (*fields.images, id_field(schema, fields), *kept)
     return list(dict.fromkeys(name for name in names if name is not None))
-
-
-def image_names(fields: Fields) -> list[str]:
-    """The fields of images, without repetition."""
-    return list(dict.fromkeys((*fields.generated, fields.target)))
 
 
 def leaves_of(parquet: pq.ParquetFile, fields: Fields, names: Iterable[str]) -> list[str]:
@@ -80,7 +75,7 @@ def leaves_of(parquet: pq.ParquetFile, fields: Fields, names: Iterable[str]) -> 
 
 def image_leaves(parquet: pq.ParquetFile, fields: Fields) -> set[str]:
     """Those of them that hold images and nothing else."""
-    images = set(image_names(fields)) - {id_field(parquet.schema_arrow, fields), *fields.keep}
+    images = set(fields.images) - {id_field(parquet.schema_arrow, fields), *fields.keep}
     return {leaf for leaf in leaves_of(parquet, fields, images) if not leaf.endswith(".path") or leaf in images}
 
 

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from transforms.reading.fields import is_array, is_bytes, is_list, is_text, texts
 from transforms.reading.image_paths import BASE64_START, Image, image_of
-from transforms.reading.parquet_file import image_names
 from transforms.reading.record_error import RecordError
 from transforms.schema import Fields
 
@@ -56,7 +55,7 @@ def repeated(column: pa.ChunkedArray | pa.Array, rows: pa.Array) -> pa.Dictionar
 
 def holds_bytes(rows: pa.Table, fields: Fields) -> bool:
     """True if every image that is not null lies in the rows as it is."""
-    return not fields.array_type and all(_is_bytes_or_null(rows[name]) for name in image_names(fields))
+    return not fields.array_type and all(_is_bytes_or_null(rows[name]) for name in fields.images)
 
 
 def _is_bytes_or_null(column: pa.ChunkedArray) -> bool:

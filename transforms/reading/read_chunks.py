@@ -21,7 +21,7 @@ READ_REASONS = {
     "unreadable_file": "the file, or this chunk of it, could not be listed or read at all; the message says why",
     **{reason: meaning for format in FORMATS.values() for reason, meaning in format.reasons.items()},
     **NOT_DONE,
-    "missing_field": "the record has no field for the generated or the target image",
+    "missing_field": "the record has no field for the generated image, the target or the mask",
     "wrong_type": "a field of the record holds several values, or a value of another type",
 }
 
@@ -48,10 +48,11 @@ def read_series(
     path = series[0].path if series else ""
     root = None if series and series[0].format == LISTING else fields.image_root or path.rpartition("/")[0]
     web = Web(max_image_bytes, sandbox.clock_seconds) if fields.allow_http else None
+    empty = encoded_schema(keep, bool(fields.mask)).empty_table()
     done = 0
     while done < len(series):
         if series[done].error or not series[done].pairs:
-            yield _without_records(series[done], keep)
+            yield _without_records(series[done], empty)
             done += 1
             continue
         try:
@@ -59,10 +60,10 @@ def read_series(
                 done += 1
                 yield encoded
         except SandboxError as error:
-            yield _unreadable(series[done], "read", str(error), keep, error.reason)
+            yield _unreadable(series[done], "read", str(error), empty, error.reason)
             done += 1
         except READ_ERRORS as error:
-            yield _unreadable(series[done], "read", describe(error), keep, not_done_reason(error))
+            yield _unreadable(series[done], "read", describe(error), empty, not_done_reason(error))
             done += 1
 
 
@@ -84,14 +85,14 @@ def _read_on(
             yield fetched
 
 
-def _without_records(chunk: Chunk, keep: Sequence[pa.Field]) -> EncodedChunk:
+def _without_records(chunk: Chunk, empty: pa.Table) -> EncodedChunk:
     if chunk.error:
-        return _unreadable(chunk, "list", chunk.error, keep, chunk.reason)
-    return EncodedChunk(chunk, encoded_schema(keep).empty_table())
+        return _unreadable(chunk, "list", chunk.error, empty, chunk.reason)
+    return EncodedChunk(chunk, empty)
 
 
-def _unreadable(chunk: Chunk, stage: str, problem: str, keep: Sequence[pa.Field], reason: str = "") -> EncodedChunk:
+def _unreadable(chunk: Chunk, stage: str, problem: str, empty: pa.Table, reason: str = "") -> EncodedChunk:
     lost = f"records {chunk.start} to {chunk.stop - 1}" if chunk.pairs else f"records from {chunk.start} on"
     path = as_utf8(chunk.path)
     failure = pair_failure(path, path, stage, reason or "unreadable_file", f"{path}, {lost}: {problem}")
-    return EncodedChunk(chunk, encoded_schema(keep).empty_table(), (replace(failure, scope="file"),))
+    return EncodedChunk(chunk, empty, (replace(failure, scope="file"),))

@@ -43,13 +43,12 @@ def encode_records(
     failures = []
     lost: dict[str, list[int]] = {field.name: [] for field in keep}
     for number, record in zip(chunk.records(fields), records, strict=True):
-        id, target, kept = _shared(record, chunk.path, fields, keep)
+        id, shared, kept = _shared(record, chunk.path, fields, keep)
         for position, name in enumerate(fields.generated):
             pair_id, source = id or chunk.pair_id(number), chunk.source(number * len(fields.generated) + position)
             generated = record if isinstance(record, RecordError) else _image(record, name)
-            if isinstance(generated, RecordError) or isinstance(target, RecordError):
-                error = generated if isinstance(generated, RecordError) else target
-                assert isinstance(error, RecordError)
+            images = [image for image in (generated, *shared) if not isinstance(image, RecordError)]
+            if error := next((image for image in (generated, *shared) if isinstance(image, RecordError)), None):
                 candidate = name if fields.has_candidates else ""
                 failures.append(pair_failure(pair_id, source, "read", error.reason, str(error), error.data, candidate))
                 continue
@@ -57,26 +56,27 @@ def encode_records(
             values = {field.name: values.get(field.name) or kept[field.name] for field in keep}
             for field_name, (_, fits) in values.items():
                 lost[field_name] += [] if fits else [len(pairs)]
-            pairs.append(NamedPair(pair_id, source, generated, target, tuple(value for value, _ in values.values())))
-    named = named_chunk(chunk, pairs, keep, failures)
+            pairs.append(NamedPair(pair_id, source, tuple(images), tuple(value for value, _ in values.values())))
+    named = named_chunk(chunk, pairs, keep, failures, bool(fields.mask))
     return replace(named, pairs=note_lost(named.pairs, lost))
 
 
 def _shared(
     record: Record | RecordError, path: str, fields: Fields, keep: Sequence[pa.Field]
-) -> tuple[str | None, Image | RecordError, dict[str, tuple[Any, bool]]]:
-    """The id, the target and the kept values that all candidates of a record share."""
+) -> tuple[str | None, list[Image | RecordError], dict[str, tuple[Any, bool]]]:
+    """The id, the target, with masks the mask, and the kept values that all candidates of a record share."""
     if isinstance(record, RecordError):
-        return None, record, {}
+        return None, [record], {}
     partition = partitions(path)
     kept = {field.name: record.kept(field) for field in keep}
     for field in keep:
         if kept[field.name][0] is None and field.name in partition:
             kept[field.name] = fitted(partition[field.name], field.type)
     try:
-        return record.id(fields), _image(record, fields.target), kept
+        names = (fields.target, *([fields.mask] if fields.mask else []))
+        return record.id(fields), [_image(record, name) for name in names], kept
     except RecordError as error:
-        return None, error, kept
+        return None, [error], kept
 
 
 def _image(record: Record, name: str) -> Image | RecordError:

@@ -154,8 +154,15 @@ def directory_template(path: str) -> Template:
     return Template(path, prefix, (), 1, None, expression, expression)
 
 
-def check_templates(generated: Sequence[Template], target: Sequence[Template]) -> tuple[str, ...]:
+def check_templates(
+    generated: Sequence[Template], target: Sequence[Template], flag: str = "--target"
+) -> tuple[str, ...]:
     """Check that the templates of both sides can be joined.
+
+    Args:
+        generated: of the generated images.
+        target: of their targets, or of their masks.
+        flag: that gave the targets.
 
     Returns:
         the fields that only the generated images have.
@@ -163,24 +170,21 @@ def check_templates(generated: Sequence[Template], target: Sequence[Template]) -
     Raises:
         ValueError: one line that says which template does not fit.
     """
-    sides = {"--generated": generated, "--target": target}
-    for flag, templates in sides.items():
+    for side, templates in (("--generated", generated), (flag, target)):
         for template in templates:
             if set(template.fields) != set(templates[0].fields):
-                raise ValueError(f"{flag}: {templates[0].text!r} and {template.text!r} have different fields")
+                raise ValueError(f"{side}: {templates[0].text!r} and {template.text!r} have different fields")
     ours, theirs = generated[0].fields, target[0].fields
     if CANDIDATE in theirs or target[0].candidate:
-        raise ValueError("--target has candidates, but only generated images may; name its field otherwise")
+        raise ValueError(f"{flag} has candidates, but only generated images may; name its field otherwise")
     if CANDIDATE in ours and generated[0].candidate:
         raise ValueError(f"--generated has both names, such as {generated[0].candidate}=, and {{candidate}}; drop one")
     if missing := [name for name in theirs if name not in ours]:
-        raise ValueError(
-            f"--target has {_braced(missing)}, which --generated={generated[0].text!r} lacks; add it there"
-        )
+        raise ValueError(f"{flag} has {_braced(missing)}, which --generated={generated[0].text!r} lacks; add it there")
     for template in target if ours and not theirs else ():
         if template.wildcards:
             raise ValueError(
-                f"--generated has {_braced(ours)}, but --target={template.text!r} has wildcards; write "
+                f"--generated has {_braced(ours)}, but {flag}={template.text!r} has wildcards; write "
                 f"{{{ours[0]}}} in both"
             )
     return (*(name for name in ours if name not in theirs), *([CANDIDATE] if generated[0].candidate else []))

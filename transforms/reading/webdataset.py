@@ -99,7 +99,7 @@ def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
     suffixes = sorted({suffix for sample in peeked for suffix in sample.suffixes})
     # A suffix may be named without its extension.
     stems = {suffix.rpartition(".")[0] for suffix in suffixes}
-    named = [name for name in (*fields.generated, fields.target) if name in stems]
+    named = [name for name in fields.images if name in stems]
     types = types_of(sample.values for sample in peeked) if fields.keep or fields.id else {}
     return pa.schema((types | dict.fromkeys([*suffixes, *named], pa.binary())).items()) if peeked else None
 

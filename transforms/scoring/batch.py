@@ -8,12 +8,14 @@ import numpy as np
 
 
 class Pair(Protocol):
-    """Anything with a generated image [H, W, 3] and a target of the same shape and type."""
+    """Anything with a generated image [H, W, 3], a target of the same shape and type, and perhaps a mask [H, W]."""
 
     @property
     def generated(self) -> np.ndarray: ...
     @property
     def target(self) -> np.ndarray: ...
+    @property
+    def mask(self) -> np.ndarray | None: ...
 
 
 P = TypeVar("P", bound=Pair)

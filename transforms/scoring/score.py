@@ -46,7 +46,16 @@ _TASK_PAIRS = 4
 SCORED_ON_CPU = "scored_on_cpu"
 
 # The reasons for which a decoded pair can fail.
-SCORE_REASONS = {"evaluation_failed": "the losses of this pair alone could not be computed; the message says why"}
+SCORE_REASONS = {
+    "evaluation_failed": "the losses of this pair alone could not be computed; the message says why",
+    "empty_mask": "no pixel lies in the mask: none is brighter than the middle of its range, or only the border is",
+}
+
+
+_EMPTY_MASK = (
+    "No pixel within the border is brighter than the middle of the mask's range; a mask of 0 and 1 has to be stored "
+    "as 0 and 255."
+)
 
 
 class Evaluate(Protocol):
@@ -57,7 +66,9 @@ class Evaluate(Protocol):
     backend: str
     device: "Device"
 
-    def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]: ...
+    def __call__(
+        self, generated: np.ndarray, target: np.ndarray, mask: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]: ...
 
 
 def load_evaluator(plan: Plan, device: "Device | None" = None) -> "Evaluator":
@@ -111,15 +122,18 @@ def score_chunk(
 
     def good_pairs(decoded: Iterable[DecodedPair | DecodeError]) -> Iterator[_ChunkPair]:
         for position, outcome in zip(order, decoded, strict=True):
-            if isinstance(outcome, DecodedPair):
-                yield _ChunkPair(outcome.generated, outcome.target, outcome.notes, position)
+            if isinstance(outcome, DecodedPair) and _lies_in(outcome.mask, evaluator.plan):
+                yield _ChunkPair(outcome.generated, outcome.target, outcome.notes, outcome.mask, position)
+            elif isinstance(outcome, DecodedPair):
+                fail(position, "score", "empty_mask", _EMPTY_MASK)
             else:
                 data = None if outcome.image == "pair" else pairs[outcome.image][position].as_py()
-                fail(position, "decode", outcome.reason, outcome.message, data)
+                named = "The mask: " if outcome.image == "mask" else ""
+                fail(position, "decode", outcome.reason, f"{named}{outcome.message}", data)
 
     # Counting the failures would not do: a single one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
-    images = encoded_pairs(pairs)
+    images = encoded_pairs(pairs, evaluator.plan.protocol.masked)
     order = _candidates_together(images)
     decoded = _decode_ahead([images[row] for row in order], policy, sandbox, batching)
     for group in batch_by_shape(good_pairs(decoded), batching):
@@ -135,6 +149,11 @@ def score_chunk(
                 done(len(part))
     failures = (*encoded.failures, *(failed[position] for position in sorted(failed)))
     return ScoredChunk(encoded.chunk, result.table(pairs, evaluator), failures)
+
+
+def _lies_in(mask: np.ndarray | None, plan: Plan) -> bool:
+    """Whether any pixel within the border lies in the mask, if there is one."""
+    return mask is None or bool(plan.protocol.inside(mask[np.newaxis]).any())
 
 
 def _on_cpu(plan: Plan) -> "Evaluator":
@@ -153,7 +172,8 @@ class _ChunkPair(DecodedPair):
 def _candidates_together(encoded: Sequence[EncodedPair]) -> list[int]:
     """The rows in their order, but those with the target of an earlier one behind it: a batch then shares targets."""
     first: dict[int, int] = {}
-    keys = [row if target is None else first.setdefault(id(target), row) for row, (_, target) in enumerate(encoded)]
+    targets = [pair[1] for pair in encoded]
+    keys = [row if target is None else first.setdefault(id(target), row) for row, target in enumerate(targets)]
     return sorted(range(len(encoded)), key=keys.__getitem__)
 
 
@@ -197,9 +217,10 @@ def _same_target(encoded: Sequence[EncodedPair], row: int) -> bool:
     return encoded[row][1] is encoded[row - 1][1] is not None
 
 
-def encoded_pairs(rows: pa.Table) -> list[EncodedPair]:
-    """The bytes of the images; rows with the same target share its view."""
-    return list(zip(_views(rows["generated"]), _shared(_views(rows["target"])), strict=True))
+def encoded_pairs(rows: pa.Table, masked: bool = False) -> list[EncodedPair]:
+    """The bytes of the images; rows with the same target, or the same mask, share its view."""
+    shared = [_shared(_views(rows[name])) for name in ("target", *(["mask"] if masked else []))]
+    return list(zip(_views(rows["generated"]), *shared, strict=True))
 
 
 def _shared(views: Sequence[memoryview | None]) -> list[memoryview | None]:
@@ -233,7 +254,9 @@ def evaluate_group(
 ) -> Iterator[tuple[Sequence[P], dict[str, np.ndarray] | EvaluationError]]:
     """Evaluate a group. If that fails, evaluate each half, so that in the end at most single pairs fail."""
     try:
-        columns = evaluator(_stack([pair.generated for pair in group]), _stack([pair.target for pair in group]))
+        masks = [pair.mask for pair in group if pair.mask is not None]
+        images = ([pair.generated for pair in group], [pair.target for pair in group], *([masks] if masks else []))
+        columns = evaluator(*map(_stack, images))
     except EvaluationError as error:
         if len(group) == 1:
             yield group, error
@@ -272,13 +295,17 @@ class _Rows:
         self.size[positions] = height, width
         for column, values in columns.items():
             self.values[column][positions] = values
-            self.defined[column][positions] = True
-        nulls = tuple(self.plan.why_null(column, height, width) for column in self.values if column not in columns)
+            # Within a mask there may be nothing that a loss compares.
+            self.defined[column][positions] = ~np.isnan(values) if self.plan.protocol.masked else True
+        nulls = [column for column in self.values if not self.defined[column][positions].all()]
+        why = {column: self.plan.why_null(column, height, width) for column in nulls}
         for pair in group:
-            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *notes, *nulls)
+            of_pair = (note for column, note in why.items() if not self.defined[column][pair.position])
+            self.notes[pair.position] = (*self.notes[pair.position], *pair.notes, *notes, *of_pair)
 
     def table(self, pairs: pa.Table, evaluator: Evaluate) -> pa.Table:
-        keep = [column for column in pairs.schema if column.name not in (*encoded_schema().names, "notes")]
+        encoded = encoded_schema(masked=self.plan.protocol.masked).names
+        keep = [column for column in pairs.schema if column.name not in (*encoded, "notes")]
         computed = {
             PRECISION_KEY: evaluator.precision,
             BACKEND_KEY: evaluator.backend,

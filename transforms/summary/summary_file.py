@@ -1,8 +1,10 @@
 """The content of summary.json, which is read back as a baseline or to be merged."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
+from transforms.losses.protocol import Protocol
 from transforms.storage.json_files import to_json
 from transforms.summary.summary import Summary
 
@@ -11,7 +13,7 @@ SUMMARY_VERSION = 2
 # The parts of a run's identity that decide its numbers. Summaries can be compared or merged only if they agree in them.
 COMPARABLE = (
     *("losses", "objective", "pixel_gradient", "precision", "backend", "vgg_layers", "weights", "images", "descent"),
-    *("crop_border", "gt_mean"),
+    *(field.name for field in fields(Protocol)),
 )
 
 

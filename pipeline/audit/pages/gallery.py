@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import Any
 
-from pipeline.audit.pages.heatmap import HeatMap, objective_of_run
+from pipeline.audit.pages.heatmap import HeatMap, LossMaps, objective_of_run
 from pipeline.audit.pages.refetch import Inputs, fetch_pairs
-from pipeline.audit.pages.thumbnails import Thumbnail, thumbnails
+from pipeline.audit.pages.thumbnails import Heat, Thumbnail, thumbnails
+from transforms.losses.catalog import LOSSES
 from transforms.losses.networks.weights_file import WeightsError
 from transforms.losses.objective import Objective
 from transforms.reading.input_files import InputFile
@@ -18,6 +19,8 @@ MOST_CHARACTERS = 12_000_000
 
 # Differentiating a network takes a quarter of a second for 256 x 256 pixels on two cores, so this takes four seconds.
 _NETWORK_PIXELS = 2**20
+
+_BAD = {"lower": "high", "higher": "low", "none": "high"}
 
 _STATES = {"gone": "is no longer there", "changed": "has changed since the run"}
 
@@ -42,6 +45,7 @@ def make_gallery(
     identity: Mapping[str, Any],
     pixels: Mapping[str, int] | None = None,
     now: Sequence[InputFile] = (),
+    worst_in: Mapping[str, str] = {},
     difference_gain: float | None = None,
     noun: str = "pairs",
 ) -> Gallery:
@@ -52,6 +56,7 @@ def make_gallery(
         identity: of the run's run.json.
         pixels: number of pixels of each pair, by source, to show where the objective wants a change; None: do not.
         now: the run's input files where they are now, if they have moved.
+        worst_in: by source of a pair, the loss whose map to show, of those that have one.
         difference_gain: see `thumbnails`.
         noun: what `ids` are called in a notice.
     """
@@ -62,14 +67,26 @@ def make_gallery(
     gallery.problems.update({source: "" for source in shown if _path(source) in gone})
     shown = {source: id for source, id in shown.items() if source not in gallery.problems}
     heat_map = _heat_map(identity, gallery) if pixels is not None and shown else None
-    heated = _heated(heat_map, {source: pixels[source] for source in shown}) if heat_map and pixels else set()
+    affordable = _affordable({source: pixels[source] for source in shown}) if pixels else set()
+    heated = affordable if heat_map and heat_map.plan.networks else set(shown)
+    loss_maps = _loss_maps({worst_in[source] for source in shown if source in worst_in}, identity, gallery)
     for source, found in fetch_pairs(shown, inputs):
         if isinstance(found, str):
             gallery.problems[source] = found
             continue
-        gradient = heat_map(found) if heat_map and source in heated else None
-        objective = _name(heat_map.plan.objective) if heat_map and heat_map.plan.objective else ""
-        gallery.pictures[source] = thumbnails(found, gradient, objective, difference_gain)
+        maps = []
+        loss = worst_in.get(source)
+        if (
+            loss_maps
+            and loss in loss_maps.plan.losses
+            and (source in affordable or not LOSSES[loss].network)
+            and (values := loss_maps(loss, found)) is not None
+        ):
+            maps.append(Heat("map", f"where {loss} is {_BAD[LOSSES[loss].direction]}", values))
+        if heat_map and source in heated and (gradient := heat_map(found)) is not None:
+            assert heat_map.plan.objective
+            maps.append(Heat("gradient", f"gradient of {_name(heat_map.plan.objective)}", gradient))
+        gallery.pictures[source] = thumbnails(found, maps, difference_gain)
     if heat_map and (without := len(gallery.pictures.keys() - heated)):
         gallery.notices.append(f"{without} of the pairs have no gradient picture: the network would take too long.")
     _drop_what_does_not_fit(gallery, shown)
@@ -91,10 +108,8 @@ def _path(source: str) -> str:
     return source.rpartition("#")[0]
 
 
-def _heated(heat_map: HeatMap, pixels: Mapping[str, int]) -> set[str]:
-    """The pairs to differentiate: all of them, or as many of the first as there is time for."""
-    if not heat_map.plan.networks:
-        return set(pixels)
+def _affordable(pixels: Mapping[str, int]) -> set[str]:
+    """As many of the first pairs as there is time for to send them through a network."""
     totals = accumulate(pixels.values())
     return {source for source, total in zip(pixels, totals, strict=True) if total <= _NETWORK_PIXELS}
 
@@ -120,6 +135,17 @@ def _heat_map(identity: Mapping[str, Any], gallery: Gallery) -> HeatMap | None:
             "`pairloss weights` fetches it."
         )
         return None
+
+
+def _loss_maps(losses: set[str], identity: Mapping[str, Any], gallery: Gallery) -> LossMaps | None:
+    """The maps of these losses; of those on pixels alone if a network is missing."""
+    on_pixels = {name for name in losses if not LOSSES[name].network}
+    try:
+        return LossMaps(losses, identity) if losses else None
+    except WeightsError as error:
+        missing = ", ".join(sorted(losses - on_pixels))
+        gallery.notices.append(f"The maps of {missing} are not shown because a network is missing: {error}")
+        return LossMaps(on_pixels, identity) if on_pixels else None
 
 
 def _drop_what_does_not_fit(gallery: Gallery, shown: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
-"""Where in a picture an objective wants a change: the length of its gradient at every pixel."""
+"""Where in a picture an objective wants a change, and where a loss finds two pictures different: a number a pixel."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pkgutil import resolve_name
 from typing import Any
 
@@ -12,6 +12,7 @@ from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.networks.weights_file import WeightsFile
 from transforms.losses.objective import Objective, parse_objective
 from transforms.losses.plan import Plan
+from transforms.losses.protocol import Protocol
 from transforms.worker.tensorflow_import import import_tensorflow
 
 # A network's gradient takes more than a kilobyte of memory per pixel.
@@ -34,8 +35,11 @@ def objective_of_run(identity: Mapping[str, Any]) -> Objective | None:
     directions = {name: LOSSES[name].direction for name in identity["losses"]}
     texts = [identity["objective"]] if identity["objective"] else []
     texts += [f"{signs[way]}{name}" for name, way in directions.items() if way in signs]
+    masked = Protocol.of_run(identity).masked
     for objective in map(parse_objective, texts):
-        if all(LOSSES[name].differentiable for name in objective.losses) and not _FLAT.issuperset(objective.losses):
+        rows = [LOSSES[name] for name in objective.losses]
+        usable = all(loss.differentiable and (loss.maskable or not masked) for loss in rows)
+        if usable and not _FLAT.issuperset(objective.losses):
             return objective
     return None
 
@@ -55,18 +59,7 @@ class HeatMap:
         import_tensorflow()
         from transforms.losses.objective_function import ObjectiveFunction
 
-        self.plan = Plan(
-            (),
-            objective,
-            precision="auto",
-            vgg_layers=tuple(identity["vgg_layers"]),
-            crop_border=identity["crop_border"],
-            gt_mean=identity.get("gt_mean", False),
-            weights={
-                name: WeightsFile(str(resolve_name(NETWORKS[name].cached)()), sha256)
-                for name, sha256 in identity["weights"].items()
-            },
-        )
+        self.plan = _plan((), objective, identity)
         self._function = ObjectiveFunction(self.plan)
 
     def __call__(self, pair: DecodedPair) -> np.ndarray | None:
@@ -82,6 +75,65 @@ class HeatMap:
         if min(height, width) < self._function.smallest_side or height * width > MAX_PIXELS:
             return None
         generated, target = (as_images(image[None]) for image in (pair.generated, pair.target))
-        _, gradient, _ = self._function.value_and_gradient(generated, self._function.references(target))
+        mask = None if pair.mask is None else pair.mask[np.newaxis]
+        _, gradient, _ = self._function.value_and_gradient(generated, self._function.references(target, mask))
         length = np.linalg.norm(gradient[0].numpy(), axis=-1)
         return np.nan_to_num(length, posinf=0.0)
+
+
+class LossMaps:
+    """Shows where losses find the two images of a pair different.
+
+    Args:
+        losses: names of losses that have a `map`.
+        identity: of run.json: the networks of the run and the hashes of their weights.
+
+    Raises:
+        WeightsError: this machine's cache lacks a network's weights, or has different ones. Nothing is downloaded.
+    """
+
+    def __init__(self, losses: Collection[str], identity: Mapping[str, Any]):
+        import_tensorflow()
+        from transforms.losses.networks.loaded import Networks
+
+        self.plan = _plan(tuple(losses), None, identity)
+        self._networks = Networks(self.plan)
+
+    def __call__(self, loss: str, pair: DecodedPair) -> np.ndarray | None:
+        """The map of a loss, as the run computed it: of its protocol, and 0 outside of a mask.
+
+        Returns:
+            float32 [H, W], at least 0; None if the loss is not defined at this size, or if the picture has more than
+            `MAX_PIXELS` pixels.
+        """
+        from transforms.losses.mean_matching import match_mean
+        from transforms.losses.pair import as_images, loss_map
+
+        height, width = pair.generated.shape[:2]
+        if min(height, width) < self.plan.smallest_side(loss) or height * width > MAX_PIXELS:
+            return None
+        protocol = self.plan.protocol
+        generated, target = (protocol.inside(as_images(image[None])) for image in (pair.generated, pair.target))
+        if protocol.gt_mean:
+            mask = None if pair.mask is None else protocol.inside(pair.mask[None])
+            generated = match_mean(generated, target, mask)
+        found = loss_map(self._networks, loss, generated, target)[0].numpy().astype(np.float32)
+        above, before = (height - found.shape[0]) // 2, (width - found.shape[1]) // 2
+        whole = np.zeros((height, width), np.float32)
+        whole[above : above + found.shape[0], before : before + found.shape[1]] = np.maximum(found, 0)
+        return whole if pair.mask is None else whole * pair.mask
+
+
+def _plan(losses: tuple[str, ...], objective: Objective | None, identity: Mapping[str, Any]) -> Plan:
+    """A plan with the run's layers and protocol, on the weights in this machine's cache."""
+    return Plan(
+        losses,
+        objective,
+        precision="auto",
+        vgg_layers=tuple(identity["vgg_layers"]),
+        protocol=Protocol.of_run(identity),
+        weights={
+            name: WeightsFile(str(resolve_name(NETWORKS[name].cached)()), sha256)
+            for name, sha256 in identity["weights"].items()
+        },
+    )

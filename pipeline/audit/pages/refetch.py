@@ -105,7 +105,7 @@ def fetch_pairs(ids: Mapping[str, str], inputs: Inputs) -> Iterator[tuple[str, D
         for encoded in _read(inputs.moved.get(path, path), set(sources), inputs):
             if encoded.chunk.error or (encoded.failures and encoded.failures[0].scope == "file"):
                 problem = encoded.chunk.error or encoded.failures[0].message
-            for source, found in _found(encoded, sources, ids, inputs.policy):
+            for source, found in _found(encoded, sources, ids, inputs):
                 missing.pop(source, None)
                 yield source, found
         yield from ((source, problem) for source in missing)
@@ -123,7 +123,7 @@ def _read(path: str, numbers: set[int], inputs: Inputs) -> Iterator[EncodedChunk
 
 
 def _found(
-    encoded: EncodedChunk, sources: Mapping[int, str], ids: Mapping[str, str], policy: DecodePolicy
+    encoded: EncodedChunk, sources: Mapping[int, str], ids: Mapping[str, str], inputs: Inputs
 ) -> Iterator[tuple[str, DecodedPair | str]]:
     """The wanted pairs of a chunk. Their sources name the file by its path in the run."""
     for row in encoded.pairs.to_pylist():
@@ -132,7 +132,8 @@ def _found(
         if row["id"] != ids[source]:
             yield source, "another pair is there now"
             continue
-        (pair,) = decode_pairs([(row["generated"], row["target"])], policy, Sandbox())
+        images = (row["generated"], row["target"], *([row["mask"]] if inputs.fields.mask else []))
+        (pair,) = decode_pairs([images], inputs.policy, Sandbox())
         yield source, pair if isinstance(pair, DecodedPair) else describe(pair)
     for failure in encoded.failures:
         source = sources.get(_number(failure.source)) if failure.scope == "pair" else None

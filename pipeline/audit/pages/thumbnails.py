@@ -1,6 +1,7 @@
-"""Pictures of a pair for a page: generated, target, their difference, and where an objective wants a change."""
+"""Pictures of a pair for a page: generated, target, their difference, and maps of where something is large."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -24,7 +25,7 @@ class Thumbnail:
     """A picture inside a page.
 
     Attributes:
-        kind: `generated`, `target`, `difference` or `gradient`.
+        kind: `generated`, `target`, `difference`, or that of a map.
         caption: for people.
         uri: the picture itself, as a `data:` URI.
         width: in pixels.
@@ -40,8 +41,23 @@ class Thumbnail:
     crop: bool = False
 
 
+@dataclass(frozen=True)
+class Heat:
+    """A map to show.
+
+    Attributes:
+        kind: `gradient` of an objective, or `map` of a loss.
+        caption: for people.
+        values: [H, W], at least 0. The few largest of a gradient are far above all others: its root is shown.
+    """
+
+    kind: str
+    caption: str
+    values: np.ndarray
+
+
 def thumbnails(
-    pair: DecodedPair, heat: np.ndarray | None = None, objective: str = "", difference_gain: float | None = None
+    pair: DecodedPair, maps: Sequence[Heat] = (), difference_gain: float | None = None
 ) -> tuple[Thumbnail, ...]:
     """The pictures of a pair, at most `SIDE` pixels high and wide, without loss.
 
@@ -49,8 +65,7 @@ def thumbnails(
 
     Args:
         pair: two images.
-        heat: [H, W], at least 0: how strongly the objective wants to change each pixel.
-        objective: its name.
+        maps: shown in colours over the generated image.
         difference_gain: factor that makes the difference brighter; None: the factor that makes it fill the range.
     """
     generated, target = _levels(pair.generated), _levels(pair.target)
@@ -60,8 +75,7 @@ def thumbnails(
     images = [("generated", "generated", generated), ("target", "target", target)]
     images.append(("difference", caption, difference * gain))
     pictures = [_thumbnail(*image) for image in images]
-    if heat is not None:
-        pictures.append(_thumbnail("gradient", f"gradient of {objective}", _heated(heat, generated)))
+    pictures += [_thumbnail(heat.kind, heat.caption, _heated(heat, generated)) for heat in maps]
     if max(difference.shape) > SIDE:
         top, left = _worst_window(difference)
         for kind, caption, image in images:
@@ -96,10 +110,11 @@ def _filling_gain(values: np.ndarray) -> float:
     return 1 / largest if largest else 0.0
 
 
-def _heated(heat: np.ndarray, picture: np.ndarray) -> np.ndarray:
+def _heated(heat: Heat, picture: np.ndarray) -> np.ndarray:
     """The map in colours over the darkened gray picture, which shows what the colours refer to."""
-    # The root, because a few pixels usually have far larger values than all others.
-    strength = np.sqrt(np.clip(heat * _filling_gain(heat), 0, 1))
+    strength = np.clip(heat.values * _filling_gain(heat.values), 0, 1)
+    if heat.kind == "gradient":
+        strength = np.sqrt(strength)
     position = strength * (len(_HEAT) - 1)
     colours = [np.interp(position, range(len(_HEAT)), channel) for channel in _HEAT.T / 255]
     gray = picture.mean(axis=2) * 0.35

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from operator import itemgetter
 from typing import Any
 
 from pipeline.audit.pages.charts import Bins, DistributionChart, distribution_chart
@@ -14,6 +15,7 @@ from pipeline.audit.runs.drift import Drift, drift
 from pipeline.audit.runs.statistics import relative_change, share, statistics
 from pipeline.failure_reasons import FAILURE_REASONS
 from transforms.columns import Column
+from transforms.losses.catalog import LOSSES
 from transforms.schema import row_key
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import OTHER, ScoredPairs, Slices
@@ -208,6 +210,17 @@ def worst_rows(columns: Mapping[str, Distribution]) -> dict[str, dict[str, Any]]
     """The rows of the worst pairs by source: first the worst of every loss, then the second worst, and so on."""
     by_loss = [[json.loads(text) for _, _, text in distribution.worst] for distribution in columns.values()]
     return {row["source"]: row for rank in zip_longest(*by_loss) for row in rank if row is not None}
+
+
+def worst_in(columns: Mapping[str, Distribution]) -> dict[str, str]:
+    """By source of a pair, the loss in which its rank is worst, of those that can be shown as maps."""
+    found: dict[str, tuple[int, str]] = {}
+    for distribution in columns.values():
+        loss = distribution.column.loss
+        if distribution.column.when == "before" and loss in LOSSES and LOSSES[loss].map:
+            for rank, (_, source, _) in enumerate(distribution.worst):
+                found[source] = min(found.get(source, (rank, loss)), (rank, loss), key=itemgetter(0))
+    return {source: loss for source, (_, loss) in found.items()}
 
 
 def pair_views(

@@ -70,13 +70,16 @@ class TestContent:
         titles = [attributes["data-title"] for attributes in page.of("tr") if "data-title" in attributes]
         assert set(titles[:2]) == {"pair/7", "pair/19"}
 
-    def test_four_pictures_of_every_pair(self, page):
+    def test_four_pictures_of_every_pair_and_a_map_of_the_worst_in_ssim(self, page):
         rows = [attributes for attributes in page.of("tr") if "data-title" in attributes]
         pictures = page.of("img")
-        assert len(pictures) == 4 * len(rows)
+        maps = [picture["alt"] for picture in pictures if picture["alt"].startswith("where")]
+        assert len(pictures) == 4 * len(rows) + len(maps)
+        assert len(maps) == 10
+        assert all(caption.startswith("where ssim is low, pair ") for caption in maps)
         assert all(picture["src"].startswith("data:image/webp;base64,") for picture in pictures)
         assert {picture["alt"].split(",")[0].split(" ")[0] for picture in pictures} == {
-            *("generated", "target", "difference", "gradient")
+            *("generated", "target", "difference", "where", "gradient")
         }
         assert "gradient of ssim" in page.text
 
@@ -112,7 +115,7 @@ def test_pictures_come_from_tfrecords_too(tmp_path, suffix):
     page = report(run)
     titles = [attributes["data-title"] for attributes in page.of("tr") if "data-title" in attributes]
     assert titles[0] == "pair/39"
-    assert len(page.of("img")) == 4 * len(titles)
+    assert len(page.of("img")) == 5 * len(titles)
 
 
 class TestBaseline:
@@ -288,7 +291,7 @@ class TestMissing:
         assert capsys.readouterr().err == ""
         assert "no longer there" not in page.text
         assert "has changed" not in page.text
-        assert len(page.of("img")) == 4 * len([1 for attributes in page.of("tr") if "data-title" in attributes])
+        assert len(page.of("img")) == 5 * len([1 for attributes in page.of("tr") if "data-title" in attributes])
 
     def test_an_input_that_matches_nothing_is_refused(self, run, tmp_path, capsys):
         assert main(["report", str(run), f"--input={tmp_path}/none-*.parquet", f"--output={tmp_path}/x.html"]) == 2
@@ -298,7 +301,7 @@ class TestMissing:
         page = report(audit_runs.score(tmp_path / "[a-b] *", [pair(1)]))
         assert "no longer there" not in page.text
         assert "has changed" not in page.text
-        assert len(page.of("img")) == 4
+        assert len(page.of("img")) == 5
 
     def test_other_pairs_in_their_place(self, run, tmp_path):
         moved = self.moved(run, tmp_path)
@@ -316,7 +319,7 @@ class TestMissing:
         page = report(audit_runs.copy_run(run, tmp_path / "run", identity=changed))
         assert "The gradient of lpips_vgg is not shown" in page.text
         assert "`pairloss weights` fetches it" in page.text
-        assert len(page.of("img")) == 3 * len([1 for attributes in page.of("tr") if "data-title" in attributes])
+        assert len(page.of("img")) == 4 * len([1 for attributes in page.of("tr") if "data-title" in attributes])
 
     def test_run_without_success(self, run, tmp_path, capsys):
         unfinished = audit_runs.copy_run(run, tmp_path / "run", status="running")

@@ -189,6 +189,7 @@ CHANGED = {
     "vgg_layers": ["--vgg_layers=pool1"],
     "crop_border": ["--crop_border=1"],
     "gt_mean": ["--gt_mean"],
+    "masked": ["--mask_field=target"],
     "max_gradient_pixels": ["--max_gradient_pixels=7"],
     "chunk_pairs": ["--chunk_pairs=7"],
     "batch_size": ["--batch_size=7"],

@@ -80,3 +80,71 @@ def test_too_many_bytes_are_not_even_copied(member: str) -> None:
         member,
         "1001 bytes; max_image_bytes is 1000.",
     )
+
+
+def mask(height: int = 20, width: int = 30) -> np.ndarray:
+    """Of every level that matters: bool on the right."""
+    levels = np.full((height, width), 127, np.uint8)
+    levels[:, width // 2 :] = 128
+    return levels
+
+
+@pytest.mark.parametrize(
+    ("image", "reason", "member"),
+    [
+        (encode(mask(20, 31)), "mask_mismatch", "mask"),
+        (encode(mask(20, 30))[:60], "truncated", "mask"),
+        (b"no picture", "unknown_format", "mask"),
+        (b"", "empty_bytes", "mask"),
+        (None, "null_image", "mask"),
+        (b"x" * 10_001, "too_many_bytes", "mask"),
+    ],
+)
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_bad_mask_costs_its_pair(image: bytes | None, reason: str, member: str, enabled: bool) -> None:
+    policy, good = DecodePolicy(max_image_bytes=10_000), encode(mask())
+    found = decode_pairs(
+        [(GOOD, GOOD, good), (GOOD, GOOD, image), (GOOD, None, good)], policy, Sandbox(enabled=enabled)
+    )
+    first, second, third = found
+    assert isinstance(first, DecodedPair)
+    assert isinstance(second, DecodeError)
+    assert isinstance(third, DecodeError)
+    np.testing.assert_array_equal(first.mask, mask() > 127)
+    assert (second.reason, second.image) == (reason, member)
+    assert (third.reason, third.image) == ("null_image", "target")
+
+
+def test_masks_of_every_kind() -> None:
+    """16 bits, colours, an array, and one bit; only what is unusual leaves a note."""
+    sixteen = np.where(mask() > 127, 32768, 32767).astype(np.uint16)
+    colors = np.stack([mask(), mask(), mask() // 127 * 255], axis=2)
+    transparent = np.stack([mask() * 0, mask() * 0, mask() * 0, np.where(mask() > 127, 0, 255)], axis=2)
+    images = [encode(sixteen), encode(colors), encode(transparent.astype(np.uint8))]
+    found = decode_pairs([(GOOD, GOOD, image) for image in images], DecodePolicy(), Sandbox())
+    for pair in found:
+        assert isinstance(pair, DecodedPair)
+    notes = [pair.notes for pair in found if isinstance(pair, DecodedPair)]
+    assert notes == [("mask:16bit",), (), ("mask:alpha",)]
+    for number in (0, 2):
+        np.testing.assert_array_equal(getattr(found[number], "mask"), mask() > 127)  # noqa: B009
+
+
+def test_a_mask_is_cropped_with_its_target_and_belongs_to_half_a_picture() -> None:
+    (pair,) = decode_pairs([(encode(noise(1, 16, 24)), GOOD, encode(mask()))], POLICY, Sandbox())
+    assert isinstance(pair, DecodedPair)
+    np.testing.assert_array_equal(pair.mask, mask()[2:18, 3:27] > 127)
+    (pair,) = decode_pairs([(GOOD, None, encode(mask(20, 15)))], DecodePolicy(split="horizontal"), Sandbox())
+    assert isinstance(pair, DecodedPair)
+    np.testing.assert_array_equal(pair.mask, mask(20, 15) > 127)
+
+
+def test_candidates_share_a_mask_only_if_it_is_theirs() -> None:
+    whole, good = encode(np.full((20, 30), 255, np.uint8)), encode(mask())
+    pairs = [(GOOD, GOOD, good), (encode(noise(1, 20, 30)), GOOD, good), (GOOD, GOOD, whole)]
+    found = decode_pairs(pairs, POLICY, Sandbox())
+    assert [pair.mask.mean() for pair in found if isinstance(pair, DecodedPair) and pair.mask is not None] == [
+        0.5,
+        0.5,
+        1,
+    ]

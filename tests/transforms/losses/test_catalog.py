@@ -6,7 +6,7 @@ from pkgutil import resolve_name
 
 import pytest
 
-from transforms.losses.catalog import LOSSES, describe_losses, get_losses
+from transforms.losses.catalog import LOSSES, describe_losses, get_losses, parts_of
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 
 NAMES = [
@@ -43,8 +43,9 @@ NETWORK = ["lpips_vgg", "lpips_alex", "dists", "vgg_mse", "style", "vgg_mse_kera
 
 
 def test_the_losses_are_complete_and_in_order():
-    assert list(LOSSES) == NAMES
-    assert [name for name, loss in LOSSES.items() if loss.network] == NETWORK
+    whole = [name for name, loss in LOSSES.items() if not loss.part_of]
+    assert whole == NAMES
+    assert [name for name in whole if LOSSES[name].network] == NETWORK
     assert [name for name, loss in LOSSES.items() if not loss.differentiable] == [
         "psnr",
         "psnr_y",
@@ -62,7 +63,14 @@ def test_tables_and_flags_need_neither_tensorflow_nor_numba_nor_beam(module):
     assert found.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_parts_of_lpips_are_its_layers():
+    for name in NAMES:
+        layers = LOSSES[name].layers if name.startswith("lpips") else ()
+        assert [part.name for part in parts_of(name)] == [f"{name}_{layer}" for layer in layers]
+    assert [loss.min_side for loss in parts_of("lpips_vgg")] == [1, 2, 4, 8, 16]
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_what_a_row_names_is_there(name):
     loss = LOSSES[name]
     for dotted in filter(None, (loss.function, loss.kernel, loss.gradient_kernel)):

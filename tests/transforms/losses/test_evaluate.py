@@ -28,10 +28,11 @@ from transforms.losses.networks.weights_file import WeightsError, WeightsFile
 from transforms.losses.objective import parse_objective
 from transforms.losses.pair import Pair
 from transforms.losses.plan import BackendError, EvaluationError, OutOfMemoryError, Plan
+from transforms.losses.protocol import Protocol
 
 pytestmark = pytest.mark.heavy
 
-ALL = tuple(LOSSES)
+ALL = tuple(name for name, loss in LOSSES.items() if not loss.part_of)
 ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
 ON_PIXELS = tuple(name for name in ALL if not LOSSES[name].network)
 # The smallest size, not square, at which all are defined and halvings meet odd sides.
@@ -458,7 +459,7 @@ class TestMatchedMeans:
     def test_every_loss_sees_the_generated_image_as_bright_as_its_target(self):
         generated, target = pairs(["unrelated", "noisy", "identical"], (33, 20))
         generated[:2] //= 3
-        plan = Plan(("mae", "psnr", "ssim", "fd_l1"), gt_mean=True)
+        plan = Plan(("mae", "psnr", "ssim", "fd_l1"), protocol=Protocol(gt_mean=True))
         columns = Evaluator(plan)(generated, target)
         rows = [(self.matched(g, t), t / 255) for g, t in zip(generated, target, strict=True)]
         for name in ("mae", "ssim", "fd_l1"):
@@ -473,7 +474,7 @@ class TestMatchedMeans:
         (generated,), (target,) = pairs(["noisy"], (17, 14))
         # No 0, where the clipping has a kink.
         generated = generated // 3 + 1
-        plan = Plan(("mse",), parse_objective("mse"), pixel_gradient=True, gt_mean=True)
+        plan = Plan(("mse",), parse_objective("mse"), pixel_gradient=True, protocol=Protocol(gt_mean=True))
         columns = Evaluator(plan)(generated[np.newaxis], target[np.newaxis])
 
         def mse(image):
@@ -489,14 +490,14 @@ class TestMatchedMeans:
 
     def test_a_black_image_stays_black(self):
         target = pairs(["noisy"], (17, 14))[1]
-        columns = Evaluator(Plan(("mae",), gt_mean=True))(np.zeros_like(target), target)
+        columns = Evaluator(Plan(("mae",), protocol=Protocol(gt_mean=True)))(np.zeros_like(target), target)
         np.testing.assert_allclose(columns["mae"], (target / 255).mean(), rtol=1e-6)
 
 
 class TestCropBorder:
     def test_every_loss_sees_the_images_without_their_border(self, everything, size):
         images = pairs(DIFFERENT, [side + 6 for side in size])
-        columns = Evaluator(dataclasses.replace(everything.plan, crop_border=3))(*images)
+        columns = Evaluator(dataclasses.replace(everything.plan, protocol=Protocol(crop_border=3)))(*images)
         expected = everything(*(pictures[:, 3:-3, 3:-3] for pictures in images))
         assert columns.keys() == expected.keys()
         for name, values in columns.items():
@@ -505,14 +506,14 @@ class TestCropBorder:
     def test_the_pixel_gradient_is_that_of_what_is_left(self):
         plan = Plan(("mae",), parse_objective("fd_l2"), pixel_gradient=True)
         images = pairs(DIFFERENT, (20, 17))
-        columns = Evaluator(dataclasses.replace(plan, crop_border=4))(*images)
+        columns = Evaluator(dataclasses.replace(plan, protocol=Protocol(crop_border=4)))(*images)
         for name, values in Evaluator(plan)(*(pictures[:, 4:-4, 4:-4] for pictures in images)).items():
             np.testing.assert_array_equal(columns[name], values, err_msg=name)
 
     def test_images_that_are_all_border_score_nothing(self):
         images = pairs(["noisy"], (8, 30))
-        assert Evaluator(Plan(("mae",), crop_border=4))(*images) == {}
-        assert list(Evaluator(Plan(("mae",), crop_border=3))(*images)) == ["mae"]
+        assert Evaluator(Plan(("mae",), protocol=Protocol(crop_border=4)))(*images) == {}
+        assert list(Evaluator(Plan(("mae",), protocol=Protocol(crop_border=3)))(*images)) == ["mae"]
 
 
 class TestObjective:

@@ -14,6 +14,7 @@ from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction
 from transforms.losses.pair import loss_value
 from transforms.losses.plan import Plan
+from transforms.losses.protocol import Protocol
 
 pytestmark = pytest.mark.heavy
 
@@ -53,7 +54,8 @@ def plain_gradient(networks, objective, generated, target):
 def test_a_cut_border_has_no_part_in_the_value_and_no_gradient(lpips_weights):
     generated, target = map(as_images, pictures(37, 33))
     plan = plan_of("lpips_vgg + fd_l2", lpips_weights)
-    whole, inside = ObjectiveFunction(dataclasses.replace(plan, crop_border=5)), ObjectiveFunction(plan)
+    cut = dataclasses.replace(plan, protocol=Protocol(crop_border=5))
+    whole, inside = ObjectiveFunction(cut), ObjectiveFunction(plan)
     assert whole.smallest_side == 26
     references = whole.references(target)
     value, gradient, _ = whole.value_and_gradient(generated, references)
@@ -63,6 +65,17 @@ def test_a_cut_border_has_no_part_in_the_value_and_no_gradient(lpips_weights):
     np.testing.assert_array_equal(whole.value(generated, references), inside.value(generated[middle], references))
     np.testing.assert_array_equal(gradient[middle], expected_gradient)
     assert np.abs(gradient).sum() == pytest.approx(np.abs(expected_gradient).sum(), rel=1e-6)
+
+
+def test_a_part_of_lpips_has_the_gradient_of_its_layer(lpips_weights):
+    plan = plan_of("lpips_vgg_relu2_2 + 3*lpips_vgg_relu4_3", lpips_weights)
+    networks = Networks(plan)
+    generated, target = map(as_images, pictures())
+    function = ObjectiveFunction(plan, networks)
+    values, gradients, _ = function.value_and_gradient(generated, function.references(target))
+    expected_values, expected = plain_gradient(networks, plan.objective, generated, target)
+    np.testing.assert_allclose(values, expected_values, rtol=1e-5)
+    np.testing.assert_allclose(gradients, expected, atol=1e-4 * np.abs(expected[0]).max())
 
 
 @pytest.mark.parametrize(("precision", "rtol"), [("float32", 1e-4), ("bfloat16", 3e-2)])

@@ -19,6 +19,7 @@ from support.pictures import degraded, noise, smooth
 from benchmarks.lpips_reference import reference_pairs
 from transforms.losses import perceptual
 from transforms.losses.catalog import LOSSES as CATALOG
+from transforms.losses.catalog import parts_of
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 from transforms.losses.networks.vgg16_dists import DISTS_FILE
@@ -145,6 +146,26 @@ def test_lpips_on_ncnn_equals_the_original_implementation(on_ncnn, case):
     pair = PAIRS[case["name"]]
     (value,) = on_ncnn(pair.generated[np.newaxis], pair.target[np.newaxis])["lpips_vgg"]
     assert value == pytest.approx(case["value"], rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "ncnn"])
+@pytest.mark.parametrize("name", ["lpips_vgg", "lpips_alex"])
+def test_the_parts_of_lpips_are_those_of_the_float64_reference(networks, lpips_weights, alexnet_weights, name, backend):
+    parts, network = parts_of(name), CATALOG[name].network
+    weights = {"vgg16_lpips": lpips_weights, "alexnet_lpips": alexnet_weights}
+    plan = Plan((name, *(part.name for part in parts)), weights={network: weights[network]}, backend=backend)
+    generated, target = (np.stack([image, image]) for image in pair("noisy", *odd_size(name)))
+    target[1] = generated[1]
+    columns = Evaluator(plan)(generated, target)
+    images = [image[0].astype(np.float64) for image in (generated, target)]
+    features = [FEATURES_IN_FLOAT64[network](reference.lpips_input(x), networks.tensors[network]) for x in images]
+    for part in parts:
+        (layer,) = part.layers
+        expected = reference.lpips(*features, {layer: networks.heads[network][layer]})
+        np.testing.assert_allclose(columns[part.name], [expected, 0], rtol=2e-5, err_msg=part.name)
+    total = sum(columns[part.name].astype(np.float64) for part in parts)
+    # Each number is rounded to float32, and TensorFlow adds them up in float32.
+    np.testing.assert_allclose(columns[name], total, rtol=3e-7)
 
 
 @pytest.mark.parametrize("kind", ["unrelated", "shifted", "noisy", "almost identical"])

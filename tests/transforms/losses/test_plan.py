@@ -8,6 +8,7 @@ from transforms.losses.catalog import LOSSES
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
+from transforms.losses.protocol import Protocol
 
 
 def test_layers_are_those_of_vgg16_in_their_order():
@@ -64,7 +65,7 @@ def test_columns(plan, columns):
     assert tuple(column.name for column in plan.columns) == columns
 
 
-ALL = tuple(LOSSES)
+ALL = tuple(name for name, loss in LOSSES.items() if not loss.part_of)
 ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95", "flip"}
 ON_NETWORKS = [name for name in ALL if LOSSES[name].network]
 
@@ -96,14 +97,12 @@ def test_chosen_layers_decide_the_smallest_side_of_the_losses_on_them(layers, si
 
 
 def test_a_cut_border_raises_the_smallest_side_and_is_in_every_formula():
-    plan = Plan(("mae", "ssim"), crop_border=4)
+    plan = Plan(("mae", "ssim"), protocol=Protocol(crop_border=4))
     assert [plan.smallest_side(name) for name in plan.losses] == [9, 19]
     assert plan.computed(18, 40) == ("mae",)
     assert [column.formula for column in plan.columns] == [
         f"{LOSSES[name].formula}; without 4 pixels at each border" for name in plan.losses
     ]
-    with pytest.raises(ValueError, match="crop_border must be 0 or more, not -1"):
-        Plan(("mae",), crop_border=-1)
 
 
 def test_the_objectives_losses_are_computed_once_and_come_last():

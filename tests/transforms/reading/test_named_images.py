@@ -78,9 +78,11 @@ def test_each_bad_file_costs_its_pairs_only(tmp_path):
     good = Place(shards.write(tmp_path / "good.png", b"good").path, size=4)
     os.mkfifo(tmp_path / "pipe.png")
     paths = {"missing": f"{tmp_path}/no.png", "directory": str(tmp_path), "pipe": f"{tmp_path}/pipe.png"}
-    pairs = [NamedPair("good", "s#0", good, good), NamedPair("bytes", "s#1", b"in the record", good)]
-    pairs += [NamedPair("none", "s#2", None, good), NamedPair("changed", "s#3", good, Place(good.path, size=5))]
-    pairs += [NamedPair(name, f"s#{number}", good, Place(path)) for number, (name, path) in enumerate(paths.items(), 4)]
+    pairs = [NamedPair("good", "s#0", (good, good)), NamedPair("bytes", "s#1", (b"in the record", good))]
+    pairs += [NamedPair("none", "s#2", (None, good)), NamedPair("changed", "s#3", (good, Place(good.path, size=5)))]
+    pairs += [
+        NamedPair(name, f"s#{number}", (good, Place(path))) for number, (name, path) in enumerate(paths.items(), 4)
+    ]
     encoded = fetch_images(named_chunk(Chunk("c", "s", "csv", 0, len(pairs)), pairs, ()), None, ())
     assert encoded.pairs.select(["id", "generated", "target"]).to_pylist() == [
         {"id": "good", "generated": b"good", "target": b"good"},

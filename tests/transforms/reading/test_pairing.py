@@ -100,3 +100,47 @@ def test_linked_directories(tmp_path):
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     assert paired(tmp_path, "linked/*/*.png", "real/*/*.png") == [("s/a", "linked/s/a.png", "real/s/a.png", "")]
     assert len(paired(tmp_path, "**/a.png", "**/a.png")) == 3
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ("o/*.png g/*.png m/*.png", {"1": "m/1.png", "2": "no_mask"}),
+        ("o g m", {"1": "m/1.png", "2": "no_mask"}),
+        ("o/{id}.png g/{id}.png m/{id}.png", {"1": "m/1.png", "2": "no_mask"}),
+        ("o/{id}.png g/{id}.png n.png", {"1": "n.png", "2": "n.png"}),
+        ("s/{s}/{id}.png g/{id}.png m/{s}.png", {"1/a": "no_mask", "1/1": "m/1.png", "2": "no_generated"}),
+        ("a=o/{id}.png b=p/{id}.png g/{id}.png m/{id}.png", {"1": "m/1.png", "2": "no_mask"}),
+    ],
+)
+def test_masks(tmp_path, sides, expected):
+    folders = {"o": "12", "p": "12", "g": "12", "m": "1", "s/a": "1", "s/1": "1"}
+    tree(tmp_path, "n.png", *(f"{folder}/{name}.png" for folder, names in folders.items() for name in names))
+    *generated, target, mask = (f"{a}{b}{tmp_path}/{c}" for a, b, c in (s.rpartition("=") for s in sides.split()))
+    pairs = pair_files(generated, [target], mask=[mask])
+    found = {pair.id: pair.mask.path.removeprefix(f"{tmp_path}/") if pair.mask else pair.reason for pair in pairs}
+    assert found == expected
+    assert all("has no mask of the key" in pair.message for pair in pairs if pair.reason == "no_mask")
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ("x/{id}.png", "--mask=.* matches no file"),
+        ("m/{s}.png", "--mask has {s}, which --generated=.* lacks"),
+        ("m/*.png", "--generated has {id}, but --mask=.* has wildcards"),
+        ("k/{id}.png", "no pair has a mask: .*o/1.png has no mask of the key '1'"),
+    ],
+)
+def test_masks_that_cannot_be_found(tmp_path, mask, message):
+    tree(tmp_path, "o/1.png", "g/1.png", "m/1.png", "k/2.png")
+    with pytest.raises(ValueError, match=message):
+        pair_files([f"{tmp_path}/o/{{id}}.png"], [f"{tmp_path}/g/{{id}}.png"], mask=[f"{tmp_path}/{mask}"])
+
+
+def test_two_masks_of_one_pair(tmp_path):
+    tree(tmp_path, "o/1.png", "o/2.png", "g/1.png", "g/2.png", "m/1.png", "m/2.png", "n/1.png")
+    sides = [[f"{tmp_path}/{side}/*.png"] for side in "og"]
+    first, second = pair_files(*sides, mask=[f"{tmp_path}/m/*.png", f"{tmp_path}/n/*.png"])
+    assert (first.reason, second.reason) == ("double_key", "")
+    assert "o/1.png has 2 masks" in first.message

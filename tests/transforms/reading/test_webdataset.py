@@ -150,7 +150,7 @@ class TestHostile:
         from transforms.schema import Chunk
 
         secret = shards.write(tmp_path / "secret", b"secret").path
-        pair = NamedPair("a", "s#0", Place(secret, 0, 6), Place("", 0, 6))
+        pair = NamedPair("a", "s#0", (Place(secret, 0, 6), Place("", 0, 6)))
         chunk = Chunk("c", str(tmp_path / "set/a.tar"), "tar", 0, 1)
         encoded = fetch_images(named_chunk(chunk, [pair], ()), str(tmp_path / "set"), ())
         assert [failure.reason for failure in encoded.failures] == ["outside_root"]

@@ -16,6 +16,7 @@ from transforms.images.decode import DecodePolicy
 from transforms.losses.devices import CPU, Device
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
+from transforms.losses.protocol import Protocol
 from transforms.schema import (
     BACKEND_KEY,
     DEVICE_KEY,
@@ -477,3 +478,56 @@ def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahe
     assert len(scored.metrics) == 60
     # Those ahead, the one that is waited for, and the batch that fills.
     assert most <= ahead + 1 + batch
+
+
+class TestMasks:
+    PLAN = Plan(("mae", "ssim", "ms_ssim"), parse_objective("mae"), protocol=Protocol(crop_border=1, masked=True))
+
+    @pytest.fixture(scope="class")
+    def masked(self):
+        return load_evaluator(self.PLAN)
+
+    def rows(self, *masks):
+        """Pairs of one target, each with a mask."""
+        rows = [pair(1, 24, 32, mask=None if mask is None else encode(mask)) for mask in masks]
+        return [{**row, "id": f"pair-{number}", "source": f"in#{number}"} for number, row in enumerate(rows)]
+
+    def chunk(self, rows):
+        table = pa.Table.from_pylist(rows, schema=encoded_schema(masked=True))
+        return EncodedChunk(Chunk("in-0", "in.parquet", "parquet", 0, len(rows)), table)
+
+    def test_a_row_of_its_own_for_every_mask(self, masked):
+        half, corner = np.zeros((2, 24, 32), np.uint8)
+        half[:, 16:], corner[1:3, 1:3] = 255, 255
+        scored = score_chunk(self.chunk(self.rows(half, np.full_like(half, 255), corner)), masked)
+        assert scored.failures == ()
+        metrics = scored.metrics.to_pydict()
+        assert metrics["mask_coverage"] == pytest.approx([15 / 30, 1, 4 / (22 * 30)])
+        images = (np.float64(pixels)[1:-1, 1:-1] / 255 for pixels in (noise(1, 24, 32), smooth(24, 32, shift=1)))
+        difference = np.abs(np.subtract(*images))
+        expected = [difference[:, 15:].mean(), difference.mean(), difference[:2, :2].mean()]
+        assert metrics["mae"] == metrics["objective"] == pytest.approx(expected, rel=1e-6)
+        assert [value is None for value in metrics["ssim"]] == [False, False, True]
+        assert metrics["ms_ssim"] == [None] * 3
+        assert metrics["notes"] == [
+            ["unmaskable:ms_ssim"],
+            ["unmaskable:ms_ssim"],
+            ["outside_mask:ssim", "unmaskable:ms_ssim"],
+        ]
+        assert scored.metrics.schema.names == [
+            *("id", "source", "height", "width", "mae", "ssim", "ms_ssim", "objective", "mask_coverage", "notes")
+        ]
+
+    def test_one_failure_for_every_bad_mask(self, masked):
+        ones, border = np.ones((24, 32), np.uint8), np.full((24, 32), 255, np.uint8)
+        border[1:-1, 1:-1] = 0
+        good = np.full((24, 32), 255, np.uint8)
+        scored = score_chunk(self.chunk(self.rows(ones, border, good, None, good[:, 1:])), masked)
+        assert [failure.reason for failure in scored.failures] == [
+            *("empty_mask", "empty_mask", "null_image", "mask_mismatch")
+        ]
+        assert [failure.stage for failure in scored.failures] == ["score", "score", "decode", "decode"]
+        assert "stored as 0 and 255" in scored.failures[0].message
+        assert scored.failures[3].message == "The mask: It is 31x24, but its target is 32x24."
+        assert scored.failures[3].bytes > 0
+        assert scored.metrics["id"].to_pylist() == ["pair-2"]

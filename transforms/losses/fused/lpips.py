@@ -154,14 +154,14 @@ def lpips(
     Args:
         features: per layer [B + T, h, w, C], the generated images first, then the targets: float32, or bfloat16 as its
             bits in uint16. C is even.
-        heads: per layer the weights of its channels, float32 [C].
+        heads: of these layers, and perhaps of others, the weights of their channels, float32 [C].
         executor: its threads take the pairs; the kernel releases the interpreter lock.
         targets: of each pair, the number of its target among the T; None: every pair has its own, in the same order.
 
     Returns:
         float32 [B].
     """
-    layers: Sequence[str] = tuple(heads)
+    layers: Sequence[str] = tuple(features)
     (dtype,) = {features[layer].dtype for layer in layers}
     maps = {k: features[k].reshape(len(features[k]), -1, features[k].shape[-1]).view(_PAIR_OF[dtype]) for k in layers}
     weights = {layer: np.ascontiguousarray(heads[layer].reshape(-1, 2).T) for layer in layers}

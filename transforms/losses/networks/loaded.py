@@ -63,8 +63,9 @@ class Networks:
         self.on_ncnn: dict[str, NcnnNetwork] = {}
         self._networks: dict[str, Any] = {}
         self._had = 0
-        gradients = descends or plan.pixel_gradient
-        with_ncnn = plan.backend == "ncnn" and self.precision == "float32" and not (self.device.on_gpu or gradients)
+        # Its features meet kernels that know neither gradients nor masks.
+        on_tensorflow = self.device.on_gpu or descends or plan.pixel_gradient or plan.protocol.masked
+        with_ncnn = plan.backend == "ncnn" and self.precision == "float32" and not on_tensorflow
         for name in plan.networks:
             network, on_ncnn = NETWORKS[name], with_ncnn and name in plan.networks_on_ncnn
             if not on_ncnn:

@@ -192,7 +192,7 @@ class TestViewer:
         titles = page.run(TITLES)
         title = "document.getElementById('viewer-title').textContent"
         assert page.run(title) == titles[0]
-        assert page.run("document.querySelectorAll('#viewer img').length") == 4
+        assert page.run("document.querySelectorAll('#viewer img').length") == 5
         page.key("ArrowRight")
         assert page.run(title) == titles[1]
         page.key("ArrowLeft")

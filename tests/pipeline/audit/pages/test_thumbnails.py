@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from support.pictures import noise, smooth
 
-from pipeline.audit.pages.thumbnails import SIDE, Thumbnail, thumbnails
+from pipeline.audit.pages.thumbnails import SIDE, Heat, Thumbnail, thumbnails
 from transforms.images.decode import DecodedPair
 
 
@@ -49,3 +49,18 @@ def test_large_pictures_have_a_crop_where_they_differ_most(height, width, corner
     crop, crop_of_target = pixels(found[3]), pixels(found[4])
     assert crop.shape == (min(SIDE, height), min(SIDE, width), 3)
     assert (crop != crop_of_target).all(axis=2).sum() == 9 * 9
+
+
+def test_maps_come_behind_the_difference_and_brighten_where_they_are_large():
+    image = np.zeros((40, 56, 3), np.uint8)
+    values = np.zeros((40, 56), np.float32)
+    values[:, 28:] = 1
+    values[:, 14:28] = 0.25
+    found = thumbnails(pair(image, image), [Heat(kind, f"a {kind}", values) for kind in ("map", "gradient")])
+    assert [picture.caption for picture in found[3:]] == ["a map", "a gradient"]
+    for picture, middle in zip(found[3:], (0.25, 0.5), strict=True):
+        shown = pixels(picture)[20].sum(axis=1)
+        assert shown[3] < shown[20] < shown[40]
+        # The heat of the middle is that of a quarter, or of its root.
+        ramp = thumbnails(pair(image, image), [Heat("map", "", np.where(values == 0.25, middle, values))])[3]
+        np.testing.assert_array_equal(pixels(picture), pixels(ramp))

@@ -58,6 +58,15 @@ def test_runs_with_and_without_matched_means_cannot_be_compared(tmp_path):
         check_comparable(read_run(str(earlier)), read_run(str(matched)))
 
 
+def test_runs_with_and_without_masks_cannot_be_compared(tmp_path):
+    earlier, masked = (
+        write_run(tmp_path / name, summarized({"mae": [0.1]}), **settings)
+        for name, settings in {"earlier": {}, "masked": {"masked": True}}.items()
+    )
+    with pytest.raises(UsageError, match="their masked differ, None and True"):
+        check_comparable(read_run(str(earlier)), read_run(str(masked)))
+
+
 class TestVersion1:
     """The file is what version 0.1.0 made of `VALUES`."""
 
