@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.pairs_of_size import pairs_of_size
-from pipeline.config import PRESETS
+from pipeline.presets import PRESETS
 from pipeline.samples import SamplePair, repeat_pairs
 from transforms.images.decode import DecodedPair, DecodePolicy, decode_pair
 from transforms.images.sandboxed import decode_pairs

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.audit.judging.rules import rules_schema
-from pipeline.config import PRESETS, parser
+from pipeline.parse import parser
+from pipeline.presets import PRESETS
 from transforms.descent.settings import STOP_REASONS
 from transforms.images.decode import NOTES, REASONS
 from transforms.losses.catalog import describe_losses

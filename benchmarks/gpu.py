@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.bounds import decoding_speed, losses_speed, network_speed, sample_batches
 from benchmarks.end_to_end import scoring_speeds
-from pipeline.config import PRESETS
+from pipeline.presets import PRESETS
 from transforms.descent import slots
 from transforms.descent.settings import Descent
 from transforms.descent.slots import Start, optimize_pairs
@@ -172,7 +172,7 @@ _FIRST_BATCH = """
 import time
 start = time.perf_counter()
 import numpy as np
-from pipeline.config import PRESETS
+from pipeline.presets import PRESETS
 from transforms.losses.plan import Plan
 from transforms.scoring.model_cache import load_once
 from transforms.scoring.score import load_evaluator

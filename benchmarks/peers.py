@@ -22,7 +22,7 @@ from benchmarks.bounds import SQUARE, Batches, batches_speed, sample_batches
 from benchmarks.lpips_reference import ROOT, ensure_environment
 from benchmarks.oracles import ORACLES
 from benchmarks.pairs_of_size import pairs_of_size
-from pipeline.config import PRESETS
+from pipeline.presets import PRESETS
 from transforms.losses.devices import find_devices
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.specs import NETWORKS

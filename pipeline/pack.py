@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING
 
-from pipeline.config import Config, parse
+from pipeline.config import Config
 from pipeline.errors import NOTHING_SCORED, OK, USAGE, UsageError
 from pipeline.flags import Parser, positive
+from pipeline.parse import parse
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pipeline.config import Config, parse
+from pipeline.config import Config
 from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, masked
+from pipeline.parse import parse
 
 if TYPE_CHECKING:
     from pipeline.launch.prepare import Prepared

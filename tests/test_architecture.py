@@ -171,7 +171,7 @@ def test_libraries_have_their_rooms():
         ("transforms.losses.objective", ("apache_beam", "tensorflow", "keras", "numba")),
         ("transforms.reading.format", ("apache_beam", "tensorflow", "keras")),
         ("pipeline.flags", ("apache_beam", "tensorflow", "keras", "numba")),
-        ("pipeline.config", ("apache_beam", "tensorflow", "keras", "numba")),
+        ("pipeline.parse", ("apache_beam", "tensorflow", "keras", "numba")),
         ("transforms.steps", ("tensorflow", "keras", "numba")),
         ("pipeline.graph", ("tensorflow", "keras", "numba")),
     ],

@@ -17,8 +17,8 @@ from benchmarks.docs_tables import TABLES, filled
 from pipeline.audit.__main__ import VERBS
 from pipeline.audit.judging.rules import parse_rules, rules_schema
 from pipeline.cli import COMMANDS
-from pipeline.config import parse
 from pipeline.engines.engine import beam_options
+from pipeline.parse import parse
 from transforms.losses.catalog import LOSSES
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan

@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any
 
-from pipeline.config import parser
+from pipeline.parse import parser
 from transforms.losses.networks.specs import NETWORKS
 
 # Flags that are not parameters, each with its reason.

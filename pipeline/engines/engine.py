@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, SetupOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult, create_runner
 
-from pipeline.config import Config, parser
+from pipeline.config import Config
 from pipeline.engines import dataflow, flink, local, portable
 from pipeline.errors import UsageError, nearest
+from pipeline.parse import parser
 
 
 def _accept(options: PipelineOptions, config: Config) -> None:

@@ -18,8 +18,8 @@ from support.audit_runs import pair
 from support.nights import PAIRS, REPOSITORY, RULES, SCHEDULE
 from support.webhooks import SECRET, refused_webhook, webhook
 
-from pipeline.config import parse
 from pipeline.engines.engine import beam_options
+from pipeline.parse import parse
 
 # Airflow's environment is 300 MB, and its nights take a minute.
 pytestmark = pytest.mark.slow

@@ -14,9 +14,9 @@ from google.cloud.devtools.cloudbuild_v1 import Build
 from google.cloud.scheduler_v1 import HttpMethod, Job
 
 from deploy.dataflow.metadata import NOT_PARAMETERS, describe
-from pipeline.config import parse, parser
 from pipeline.engines.engine import beam_options, check_engine
 from pipeline.errors import UsageError
+from pipeline.parse import parse, parser
 
 REPOSITORY = Path(__file__).parents[2]
 DATAFLOW = REPOSITORY / "deploy" / "dataflow"

@@ -20,8 +20,8 @@ from yamllint.config import YamlLintConfig
 from deploy.flink.downloads import flink_jars, missing_tools
 from pipeline.audit import gate
 from pipeline.audit.judging.rules import read_rules
-from pipeline.config import parse
 from pipeline.engines.engine import beam_options
+from pipeline.parse import parse
 from pipeline.run import NOTHING_SCORED, USAGE
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
-from pipeline.config import PRESETS, Config, parse
+from pipeline.config import Config
 from pipeline.errors import UsageError
+from pipeline.parse import parse
+from pipeline.presets import PRESETS
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.images.decode import DecodePolicy
 from transforms.losses.catalog import LOSSES
@@ -361,7 +363,7 @@ class TestHelp:
 
 
 def test_wrong_arguments_cost_no_heavy_import():
-    code = "import pipeline.config, sys; print([m for m in ('tensorflow', 'apache_beam', 'keras') if m in sys.modules])"
+    code = "import pipeline.parse, sys; print([m for m in ('tensorflow', 'apache_beam', 'keras') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

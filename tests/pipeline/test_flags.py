@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipeline import config as module
-from pipeline.config import Config, parse, parser
+from pipeline.config import Config
 from pipeline.errors import UsageError
+from pipeline.parse import parse, parser
 from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
 from transforms.losses.plan import Plan

@@ -14,7 +14,9 @@ from support.audit_runs import Elements, pair
 
 from pipeline.audit.__main__ import main
 from pipeline.audit.judging.rules import parse_rules
-from pipeline.config import PRESETS, Config, parse
+from pipeline.config import Config
+from pipeline.parse import parse
+from pipeline.presets import PRESETS
 from transforms.columns import Column, columns_of
 from transforms.losses.catalog import LOSSES
 from transforms.schema import metrics_schema, optimization_fields
@@ -113,11 +115,12 @@ class TestOptimizedRun:
             assert [row["objective_of_saved"] for row in ends["best"]] == sorted(saved)
 
     def test_compare_tells_better_from_worse(self, runs, capsys):
-        for ordered, better, worse in ((runs, "0 %", "100 %"), (runs[::-1], "100 %", "0 %")):
+        for ordered, shares in ((runs, ["0 %", "100 %", "0 %"]), (runs[::-1], ["100 %", "0 %", "0 %"])):
             assert main(["compare", *map(str, ordered)]) == 0
             lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
             cells = {line[0].strip(): [cell.strip() for cell in line] for line in lines}
-            assert cells["objective_of_saved"][4:7] == cells["ssim_optimized"][4:7] == [better, worse, "0 %"]
+            for column in ("objective_of_saved", "ssim_optimized"):
+                assert [cell for cell in cells[column] if cell.endswith("%")][-3:] == shares, column
             assert cells.keys().isdisjoint({"tv", "tv_optimized", "steps"})
 
     def test_proposed_limits_are_on_the_bad_side(self, runs, capsys):

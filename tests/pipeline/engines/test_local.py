@@ -17,10 +17,10 @@ from support import shards
 from support.bombs import SPIN, environment_with_bugs
 from support.pictures import encode, smooth
 
-from pipeline.config import parse
 from pipeline.console import counts, progress
 from pipeline.engines.engine import beam_options, check_engine
 from pipeline.errors import UsageError
+from pipeline.parse import parse
 from pipeline.run import CRASH, OK, main
 from transforms.worker import threads
 

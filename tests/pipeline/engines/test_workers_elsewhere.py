@@ -10,10 +10,10 @@ import pytest
 from apache_beam.options.pipeline_options import DebugOptions
 from support.serving import serving
 
-from pipeline.config import parse
 from pipeline.engines.dataflow import is_dry_run, is_only_built
 from pipeline.engines.engine import beam_options, check_engine
 from pipeline.errors import UsageError
+from pipeline.parse import parse
 
 GS = ["--input=gs://b/*.parquet", "--output=gs://b/run"]
 CLOUD = ["--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://b/tmp"]

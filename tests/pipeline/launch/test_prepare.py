@@ -11,11 +11,11 @@ import pytest
 from google.auth.exceptions import RefreshError
 from support import shards
 
-from pipeline.config import parse
 from pipeline.errors import UsageError
 from pipeline.launch import prepare as module
 from pipeline.launch.prepare import Prepared, prepare
 from pipeline.launch.run_directory import claim
+from pipeline.parse import parse
 from transforms.losses.networks.lpips_weights import LpipsWeights
 
 ROWS = [{"id": "a", "generated": b"x", "target": b"y", "label": 1, "camera": "c"}]

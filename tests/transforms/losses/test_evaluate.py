@@ -337,7 +337,7 @@ class TestBackends:
 
             import numpy as np
 
-            from pipeline.config import PRESETS
+            from pipeline.presets import PRESETS
             from transforms.losses.networks.weights_file import WeightsFile
             from transforms.losses.plan import Plan
             from transforms.scoring.score import load_evaluator

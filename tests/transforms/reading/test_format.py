@@ -84,12 +84,12 @@ class TestNewFormat:
 
         def parser():
             flags = make_parser()
-            # The choices are made when pipeline.config is imported, which another test may have done.
+            # The choices are made when pipeline.parse is imported, which another test may have done.
             next(flag for flag in flags._actions if flag.dest == "input_format").choices = (AUTO, *FORMATS)
             return flags
 
         monkeypatch.setitem(FORMATS, "jsonl", JSONL)
-        monkeypatch.setattr("pipeline.config.parser", parser)
+        monkeypatch.setattr("pipeline.parse.parser", parser)
 
     @pytest.mark.parametrize(
         ("name", "flags"),
