@@ -97,7 +97,9 @@ def fetch_images(
     fetched = pairs_table(columns, schema, len(named))
     if "notes" in table.schema.names:
         fetched = fetched.append_column("notes", table["notes"])
-    return EncodedChunk(encoded.chunk, fetched.take(pa.array(good, pa.int64())), tuple(failed))
+    # Taking rows copies their images.
+    whole = len(good) == len(fetched)
+    return EncodedChunk(encoded.chunk, fetched if whole else fetched.take(pa.array(good, pa.int64())), tuple(failed))
 
 
 def _resolved(

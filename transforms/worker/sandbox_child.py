@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from transforms.worker.messages import receive, send
 
@@ -30,6 +31,8 @@ _MOST_FOR_FILE = 4 << 30
 # To the last rows of a large row group, or over a long stretch of damage, there is much to read; so many bytes earn the
 # time of a record once more.
 _FILE_BYTES_PER_TIME = 256 << 20
+# Asking for so much takes no longer than for a header, and small records come with it.
+_BUFFER_BYTES = 16 << 10
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -74,7 +77,7 @@ class _WorkersFile(io.RawIOBase):
         self._position = start + offset
         return self._position
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         wanted = max(0, min(len(buffer), self._size - self._position))
         if not wanted:
             return 0
@@ -91,11 +94,11 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
     try:
         # No record is to blame for what a module does as it is imported.
         task = pkgutil.resolve_name(request["task"])
-        size = request["file_size"] or 0
-        seconds += seconds * size / _FILE_BYTES_PER_TIME
+        size = request["file_size"]
+        seconds += seconds * (size or 0) / _FILE_BYTES_PER_TIME
         _start_clock(seconds)
-        _limit_memory(memory + min(2 * size, _MOST_FOR_FILE))
-        file = None if request["file_size"] is None else _WorkersFile(worker, request["file_size"])
+        _limit_memory(memory + min(2 * (size or 0), _MOST_FOR_FILE))
+        file = None if size is None else io.BufferedReader(_WorkersFile(worker, size), _BUFFER_BYTES)
         for item, buffers in task(request["arguments"], parts, file):
             send(worker, {"kind": "item", "item": item}, buffers)
             _start_clock(seconds)
