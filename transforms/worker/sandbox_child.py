@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from transforms.worker.messages import receive, send
+from transforms.worker.messages import receive, receive_descriptor, send
 
 # Every task needs these. They are imported while the child waits for its first task.
 _LIBRARIES = ("numpy", "PIL.Image", "pyarrow")
@@ -54,10 +54,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 class _WorkersFile(io.RawIOBase):
-    """A file that the worker has opened, read by asking it for ranges."""
+    """A file that the worker has opened, read by its descriptor or by asking for ranges."""
 
-    def __init__(self, worker: socket.socket, size: int):
+    def __init__(self, worker: socket.socket, size: int, descriptor: int | None):
         self._worker = worker
+        self._descriptor = descriptor
         self._size = size
         self._position = 0
 
@@ -81,6 +82,13 @@ class _WorkersFile(io.RawIOBase):
         wanted = max(0, min(len(buffer), self._size - self._position))
         if not wanted:
             return 0
+        if self._descriptor is not None:
+            # What the worker's own reading fails with says whether the file is at fault.
+            with contextlib.suppress(OSError):
+                # The worker shares the file's position, so it is left where it is.
+                read = os.preadv(self._descriptor, [memoryview(buffer)[:wanted]], self._position)
+                self._position += read
+                return read
         send(self._worker, {"kind": "read", "offset": self._position, "size": wanted})
         _, (data,) = receive(self._worker)
         buffer[: len(data)] = data
@@ -91,6 +99,7 @@ class _WorkersFile(io.RawIOBase):
 def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
     """Run one task, and send its items, or the error it ended with."""
     request, parts = receive(worker)
+    descriptor = receive_descriptor(worker) if request["is_given"] else None
     try:
         # No record is to blame for what a module does as it is imported.
         task = pkgutil.resolve_name(request["task"])
@@ -98,7 +107,7 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
         seconds += seconds * (size or 0) / _FILE_BYTES_PER_TIME
         _start_clock(seconds)
         _limit_memory(memory + min(2 * (size or 0), _MOST_FOR_FILE))
-        file = None if size is None else io.BufferedReader(_WorkersFile(worker, size), _BUFFER_BYTES)
+        file = None if size is None else io.BufferedReader(_WorkersFile(worker, size, descriptor), _BUFFER_BYTES)
         for item, buffers in task(request["arguments"], parts, file):
             send(worker, {"kind": "item", "item": item}, buffers)
             _start_clock(seconds)
@@ -110,6 +119,9 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
             send(worker, {"kind": "out_of_memory"})
         else:
             send(worker, {"kind": "error", "type": type(error).__name__, "message": str(error)})
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _start_clock(seconds: float) -> None:
