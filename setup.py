@@ -35,7 +35,7 @@ setup(
         "google-crc32c>=1.6",
         "google-resumable-media>=2.7.2",
         "h5py>=3.11",
-        "jinja2>=3.1",
+        "jinja2>=3.1.2",
         "markupsafe>=2.1.2",
         "pillow>=12.1.1",
         "simplejpeg>=1.9",

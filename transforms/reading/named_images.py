@@ -24,7 +24,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def resolve(path: str, root: str, allow_http: bool = False) -> str:
-    """The path of an image that a manifest names, below `root`, local or `gs://`, or an http(s) address.
+    """The path of an image that a manifest names, below `root`, local or in a store, or an http(s) address.
 
     Links are followed.
 
