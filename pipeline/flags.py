@@ -185,7 +185,7 @@ def _exists(pattern: str) -> bool:
 def path(text: str) -> str:
     """A path, without a slash at its end. An empty one comes from a variable that is not set."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a path; give a local or a gs:// one")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path; give a local, a gs:// or an s3:// one")
     return text.rstrip("/") or text
 
 

@@ -32,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
         "Every image is decoded to check it; pairs that fail go to _failures.jsonl.",
         "All flags of `pairloss run` that say where the pairs are and how to read them are accepted.",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="an empty or a new directory, local or gs://")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="an empty or a new directory, local, gs:// or s3://"
+    )
     parser.add_argument(
         "--shard_pairs", type=positive, default=4096, metavar="N", help="most pairs in a shard (default: 4096)"
     )

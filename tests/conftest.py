@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: the published weights, and a Google Cloud Storage server."""
+"""Fixtures that several test files share: the published weights, and servers of object stores."""
 
 import os
 
@@ -30,4 +30,13 @@ def gcs(tmp_path_factory):
     from support.gcs_server import serve_this_process
 
     with serve_this_process(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """As `gcs`, an S3 server."""
+    from support.s3_server import serve_this_process
+
+    with serve_this_process() as server:
         yield server

@@ -39,10 +39,13 @@ AUDIT = ("runs", "judging", "pages", "verbs")
 LIBRARIES = {
     "tensorflow": {"worker", "losses", "descent", "reading", "writing"},
     "apache_beam": {"steps"},
-    "apache_beam.io.filesystem": {"storage", "reading", "writing"},
+    "apache_beam.io.aws": {"storage"},
+    "apache_beam.io.filesystem": {"storage", "reading"},
+    "apache_beam.io.filesystemio": {"storage"},
     "apache_beam.io.filesystems": {"storage", "reading", "writing"},
     "apache_beam.io.localfilesystem": {"storage"},
     "apache_beam.metrics": {"worker"},
+    "apache_beam.options": {"storage"},
     "apache_beam.utils.shared": {"scoring"},
 }
 

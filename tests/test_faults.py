@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.io.filesystems import FileSystems
-from support import shards
+from support import containers, shards
 from support.killed_run import finished_chunks, kill_after
 from support.pictures import encode, smooth
 
@@ -24,8 +24,8 @@ PAIRS, CHUNK_PAIRS = 48, 4
 
 
 @pytest.fixture(scope="module")
-def parquet(tmp_path_factory) -> Path:
-    pairs = [
+def pairs() -> list[dict[str, str | bytes]]:
+    return [
         {
             "id": str(number),
             "generated": encode(smooth(64, 64, number), "JPEG"),
@@ -33,6 +33,10 @@ def parquet(tmp_path_factory) -> Path:
         }
         for number in range(PAIRS)
     ]
+
+
+@pytest.fixture(scope="module")
+def parquet(pairs, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("input") / "pairs.parquet"
     shards.write_parquet(path, pa.Table.from_pylist(pairs))
     return path
@@ -90,6 +94,22 @@ def test_killed_run_resumes(parquet, lpips_weights, tmp_path, capsys, flags):
     assert results(output) == results(undisturbed)
     assert (output / "_SUCCESS").exists()
     assert not (output / "_temporary").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("container", ["folders", "tar"])
+def test_killed_run_of_image_files_resumes(pairs, undisturbed, tmp_path, container):
+    containers.write_containers(tmp_path, pairs)
+    output = tmp_path / "run"
+    command = [*containers.flags(tmp_path, container), f"--output={output}", "--losses=mae", "--quiet"]
+    command += [f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4"]
+    finished = kill_after(3, output, *command)
+    assert main(command) == OK
+    assert finished_chunks(output).items() >= finished.items()
+    after, before = (
+        pq.read_table(run / "metrics").drop_columns("source").sort_by("id") for run in (output, undisturbed)
+    )
+    assert after == before
 
 
 def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path, capfd):

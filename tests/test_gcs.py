@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import shards
-from support.gcs_server import ACCOUNT, Fault, GcsServer, get, names, put
+from support.gcs_server import ACCOUNT, GcsServer
 from support.pictures import encode, noise, smooth
+from support.stores import Fault, get, names, put
 
 from pipeline.audit.__main__ import main as audit
 from pipeline.run import CRASH, OK, USAGE, main

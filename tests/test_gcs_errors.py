@@ -12,8 +12,9 @@ from apache_beam.io.filesystems import FileSystems
 from google.api_core.exceptions import GoogleAPIError
 from requests import Session
 from support import shards
-from support.gcs_server import ACCOUNT, Fault, get, names, put
+from support.gcs_server import ACCOUNT
 from support.pictures import encode, noise
+from support.stores import Fault, get, names, put
 
 from pipeline.run import OK, USAGE, main
 from transforms.storage import run_files
@@ -161,8 +162,8 @@ class TestRefusedAtLaunch:
             (["--input=gs://pairs/in/a.parquet"], ["input 'gs://pairs/in/a.parquet' matches no file"]),
             (["--input=gs://pairs/in"], ["'gs://pairs/in' is a directory", "gs://pairs/in/*.parquet"]),
             (["--output=gs://nowhere/run"], ["--output=gs://nowhere/run", "404", "check the bucket's name"]),
-            (["--weights=gs://nowhere/w"], ["weights at gs://nowhere/w: there is no such file"]),
-            (["--weights=gs://pairs/in/w"], ["weights at gs://pairs/in/w: there is no such file"]),
+            (["--weights=gs://nowhere/w"], ["weights at gs://nowhere/w", "404"]),
+            (["--weights=gs://pairs/in/w"], ["weights at gs://pairs/in/w", "404"]),
             (["--weights=gs://pairs/in/pairs.parquet"], ["gs://pairs/in/pairs.parquet has SHA-256", "not used"]),
             (["--gate=gs://pairs/in/rules.yaml"], ["gs://pairs/in/rules.yaml"]),
         ],

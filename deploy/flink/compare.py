@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from deploy.flink.downloads import FLINK_VERSION, FlinkError
 from deploy.flink.session_cluster import SessionCluster
+from transforms.schema import CHUNK_KEY
 
 SAME, DIFFERENT, NO_FLINK = 0, 1, 2
 
@@ -71,7 +72,10 @@ def main(argv: Sequence[str]) -> int:
 
 def metrics(output: Path) -> pa.Table:
     """The metrics of a run in the order of the input."""
-    return pq.read_table(output / "metrics").sort_by("source")
+    table = pq.read_table(output / "metrics").sort_by("source")
+    # The first chunk's name is among the metadata; that of folders comes from a listing in the run's own directory.
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != CHUNK_KEY}
+    return table.replace_schema_metadata(metadata)
 
 
 def same_table(one: pa.Table, other: pa.Table) -> bool:

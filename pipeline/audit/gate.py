@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         "pairloss audit gate", "Judge a finished run by rules. Exit codes: 0 passed, 2 wrong request, 3 failed."
     )
-    parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local or gs://")
+    parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local, gs:// or s3://")
     parser.add_argument(
         "--rules", required=True, type=path, metavar="FILE", help="YAML or JSON; `audit propose` writes one"
     )

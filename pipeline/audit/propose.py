@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         "pairloss audit propose",
         "Write a first rules file from a good run. Read it, and loosen the limits that are too tight.",
     )
-    parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local or gs://")
+    parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local, gs:// or s3://")
     parser.add_argument("--output", type=path, metavar="FILE", help="default: print the rules")
     given = parser.parse_args(argv)
     text = propose(read_run(given.run))

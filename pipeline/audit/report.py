@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         "pairloss audit report",
         "Write one HTML file with the verdict, distributions, failures and worst pairs of a run.",
     )
-    parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local or gs://")
+    parser.add_argument("run", metavar="RUN", type=path, help="directory of a finished run, local, gs:// or s3://")
     parser.add_argument("--baseline", type=path, metavar="PATH", help="a good run's directory, or its summary.json")
     parser.add_argument("--input", action="append", default=[], metavar="PATTERN", help="where the images are now")
     parser.add_argument("--output", type=path, metavar="FILE", help="where to write it (default: RUN/report.html)")

@@ -73,5 +73,15 @@ def test_wrong_flags(tmp_path, capsys, flags, problem):
 
 
 def test_a_directory_in_use_is_refused(folders, capsys):
-    assert main(["pack", f"--generated={folders}/out", f"--target={folders}/gt", f"--output={folders}/out"]) == 2
+    sides = [f"--generated={folders}/out", f"--target={folders}/gt"]
+    assert main(["pack", *sides, f"--output={folders}/out"]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_second_run_leaves_the_shards_of_the_first(folders, capsys):
+    command = ["pack", f"--generated={folders}/out", f"--target={folders}/gt", f"--output={folders}/packed", "--quiet"]
+    assert main(command) == 0
+    before = {path: path.read_bytes() for path in (folders / "packed").iterdir()}
+    assert main(command) == 2
+    assert f"--output={folders}/packed is not empty; give an empty or a new directory" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (folders / "packed").iterdir()} == before

@@ -2,11 +2,10 @@
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from http.server import HTTPServer
 from pathlib import Path
@@ -15,16 +14,13 @@ from urllib.parse import unquote
 
 import pytest
 from apache_beam.internal.gcp import auth
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from gcp_storage_emulator.handlers.buckets import create_bucket
 from gcp_storage_emulator.server import RequestHandler, Router
 from gcp_storage_emulator.storage import Storage
 from support.serving import serving
-
-from transforms.storage.run_files import list_files
+from support.stores import FaultyServer
 
 ACCOUNT = "tester@pairloss-tests.iam.gserviceaccount.com"
 TOKEN = {"access_token": "token", "expires_in": 3600, "token_type": "Bearer"}
@@ -37,48 +33,18 @@ MESSAGES = {
 
 
 @dataclass
-class Fault:
-    """Requests that the server refuses with an error.
-
-    Attributes:
-        request: pattern of the method and the unquoted path with its query, such as `POST .*name=run/metrics`.
-        status: HTTP status of the refusal.
-        times: number of requests to refuse; 0 refuses all.
-        skip: number of requests to let pass first.
-        seen: number of matching requests so far.
-    """
-
-    request: str
-    status: int
-    times: int = 0
-    skip: int = 0
-    seen: int = 0
-
-    def hits(self, request: str) -> bool:
-        if not re.match(self.request, request):
-            return False
-        self.seen += 1
-        return self.seen > self.skip and (not self.times or self.seen <= self.skip + self.times)
-
-
-@dataclass
-class GcsServer:
+class GcsServer(FaultyServer):
     """The running server.
 
     Attributes:
-        url: its root.
         key: file of a throw-away service account, whose tokens the server itself issues.
         anonymous: whether it serves requests without credentials.
-        faults: requests to refuse.
-        requests: methods and unquoted paths of all requests since the start.
     """
 
+    scheme = "gs"
     storage: Storage
-    url: str = ""
     key: Path = Path()
     anonymous: bool = False
-    faults: list[Fault] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -100,8 +66,6 @@ class GcsServer:
             "GOOGLE_APPLICATION_CREDENTIALS": "",
             "CLOUDSDK_CONFIG": str(self.key.parent),
             "NO_GCE_CHECK": "true",
-            # Without this, gcsfs asks for the kind of the bucket by gRPC, which the server does not speak.
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             # google-auth asks Google by HTTPS where the account is valid. This proxy keeps requests on this machine.
             "HTTPS_PROXY": self.url,
         }
@@ -111,26 +75,10 @@ class GcsServer:
         assert create_bucket(name, self.storage)
         return f"gs://{name}"
 
-    def directory(self, bucket: str, test: str) -> str:
-        """The `gs://` path of a directory named after a test."""
-        return f"gs://{bucket}/{re.sub(r'[^A-Za-z0-9]+', '-', test)}"
-
-    @contextmanager
-    def refusing(self, *faults: Fault) -> Iterator[None]:
-        """The server has these faults inside the `with` block."""
-        self.faults.extend(faults)
-        try:
-            yield
-        finally:
-            for fault in faults:
-                self.faults.remove(fault)
-
     def answer(self, request: str, headers: Mapping[str, str]) -> int:
         """The HTTP status of the error to answer with, or 0 for no error."""
-        self.requests.append(request)
-        if "authorization" not in headers and not self.anonymous:
-            return 401
-        return next((fault.status for fault in self.faults if fault.hits(request)), 0)
+        status = self.refusal(request)
+        return 401 if "authorization" not in headers and not self.anonymous else status
 
 
 class _Handler(RequestHandler):
@@ -193,23 +141,6 @@ def serve_this_process(directory: Path) -> Iterator[GcsServer]:
         # Beam looks for credentials once and remembers the result, even if it found none.
         patch.setattr(auth._Credentials, "_credentials_init", False)
         yield gcs
-
-
-def put(path: str, content: bytes) -> None:
-    """Write an object."""
-    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        file.write(content)
-
-
-def get(path: str) -> bytes:
-    """Read an object."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        return file.read()
-
-
-def names(directory: str) -> list[str]:
-    """The paths of all objects below a directory, relative to the directory."""
-    return sorted(path.removeprefix(f"{directory}/") for path in list_files(directory, deep=True))
 
 
 def _service_account(token_uri: str) -> dict[str, str]:

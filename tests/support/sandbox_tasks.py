@@ -46,6 +46,11 @@ def read_file(arguments, parts, file):
         yield file.tell(), [file.read(size)]
 
 
+def descriptors(arguments, parts, file):
+    """How many files the child has open."""
+    yield [len(os.listdir("/proc/self/fd"))], []
+
+
 def fail(arguments, parts, file):
     """Raise what is asked for."""
     yield 1, []

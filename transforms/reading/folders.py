@@ -6,7 +6,6 @@ The workers read the listing, never the folders, so that files that come later c
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
@@ -89,7 +88,7 @@ def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:
         "target": pair.target and pair.target.path,
         "bytes": [file.size for file in files],
         "zip": [_member(file) for file in files],
-        "modified": [file.modified for file in files],
+        "modified": [file.etag or file.modified for file in files],
         **({"mask": pair.mask.path} if pair.mask else {}),
     }
     if pair.reason:
@@ -103,7 +102,10 @@ def _member(file: "InputFile") -> list[Any] | None:
     # Workers, which only read listings, need not import what finds files.
     from transforms.reading.pairing import ArchivedFile
 
-    return [file.archive, *astuple(file.member)] if isinstance(file, ArchivedFile) and file.member else None
+    if not isinstance(file, ArchivedFile) or not file.member:
+        return None
+    member = file.member
+    return [file.archive, member.start, member.packed, member.size, member.crc]
 
 
 def _place(path: str, size: int, member: Sequence[Any] | None) -> Place:

@@ -1,4 +1,4 @@
-"""Input files: find them by patterns, open them, and notice if they change. Local, `gs://` or another of Beam's."""
+"""Input files: find them by patterns, open them, and notice if they change. Local, `gs://` or `s3://`."""
 
 import glob
 import os
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
-from apache_beam.io.filesystem import CompressionTypes, FileSystem
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
@@ -23,7 +23,7 @@ _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _NOT_DATA = re.compile(r"\..*|_[^.]*|.*\.crc", re.DOTALL)
 _NOT_DATA_DIRECTORY = re.compile(r"\..*|_temporary|_delta_log|_spark_metadata", re.DOTALL)
 # Beam needs these for the paths of a scheme: the module, and Beam's extra that installs it.
-_EXTRAS = {"s3": ("boto3", "aws"), "azfs": ("azure", "azure"), "hdfs": ("hdfs", "hadoop")}
+_EXTRAS = {"azfs": ("azure", "azure"), "hdfs": ("hdfs", "hadoop")}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -31,20 +31,24 @@ class InputFile:
     """A file to score.
 
     Attributes:
-        path: local or `gs://`, as the user spells it.
+        path: local, `gs://` or `s3://`, as the user spells it.
         size: bytes.
         modified: seconds since the epoch; 0 where the file system does not say.
         label: what names the file in ids: its path below the fixed part of the pattern that found it.
+        etag: of its content, where the store tells it.
     """
 
     path: str
     size: int
     modified: float
     label: str = ""
+    etag: str = ""
 
     @property
     def version(self) -> str:
         """Differs if the file was replaced or written to; empty if its time is not known."""
+        if self.etag:
+            return f"{self.size} bytes with the ETag {self.etag}"
         return f"{self.size} bytes of {self.modified!r}" if self.modified else ""
 
 
@@ -83,7 +87,7 @@ def match_files(patterns: Sequence[str]) -> list[InputFile]:
 
 
 def open_input(path: str, version: str = "") -> BinaryIO:
-    """Open a local or `gs://` file for reading as it is, without unpacking.
+    """Open a file, local or in a store, as it is, without unpacking.
 
     Args:
         path: of the file.
@@ -136,16 +140,15 @@ def _access() -> Iterator[None]:
 
 
 def look_up(path: str) -> InputFile:
-    """The file at a path, local or `gs://`, whatever characters it holds. Raises `READ_ERRORS`."""
+    """The file at a path, local or in a store, whatever characters it holds. Raises `READ_ERRORS`."""
     if "://" not in path:
         stat = os.stat(path)
         return InputFile(path, stat.st_size, stat.st_mtime, os.path.basename(path))
-    found = FileSystems.get_filesystem(path).metadata(path)
-    return InputFile(path, found.size_in_bytes, found.last_updated_in_seconds, path.rpartition("/")[2])
+    return _in_store(FileSystems.get_filesystem(path).metadata(path), path.rpartition("/")[2])
 
 
 def is_directory(path: str) -> bool:
-    """True for a local directory, and for a `gs://` prefix that is not itself an object. Raises `READ_ERRORS`."""
+    """True for a local directory, and for a store's prefix that is not itself an object. Raises `READ_ERRORS`."""
     return not FileSystems.exists(path) if "://" in path else os.path.isdir(path)
 
 
@@ -153,7 +156,7 @@ def files_below(prefix: str, depth: int | None) -> Iterator[InputFile]:
     """The files whose paths begin with `prefix`, in no order, without looking at what is in them.
 
     Args:
-        prefix: local or `gs://`.
+        prefix: local or in a store.
         depth: most directories to go down from that of the prefix; None: all, but into no linked directory.
 
     Raises:
@@ -164,7 +167,7 @@ def files_below(prefix: str, depth: int | None) -> Iterator[InputFile]:
         for found in result.metadata_list:
             # An object store may hold an empty object that stands for a directory.
             if not found.path.endswith("/"):
-                yield InputFile(found.path, found.size_in_bytes, found.last_updated_in_seconds)
+                yield _in_store(found)
         return
     folder = f"{prefix.rpartition('/')[0]}/" if "/" in prefix else ""
     if os.path.isdir(folder or "."):
@@ -182,6 +185,11 @@ def _scan(folder: str, depth: int | None) -> Iterator[InputFile]:
                 yield from _scan(f"{path}/", None if depth is None else depth - 1)
 
 
+def _in_store(found: FileMetadata, label: str = "") -> InputFile:
+    etag = getattr(found, "etag", "")
+    return InputFile(found.path, found.size_in_bytes, found.last_updated_in_seconds, label, etag)
+
+
 def _match(pattern: str) -> list[InputFile]:
     if "://" not in pattern:
         return [] if os.path.isdir(pattern) else _match_local(pattern)
@@ -194,7 +202,7 @@ def _match(pattern: str) -> list[InputFile]:
         return [look_up(pattern)]
     fixed = len(_MAGIC.split(pattern)[0].rpartition("/")[0]) + 1
     return [
-        InputFile(found.path, found.size_in_bytes, found.last_updated_in_seconds, found.path[fixed:])
+        _in_store(found, found.path[fixed:])
         for one in _expand(pattern)
         for found in FileSystems.match([one])[0].metadata_list
         # An object store may hold an empty object that stands for a directory.

@@ -24,7 +24,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def resolve(path: str, root: str, allow_http: bool = False) -> str:
-    """The path of an image that a manifest names, below `root`, local or `gs://`, or an http(s) address.
+    """The path of an image that a manifest names, below `root`, local or in a store, or an http(s) address.
 
     Links are followed.
 
@@ -97,7 +97,9 @@ def fetch_images(
     fetched = pairs_table(columns, schema, len(named))
     if "notes" in table.schema.names:
         fetched = fetched.append_column("notes", table["notes"])
-    return EncodedChunk(encoded.chunk, fetched.take(pa.array(good, pa.int64())), tuple(failed))
+    # Taking rows copies their images.
+    whole = len(good) == len(fetched)
+    return EncodedChunk(encoded.chunk, fetched if whole else fetched.take(pa.array(good, pa.int64())), tuple(failed))
 
 
 def _resolved(

@@ -64,7 +64,7 @@ def pair_files(
     names before the templates, are no part of the id: every target needs an image of every candidate.
 
     Args:
-        generated: templates, local or `gs://`; a directory, or a zip file, stands for its images and those below it.
+        generated: templates, local or in a store; a directory, or a zip file, stands for its images and those below it.
         target: the same.
         sandbox: parses zip files.
         mask: the same, of masks, which several pairs may share; empty: there are none.
@@ -117,7 +117,7 @@ def _files(prefix: str, depth: int | None, sandbox: Sandbox) -> Iterator[InputFi
         for name, member in list_members(file, sandbox):
             path = f"{archive}/{name}"
             if path.startswith(prefix):
-                yield ArchivedFile(path, member.size, found.modified, archive=archive, member=member)
+                yield ArchivedFile(path, member.size, found.modified, etag=found.etag, archive=archive, member=member)
 
 
 def _find(templates: Sequence[Template], flag: str, sandbox: Sandbox) -> list[tuple[Values, InputFile]]:

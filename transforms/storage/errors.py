@@ -1,4 +1,4 @@
-"""The errors of reading and writing files, local or `gs://`, and how to describe them to people."""
+"""The errors of reading and writing files, local or in a store, and how to describe them to people."""
 
 import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError
@@ -22,6 +22,18 @@ class ChangedError(OSError):
     """A file is not the one that was listed."""
 
 
+class StoreError(OSError):
+    """An object store refused a request or could not be asked. The message says why, and what to do.
+
+    Attributes:
+        status: of HTTP; 0 if no answer came.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 SIGN_IN = "gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS=KEY.json of a service account"
 
 # The remedy for an error of Google Cloud Storage, by HTTP status.
@@ -35,7 +47,7 @@ _REMEDIES = {
 def describe(error: Exception) -> str:
     """Describe an exception in one line for people, with the remedy for errors of Google's services."""
     cause = _cause(error)
-    if isinstance(cause, ChangedError):
+    if isinstance(cause, ChangedError | StoreError):
         return str(cause)
     if isinstance(cause, NOT_PUBLIC):
         return f"it is not public, and there are no Google credentials on this machine; sign in: {SIGN_IN}"

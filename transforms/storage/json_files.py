@@ -1,25 +1,23 @@
-"""JSON files, local or `gs://`: read them, and the layout in which they are written."""
+"""JSON files, local or in a store: read them, and the layout in which they are written."""
 
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+from transforms.storage.whole_files import read_file
 
 _INTEGERS = re.compile(r"\[\n[\s\d,-]+\]")
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """The content of a JSON file, local or `gs://`.
+    """The content of a JSON file, local or in a store.
 
     Raises:
         READ_ERRORS: (of `storage.errors`) it cannot be read.
         ValueError: it is not JSON.
     """
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        content: dict[str, Any] = json.loads(file.read())
+    content: dict[str, Any] = json.loads(read_file(path))
     return content
 
 

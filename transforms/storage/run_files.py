@@ -1,4 +1,4 @@
-"""The files of a run, local or `gs://`: where they lie, and how they are written whole, listed and deleted."""
+"""The files of a run, local or in a store: where they lie, and how they are written whole, listed and deleted."""
 
 import glob
 import os
@@ -36,7 +36,7 @@ class ForeignDirectoryError(Exception):
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a run below its output directory, local or `gs://`."""
+    """The files of a run below its output directory, local, `gs://` or `s3://`."""
 
     output: str
 
@@ -157,7 +157,7 @@ class RunFiles:
 
 
 def create_file(path: str, content: bytes) -> None:
-    """Write a file, local or `gs://`. On failure, part of a local file may remain.
+    """Write a file, local or in a store. On failure, part of a local file may remain.
 
     Raises:
         READ_ERRORS: (of `storage.errors`) it could not be written.
@@ -204,7 +204,7 @@ def _keep_through_power_failure(path: str) -> None:
 
 
 def list_files(directory: str, deep: bool = False) -> Iterator[str]:
-    """The files in a directory, local or `gs://`, and with `deep` in those below it; none if it does not exist."""
+    """The files in a directory, local or in a store, and with `deep` in those below it; none if it does not exist."""
     if _is_local(directory):
         found = Path(directory).glob("**/*" if deep else "*")
         yield from (FileSystems.join(directory, path.relative_to(directory)) for path in found if not path.is_dir())
@@ -225,7 +225,7 @@ def list_times(directory: str) -> Iterator[tuple[str, float]]:
 
 
 def delete_file(path: str) -> None:
-    """Delete a file, local or `gs://`, if it exists."""
+    """Delete a file, local or in a store, if it exists."""
     if not FileSystems.exists(path):
         return
     if _is_local(path):
@@ -235,7 +235,7 @@ def delete_file(path: str) -> None:
 
 
 def delete_directory(path: str) -> None:
-    """Delete a directory and everything in it, if it exists; at `gs://`, every object with that prefix."""
+    """Delete a directory and everything in it, if it exists; in a store, every object with that prefix."""
     if _is_local(path):
         if os.path.isdir(path):
             shutil.rmtree(path)

@@ -38,6 +38,17 @@ def receive(connection: socket.socket) -> tuple[Any, list[bytearray]]:
     return header, [_receive_bytes(connection, size) for size in sizes]
 
 
+def send_descriptor(connection: socket.socket, descriptor: int) -> None:
+    """Give the other side an open file. Raises OSError where it is gone."""
+    socket.send_fds(connection, [b"\0"], [descriptor])
+
+
+def receive_descriptor(connection: socket.socket) -> int:
+    """The file that `send_descriptor` gave. Raises EOFError if the other side is gone."""
+    _, (descriptor,), _, _ = socket.recv_fds(connection, 1, 1)
+    return descriptor
+
+
 def _receive_bytes(connection: socket.socket, size: int) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)

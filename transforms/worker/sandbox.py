@@ -2,8 +2,8 @@
 
 A task is a generator function in a module of this project, `(arguments, parts, file) -> items`: its arguments are what
 JSON can hold, its parts are bytes, and an item is a pair of such a value and bytes. `Sandbox.call` runs one in a child,
-`Sandbox.each` runs one over many records and finds the record that ends its child. The worker does all IO: a child asks
-it for ranges of the file it has opened.
+`Sandbox.each` runs one over many records and finds the record that ends its child. The worker opens the file that a
+task reads; a child gets a local one's descriptor, and asks for ranges of one in a store.
 
 Linux sets every limit. macOS has no limit of memory here, and a child of a killed worker ends when it next asks for
 something; `enabled=False` runs the tasks in the worker's own process, without any limit.
@@ -14,6 +14,7 @@ import os
 import pkgutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from transforms.settings import setting
-from transforms.worker.messages import Buffer, receive, send
+from transforms.worker.messages import Buffer, receive, send, send_descriptor
 from transforms.worker.threads import thread_count
 
 # A task yields these.
@@ -351,11 +352,18 @@ class _Pool:
         self, child: _Child, task: str, arguments: Any, parts: Sequence[Buffer], file: BinaryIO | None
     ) -> Iterator[Item]:
         size = None if file is None else file.seek(0, os.SEEK_END)
+        descriptor = None if file is None else _descriptor(file)
+        request = {"task": task, "arguments": arguments, "file_size": size, "is_given": descriptor is not None}
         try:
             child.wait_until_ready()
         except (OSError, EOFError) as error:
             raise child.death(error) from error
-        self._send(child, {"task": task, "arguments": arguments, "file_size": size}, parts)
+        self._send(child, request, parts)
+        if descriptor is not None:
+            try:
+                send_descriptor(child.connection, descriptor)
+            except OSError as error:
+                raise child.death(error) from error
         while True:
             try:
                 header, received = receive(child.connection)
@@ -407,6 +415,15 @@ class _Pool:
     def _end(self, child: _Child) -> None:
         self._all.discard(child)
         child.end()
+
+
+def _descriptor(file: BinaryIO) -> int | None:
+    """The descriptor of a local file; None of any other."""
+    try:
+        descriptor = file.fileno()
+    except (AttributeError, OSError):
+        return None
+    return descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
 
 
 class _TaskError(Exception):

@@ -17,8 +17,9 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from transforms.worker.messages import receive, send
+from transforms.worker.messages import receive, receive_descriptor, send
 
 # Every task needs these. They are imported while the child waits for its first task.
 _LIBRARIES = ("numpy", "PIL.Image", "pyarrow")
@@ -30,6 +31,8 @@ _MOST_FOR_FILE = 4 << 30
 # To the last rows of a large row group, or over a long stretch of damage, there is much to read; so many bytes earn the
 # time of a record once more.
 _FILE_BYTES_PER_TIME = 256 << 20
+# Asking for so much takes no longer than for a header, and small records come with it.
+_BUFFER_BYTES = 16 << 10
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,10 +54,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 class _WorkersFile(io.RawIOBase):
-    """A file that the worker has opened, read by asking it for ranges."""
+    """A file that the worker has opened, read by its descriptor or by asking for ranges."""
 
-    def __init__(self, worker: socket.socket, size: int):
+    def __init__(self, worker: socket.socket, size: int, descriptor: int | None):
         self._worker = worker
+        self._descriptor = descriptor
         self._size = size
         self._position = 0
 
@@ -74,10 +78,17 @@ class _WorkersFile(io.RawIOBase):
         self._position = start + offset
         return self._position
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         wanted = max(0, min(len(buffer), self._size - self._position))
         if not wanted:
             return 0
+        if self._descriptor is not None:
+            # What the worker's own reading fails with says whether the file is at fault.
+            with contextlib.suppress(OSError):
+                # The worker shares the file's position, so it is left where it is.
+                read = os.preadv(self._descriptor, [memoryview(buffer)[:wanted]], self._position)
+                self._position += read
+                return read
         send(self._worker, {"kind": "read", "offset": self._position, "size": wanted})
         _, (data,) = receive(self._worker)
         buffer[: len(data)] = data
@@ -88,14 +99,15 @@ class _WorkersFile(io.RawIOBase):
 def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
     """Run one task, and send its items, or the error it ended with."""
     request, parts = receive(worker)
+    descriptor = receive_descriptor(worker) if request["is_given"] else None
     try:
         # No record is to blame for what a module does as it is imported.
         task = pkgutil.resolve_name(request["task"])
-        size = request["file_size"] or 0
-        seconds += seconds * size / _FILE_BYTES_PER_TIME
+        size = request["file_size"]
+        seconds += seconds * (size or 0) / _FILE_BYTES_PER_TIME
         _start_clock(seconds)
-        _limit_memory(memory + min(2 * size, _MOST_FOR_FILE))
-        file = None if request["file_size"] is None else _WorkersFile(worker, request["file_size"])
+        _limit_memory(memory + min(2 * (size or 0), _MOST_FOR_FILE))
+        file = None if size is None else io.BufferedReader(_WorkersFile(worker, size, descriptor), _BUFFER_BYTES)
         for item, buffers in task(request["arguments"], parts, file):
             send(worker, {"kind": "item", "item": item}, buffers)
             _start_clock(seconds)
@@ -107,6 +119,9 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
             send(worker, {"kind": "out_of_memory"})
         else:
             send(worker, {"kind": "error", "type": type(error).__name__, "message": str(error)})
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _start_clock(seconds: float) -> None:

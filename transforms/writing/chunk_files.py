@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.schema import CHUNK_KEY, FILES_KEY, REUSED_KEY, Chunk, Failure, ScoredChunk
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.run_files import RunFiles, delete_file, list_files
+from transforms.storage.whole_files import read_file
 from transforms.writing.metrics_text import TEXT_FORMATS
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
@@ -182,10 +182,3 @@ def _problems(directory: str, missing: Set[str], strange: Set[str]) -> list[str]
 
 def _mark(chunk: Chunk, fingerprint: str) -> bytes:
     return f"{chunk.name} {fingerprint}".encode()
-
-
-def read_file(path: str) -> bytes:
-    """The content of a file, local or `gs://`."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        content: bytes = file.read()
-    return content

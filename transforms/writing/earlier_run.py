@@ -14,7 +14,8 @@ from transforms.schema import Chunk, EncodedChunk, Failure, ScoredChunk
 from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
-from transforms.writing.chunk_files import DamagedChunkError, find_done, read_file, write_chunk
+from transforms.storage.whole_files import read_file
+from transforms.writing.chunk_files import DamagedChunkError, find_done, write_chunk
 
 # In place of reasons: every failure is tried again.
 ALL = "all"

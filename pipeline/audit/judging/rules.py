@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
 import yaml
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from jsonschema import Draft202012Validator, ValidationError
 
 from pipeline.audit.judging.rule_kinds import RULE_KINDS, Rule
 from pipeline.errors import UsageError, nearest
 from transforms.storage.errors import READ_ERRORS
+from transforms.storage.whole_files import read_file
 
 SCHEMA_FILE = Path(__file__).with_name("rules.schema.json")
 
@@ -59,14 +58,13 @@ _Loader.add_implicit_resolver(
 
 
 def read_rules(path: str) -> tuple[Rule, ...]:
-    """The rules in a file, local or `gs://`.
+    """The rules in a file, local or in a store.
 
     Raises:
         UsageError: it cannot be read, or something in it is wrong; the message names the line.
     """
     try:
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            text = file.read().decode()
+        text = read_file(path).decode()
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(f"cannot read the rules {path}: {error}") from error
     return parse_rules(text, path)

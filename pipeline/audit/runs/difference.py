@@ -241,7 +241,7 @@ def values_and_gains(before: pa.Table, after: pa.Table, column: Column) -> tuple
 
 
 def _read_metrics(run: str, columns: Sequence[str]) -> pa.Table:
-    """Id, source, candidate, key and these columns of a run's pairs, local or `gs://`."""
+    """Id, source, candidate, key and these columns of a run's pairs, local or in a store."""
     names = ["id", "source", *columns]
     tables = []
     for path in sorted(list_files(RunFiles(run).metrics_directory)):

@@ -1,4 +1,4 @@
-"""Read the JSON files of runs and write files, local or `gs://`; every failure is one `UsageError`."""
+"""Read the JSON files of runs and write files, local or in a store; every failure is one `UsageError`."""
 
 import re
 from collections.abc import Mapping

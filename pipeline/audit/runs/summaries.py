@@ -37,7 +37,7 @@ def read_run(run: str) -> RunSummary:
     """The summary of a run that has ended, perhaps without a single scored pair.
 
     Args:
-        run: its directory, local or `gs://`.
+        run: its directory, local or in a store.
 
     Raises:
         UsageError: the run does not exist, has not ended, or has no readable summary.
@@ -103,7 +103,7 @@ def merge_summaries(parts: Sequence[RunSummary], path: str) -> RunSummary:
 
 
 def write_summary(summary: RunSummary) -> None:
-    """Write a summary file at its path, local or `gs://`.
+    """Write a summary file at its path, local or in a store.
 
     Raises:
         UsageError: it cannot be written.

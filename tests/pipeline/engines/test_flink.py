@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from support import flink_jobs, shards
+from support import containers, flink_jobs, shards
 from support.pictures import encode, smooth
 from support.required import missing
 
@@ -32,12 +32,15 @@ def cluster():
         yield cluster
 
 
-def write(directory: Path, count: int) -> str:
-    rows = [
+def make_pairs(count: int) -> list[dict[str, str | bytes]]:
+    return [
         {"id": str(n), "generated": encode(smooth(64, 64, n), "JPEG"), "target": encode(smooth(64, 64, n))}
         for n in range(count)
     ]
-    shards.write_parquet(directory / "pairs.parquet", pa.Table.from_pylist(rows))
+
+
+def write(directory: Path, count: int) -> str:
+    shards.write_parquet(directory / "pairs.parquet", pa.Table.from_pylist(make_pairs(count)))
     return f"--input={directory}/pairs.parquet"
 
 
@@ -73,6 +76,17 @@ def test_scores_the_same_bits(cluster, lpips_weights, tmp_path, uber_jar):
     counts = flink_jobs.counted(cluster)
     assert (counts["pairs_listed"], counts["pairs_scored"]) == (few, few)
     assert (counts["chunks_written"], counts["chunks_found_done"]) == (6, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("container", ["folders", "tar"])
+def test_scores_image_files(cluster, tmp_path, container):
+    containers.write_containers(tmp_path, make_pairs(6 * CHUNK_PAIRS))
+    output = tmp_path / "run"
+    arguments = (*containers.flags(tmp_path, container), "--losses=mae,sobel_l1", f"--chunk_pairs={CHUNK_PAIRS}")
+    flink_jobs.finish(flink_jobs.start(cluster, output, *arguments), output)
+    assert same_table(metrics(output), score_directly(tmp_path / "direct", *arguments))
+    assert (output / "_SUCCESS").exists()
 
 
 @pytest.mark.slow

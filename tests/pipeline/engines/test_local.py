@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
-from support import shards
+from support import containers, shards
 from support.bombs import SPIN, environment_with_bugs
 from support.pictures import encode, smooth
 
@@ -34,12 +34,17 @@ THREADS = ("--direct_running_mode=multi_threading", "--direct_num_workers=2")
 
 
 @pytest.fixture(scope="module")
-def parquet(tmp_path_factory) -> Path:
-    pairs = []
+def pairs() -> list[dict[str, str | bytes]]:
+    pairs: list[dict[str, str | bytes]] = []
     for number in range(24):
         target = smooth(*SIZES[number % len(SIZES)], shift=number)
         generated = encode(target, "JPEG", quality=20 + number)
         pairs.append({"id": f"pair/{number}", "generated": generated, "target": encode(target)})
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def parquet(pairs, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("input") / "pairs.parquet"
     shards.write_parquet(path, pa.Table.from_pylist(pairs))
     return path
@@ -86,6 +91,18 @@ class TestSameRows:
 
     def test_threads(self, flags, one, parquet, tmp_path):
         assert score(parquet, tmp_path / "run", "--quiet", *flags, *THREADS) == one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("container", ["zip", "tar"])
+def test_processes_read_image_files(pairs, tmp_path, container):
+    containers.write_containers(tmp_path, [pair | {"id": str(number)} for number, pair in enumerate(pairs)])
+    flags = [*containers.flags(tmp_path, container), "--losses=ssim,sobel_l1", "--chunk_pairs=4", "--quiet"]
+    assert main([*flags, f"--output={tmp_path}/one"]) == OK
+    assert main([*flags, f"--output={tmp_path}/two", *PROCESSES]) == OK
+    one, two = (tables(tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    assert one[0].num_rows == len(pairs)
 
 
 class TestKilledWorker:

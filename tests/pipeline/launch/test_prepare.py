@@ -303,4 +303,5 @@ def test_record(input):
         "size": input.stat().st_size,
         "modified": input.stat().st_mtime,
         "label": "pairs.parquet",
+        "etag": "",
     }

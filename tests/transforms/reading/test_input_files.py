@@ -53,7 +53,7 @@ class TestMatchFiles:
 
     @pytest.mark.parametrize(
         ("pattern", "message"),
-        [("nosuch://x", "nosuch://x"), ("s3://b/x.parquet", r"apache-beam\[aws\]")],
+        [("nosuch://x", "nosuch://x"), ("hdfs://b/x.parquet", r"apache-beam\[hadoop\]")],
     )
     def test_an_unknown_file_system(self, pattern, message):
         with pytest.raises(ValueError, match=message) as caught:

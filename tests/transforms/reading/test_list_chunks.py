@@ -12,6 +12,7 @@ from support import shards
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import check_fields, detect_format, list_chunks
 from transforms.schema import Fields
+from transforms.worker import sandbox
 
 FIELDS = Fields()
 ROWS = shards.rows(10)
@@ -176,9 +177,11 @@ class TestListChunks:
         assert "no field 'real'" in chunk.error
         assert "generated: binary" in chunk.error
 
-    def test_a_file_lost_while_it_is_listed(self, tmp_path):
+    def test_a_file_lost_while_it_is_listed(self, tmp_path, monkeypatch):
         # Larger than the read buffer of a file, so that the rest is not there already.
         file = shards.write(tmp_path / "a.tfrecord", shards.frame(bytes(100_000)) * 6)
+        # Without a descriptor to list it by, its child waits for the worker.
+        monkeypatch.setattr(sandbox, "_descriptor", lambda file: None)
         listing = list_chunks(file, "auto", FIELDS, 2)
         chunks = [*next(listing)]
         os.truncate(file.path, 210_000)

@@ -298,6 +298,9 @@ class Broken:
     def __getattr__(self, name):
         return getattr(self.file, name)
 
+    def fileno(self):
+        raise OSError("of a store")
+
     def read(self, size=-1):
         if not self.failed:
             self.failed.append(True)

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.sandbox_tasks import DEADLY
@@ -86,6 +87,23 @@ def test_a_file_is_read_by_its_worker(sandbox: Sandbox) -> None:
     file = io.BytesIO(bytes(range(100)))
     found = list(sandbox.call("support.sandbox_tasks:read_file", [[0, 10], [95, 10], [200, 1]], file=file))
     assert [bytes(parts[0]) for _, parts in found] == [bytes(range(10)), bytes(range(95, 100)), b""]
+
+
+def test_a_local_file_is_read_by_its_descriptor(tmp_path: Path) -> None:
+    """Nobody asks the worker for ranges, and the child keeps no descriptor."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(100)))
+    sandbox = Sandbox(seconds=3)
+    ranges = [[0, 10], [95, 10], [200, 1]]
+    descriptors: list[int] = []
+    with open(path, "rb") as file:
+        unread = SimpleNamespace(seek=file.seek, fileno=file.fileno)
+        for _ in range(3):
+            found = list(sandbox.call("support.sandbox_tasks:read_file", ranges, file=unread))
+            assert [bytes(parts[0]) for _, parts in found] == [bytes(range(10)), bytes(range(95, 100)), b""]
+            ((descriptor, _),) = sandbox.call("support.sandbox_tasks:descriptors", None)
+            descriptors += descriptor
+    assert len(set(descriptors)) == 1
 
 
 def test_an_error_of_reading_is_the_workers() -> None:

@@ -123,7 +123,7 @@ _LPIPS_PREPROCESSING = Preprocessing(
 )
 # LPIPS and DISTS share a file. The safetensors file that `pairloss weights` makes depends on the tensors alone.
 _VGG16_SHA256 = "36862b2061b64fdb5029f25baf4af590ce7e93345348c93a91b5504ef571c143"
-_VGG16_HELP = "VGG16 of LPIPS and DISTS, local or gs://; default: fetched once, cached"
+_VGG16_HELP = "VGG16 of LPIPS and DISTS, local, gs:// or s3://; default: fetched once, cached"
 
 
 def _on_lpips_weights(name: str, weights: str, **row: Any) -> Network:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec
 import numpy as np
 
 # A network's weights by name, float32.
@@ -27,7 +26,7 @@ class WeightsFile:
     """A weights file and the hash its content must have.
 
     Attributes:
-        path: local path or a URL that fsspec opens, such as `gs://bucket/file`.
+        path: local, `gs://` or `s3://`.
         sha256: of the content, hexadecimal.
     """
 
@@ -106,11 +105,22 @@ def sha256_hex(content: bytes) -> str:
 
 
 def _read(path: str) -> bytes:
+    if "://" in path:
+        return _read_from_store(path)
     try:
-        with fsspec.open(path, "rb") as file:
-            return file.read()
+        return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise UnreadableWeightsError(f"cannot read the weights at {path}: there is no such file") from error
-    except Exception as error:  # every file system of fsspec has errors of its own
-        reason = " ".join(f"{error}".split()) or type(error).__name__
-        raise UnreadableWeightsError(f"cannot read the weights at {path}: {reason}") from error
+    except OSError as error:
+        raise UnreadableWeightsError(f"cannot read the weights at {path}: {error.strerror}") from error
+
+
+def _read_from_store(path: str) -> bytes:
+    # Beam takes seconds to import, and local weights need none of it.
+    from transforms.storage.errors import READ_ERRORS, describe
+    from transforms.storage.whole_files import read_file
+
+    try:
+        return read_file(path)
+    except (*READ_ERRORS, ValueError) as error:
+        raise UnreadableWeightsError(f"cannot read the weights at {path}: {describe(error)}") from error
