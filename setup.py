@@ -31,6 +31,8 @@ setup(
         "apache-beam[gcp]>=2.72,<2.78",
         "pyarrow>=21",
         "fsspec>=2025.3",
+        "gcsfs>=2025.3",
+        # gcsfs takes it along.
         "aiohttp>=3.11",
         "google-crc32c>=1.6",
         "google-resumable-media>=2.7.2",

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bounds import DISTINCT_PAIRS, SQUARE, decoding_speed, sample_pairs
-from pipeline.config import parse
 from pipeline.launch.prepare import find_inputs
+from pipeline.parse import parse
 from pipeline.run import main as run
 from pipeline.samples import SamplePair, write_parquet, write_tfrecord
 from transforms.reading.list_chunks import list_chunks

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import fsspec
 import numpy as np
 
 # A network's weights by name, float32.
@@ -26,7 +27,7 @@ class WeightsFile:
     """A weights file and the hash its content must have.
 
     Attributes:
-        path: local, `gs://` or `s3://`.
+        path: local path or a URL that fsspec opens, such as `gs://bucket/file`; or `s3://`.
         sha256: of the content, hexadecimal.
     """
 
@@ -105,18 +106,22 @@ def sha256_hex(content: bytes) -> str:
 
 
 def _read(path: str) -> bytes:
-    if "://" in path:
+    if path.startswith("s3://"):
         return _read_from_store(path)
     try:
-        return Path(path).read_bytes()
+        # gcsfs reads gs:// without Beam, which takes seconds to import.
+        with fsspec.open(path, "rb") as file:
+            content: bytes = file.read()
+            return content
     except FileNotFoundError as error:
         raise UnreadableWeightsError(f"cannot read the weights at {path}: there is no such file") from error
-    except OSError as error:
-        raise UnreadableWeightsError(f"cannot read the weights at {path}: {error.strerror}") from error
+    except Exception as error:  # every file system of fsspec has errors of its own
+        reason = " ".join(f"{error}".split()) or type(error).__name__
+        raise UnreadableWeightsError(f"cannot read the weights at {path}: {reason}") from error
 
 
 def _read_from_store(path: str) -> bytes:
-    # Beam takes seconds to import, and local weights need none of it.
+    # Its client is the one that reads everything else there.
     from transforms.storage.errors import READ_ERRORS, describe
     from transforms.storage.whole_files import read_file
 

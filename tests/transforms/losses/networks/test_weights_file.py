@@ -26,6 +26,13 @@ class TestWeightsFile:
         assert file == WeightsFile(str(path), hashlib.sha256(b"content").hexdigest())
         assert file.read() == b"content"
 
+    def test_reads_urls(self):
+        import fsspec
+
+        with fsspec.open("memory://bucket/weights", "wb") as file:
+            file.write(b"content")
+        assert WeightsFile.at("memory://bucket/weights").read() == b"content"
+
     def test_another_content_names_both_hashes(self, tmp_path):
         path = tmp_path / "weights"
         path.write_bytes(b"content")
