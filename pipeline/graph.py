@@ -68,5 +68,5 @@ def _work(config: Config) -> beam.PTransform:
     settings = config.policy, config.batching, config.sandbox, bool(config.accelerator)
     if config.descent is None:
         return "ScorePairs" >> steps.ScorePairs(config.plan, *settings).with_resource_hints(**hints)
-    optimize = steps.OptimizePairs(config.plan, config.descent, *settings)
+    optimize = steps.OptimizePairs(config.plan, *settings, descent=config.descent)
     return "OptimizePairs" >> optimize.with_resource_hints(**hints)

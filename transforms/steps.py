@@ -4,8 +4,8 @@ From ReadPairs to WriteChunk the steps are one-to-one on chunks, so that the eng
 between.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from transforms.reading.read_chunks import read_series
 from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, ScoredChunk
 from transforms.scoring.batch import Batching, batching_for
 from transforms.scoring.model_cache import load_once
-from transforms.scoring.optimize import Optimizer, load_optimizer, optimize_chunk
+from transforms.scoring.optimize import load_optimizer, optimize_chunk
 from transforms.scoring.score import load_evaluator, score_chunk
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
@@ -38,7 +38,7 @@ from transforms.writing.chunk_files import check_listing, find_done, write_chunk
 from transforms.writing.earlier_run import EarlierRun, only_retried
 
 if TYPE_CHECKING:
-    from transforms.losses.evaluate import Evaluator
+    pass
 
 # Tags of the outputs of SplitDone.
 TO_DO, DONE = "to_do", "done"
@@ -227,75 +227,49 @@ class ScorePairs(_Step):
     needs_gpu: bool = False
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        step = _Score(self.plan, self.policy, self.batching, self.sandbox, self.needs_gpu)
-        return chunks | "Score" >> beam.ParDo(step)
+        return chunks | "Score" >> beam.ParDo(_Work(self, load_evaluator, score_chunk))
 
 
-@dataclass(eq=False)
-class _Score(beam.DoFn):
-    plan: Plan
-    policy: DecodePolicy
-    batching: Batching | None
-    sandbox: Sandbox
-    needs_gpu: bool
-    evaluator: "Evaluator | None" = field(default=None, init=False)
+@dataclass(eq=False, kw_only=True)
+class OptimizePairs(ScorePairs):
+    """EncodedChunk -> ScoredChunk with optimized images and the outcome for each pair, by `optimize_chunk`.
+
+    The plan's objective is minimized; `batching` is also that of the descent's slots.
+
+    Attributes:
+        descent: how to descend, and when to stop.
+    """
+
+    descent: Descent
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        work = partial(optimize_chunk, descent=self.descent)
+        return chunks | "Optimize" >> beam.ParDo(_Work(self, load_optimizer, work))
+
+
+class _Work(beam.DoFn):
+    """Scores or optimizes with a model that the worker loads once.
+
+    Args:
+        step: its settings.
+        load: makes the model of a plan.
+        work: scores or optimizes a chunk with the model.
+    """
+
+    def __init__(self, step: ScorePairs, load: Callable[..., Any], work: Callable[..., ScoredChunk]):
+        self.plan, self.needs_gpu = step.plan, step.needs_gpu
+        self.policy, self.batching, self.sandbox = step.policy, step.batching, step.sandbox
+        self.load, self.work = load, work
 
     def setup(self) -> None:
         # Its processes start while TensorFlow is imported.
         self.sandbox.start(DECODE_TASK)
-        self.evaluator = load_once(load_evaluator, self.plan, self.needs_gpu)
+        self.model = load_once(self.load, self.plan, self.needs_gpu)
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
-        assert self.evaluator, "setup comes first"
-        batching = self.batching or batching_for(self.evaluator.device.memory_bytes)
+        batching = self.batching or batching_for(self.model.device.memory_bytes)
         done = partial(count, "pairs_done")
-        yield score_chunk(chunk, self.evaluator, self.policy, batching, done, self.sandbox)
-
-
-@dataclass(eq=False)
-class OptimizePairs(_Step):
-    """EncodedChunk -> ScoredChunk with optimized images and the outcome for each pair, by `optimize_chunk`.
-
-    Attributes:
-        plan: what to compute; its objective is minimized.
-        descent: how to descend, and when to stop.
-        policy: which images to admit, and how to convert them.
-        batching: size of the batches, and of the descent's slots; None: what suits the worker's device.
-        sandbox: decodes the images.
-        needs_gpu: whether a worker without a GPU is a mistake.
-    """
-
-    plan: Plan
-    descent: Descent
-    policy: DecodePolicy = DecodePolicy()
-    batching: Batching | None = None
-    sandbox: Sandbox = Sandbox()
-    needs_gpu: bool = False
-
-    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        step = _Optimize(self.plan, self.descent, self.policy, self.batching, self.sandbox, self.needs_gpu)
-        return chunks | "Optimize" >> beam.ParDo(step)
-
-
-@dataclass(eq=False)
-class _Optimize(beam.DoFn):
-    plan: Plan
-    descent: Descent
-    policy: DecodePolicy
-    batching: Batching | None
-    sandbox: Sandbox
-    needs_gpu: bool
-    optimizer: Optimizer | None = field(default=None, init=False)
-
-    def setup(self) -> None:
-        self.sandbox.start(DECODE_TASK)
-        self.optimizer = load_once(load_optimizer, self.plan, self.needs_gpu)
-
-    def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
-        assert self.optimizer, "setup comes first"
-        batching = self.batching or batching_for(self.optimizer.objective.device.memory_bytes)
-        done = partial(count, "pairs_done")
-        yield optimize_chunk(chunk, self.optimizer, self.descent, self.policy, batching, done, self.sandbox)
+        yield self.work(chunk, self.model, policy=self.policy, batching=batching, on_done=done, sandbox=self.sandbox)
 
 
 @dataclass(eq=False)

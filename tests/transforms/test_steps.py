@@ -151,7 +151,10 @@ def encoded_pairs() -> EncodedChunk:
 def test_score_and_optimize_as_the_functions_do(optimize):
     descent = Descent(max_steps=2)
     if optimize:
-        step, expected = OptimizePairs(PLAN, descent), optimize_chunk(encoded_pairs(), load_optimizer(PLAN), descent)
+        step, expected = (
+            OptimizePairs(PLAN, descent=descent),
+            optimize_chunk(encoded_pairs(), load_optimizer(PLAN), descent),
+        )
     else:
         step, expected = ScorePairs(PLAN), score_chunk(encoded_pairs(), load_evaluator(PLAN))
 

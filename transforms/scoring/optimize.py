@@ -40,6 +40,11 @@ class Optimizer:
     evaluator: "Evaluator"
     objective: "ObjectiveFunction"
 
+    @property
+    def device(self) -> "Device":
+        """The device that holds the networks."""
+        return self.evaluator.device
+
 
 def load_optimizer(plan: Plan, device: "Device | None" = None) -> Optimizer:
     """An optimizer with its networks loaded on the device, by default the first."""
