@@ -16,6 +16,8 @@ SIDE = 256
 _STRIDE = 16
 # The share of a map's values that is not shown as the brightest; the few above it would darken all others.
 _BRIGHTEST = 0.995
+# Of maps; without loss it means effort instead, and this is Pillow's default.
+_QUALITY = 80
 # From no change to the strongest: black, violet, red, orange, pale yellow.
 _HEAT = np.array([[8, 6, 20], [92, 22, 116], [206, 60, 78], [250, 152, 32], [252, 250, 180]], np.float32)
 
@@ -59,7 +61,7 @@ class Heat:
 def thumbnails(
     pair: DecodedPair, maps: Sequence[Heat] = (), difference_gain: float | None = None
 ) -> tuple[Thumbnail, ...]:
-    """The pictures of a pair, at most `SIDE` pixels high and wide, without loss.
+    """The pictures of a pair, at most `SIDE` pixels high and wide; the images and their difference without loss.
 
     Larger images are made smaller, and followed by a crop of each where the difference is largest.
 
@@ -75,7 +77,7 @@ def thumbnails(
     images = [("generated", "generated", generated), ("target", "target", target)]
     images.append(("difference", caption, difference * gain))
     pictures = [_thumbnail(*image) for image in images]
-    pictures += [_thumbnail(heat.kind, heat.caption, _heated(heat, generated)) for heat in maps]
+    pictures += [_thumbnail(heat.kind, heat.caption, _heated(heat, generated), lossless=False) for heat in maps]
     if max(difference.shape) > SIDE:
         top, left = _worst_window(difference)
         for kind, caption, image in images:
@@ -121,11 +123,11 @@ def _heated(heat: Heat, picture: np.ndarray) -> np.ndarray:
     return np.stack([np.maximum(colour, gray * (1 - strength)) for colour in colours], axis=2)
 
 
-def _thumbnail(kind: str, caption: str, pixels: np.ndarray, crop: bool = False) -> Thumbnail:
+def _thumbnail(kind: str, caption: str, pixels: np.ndarray, crop: bool = False, lossless: bool = True) -> Thumbnail:
     image = Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8))
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     content = BytesIO()
-    # A lossy codec would hide the defects that people look for.
-    image.save(content, "WEBP", lossless=True)
+    # A lossy codec would hide the defects that people look for; maps only show where they are, in a tenth of the bytes.
+    image.save(content, "WEBP", lossless=lossless, quality=_QUALITY)
     uri = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
     return Thumbnail(kind, caption, uri, image.width, image.height, crop)

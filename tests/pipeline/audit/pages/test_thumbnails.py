@@ -64,3 +64,11 @@ def test_maps_come_behind_the_difference_and_brighten_where_they_are_large():
         # The heat of the middle is that of a quarter, or of its root.
         ramp = thumbnails(pair(image, image), [Heat("map", "", np.where(values == 0.25, middle, values))])[3]
         np.testing.assert_array_equal(pixels(picture), pixels(ramp))
+
+
+def test_maps_leave_room_for_the_pictures_of_other_pairs():
+    """A page holds 12 MB, and without loss a map takes as much of it as an image."""
+    rough = noise(1, 256, 256).astype(np.uint8)
+    heat = Heat("map", "where", np.random.default_rng(2).random((256, 256)).astype(np.float32))
+    generated, *_, shown = thumbnails(pair(rough, smooth(256, 256)), [heat])
+    assert len(shown.uri) < len(generated.uri) / 3
