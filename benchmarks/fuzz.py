@@ -14,8 +14,10 @@ import json
 import random
 import struct
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,18 +40,24 @@ from transforms.reading.example_proto import example_class
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
+from transforms.reading.record_error import RecordError
 from transforms.reading.tfrecord_container import frame
+from transforms.reading.zip_members import list_members, read_member
 from transforms.schema import Fields
-from transforms.worker.sandbox import SANDBOX_REASONS, Sandbox
+from transforms.storage.errors import READ_ERRORS
+from transforms.worker.sandbox import SANDBOX_REASONS, Sandbox, SandboxError
 from transforms.worker.threads import thread_count
 
-_POLICY = DecodePolicy(size_mismatch="resize")
+_POLICY = DecodePolicy(size_mismatch="resize", range="0..1")
 _FIELDS = Fields(keep=("label",))
 _KEEP = (pa.field("label", pa.int64()),)
+# Kinds that are no image format and no format of records.
+ARRAY, ZIP = "array", "zip"
 # A mutated length must not make a run of the fuzzer endless.
 _MOST_RECORDS = 5000
 _IMAGES_PER_TASK, _FILES_PER_TASK = 64, 8
 _SECONDS_PER_TASK = 600
+_TYPES = (np.uint8, np.uint16, np.float32)
 
 _BYTES = (0, 1, 2, 3, 7, 8, 0x7F, 0x80, 0xFE, 0xFF)
 _NUMBERS = (0, 1, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 46341, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
@@ -181,8 +189,40 @@ def image_bases() -> Mapping[str, Sequence[bytes]]:
                 _dicom(gray, PhotometricInterpretation="MONOCHROME1", RescaleSlope="2", WindowCenter="40"),
                 _dicom(gray, NumberOfFrames=2, PixelData=gray.tobytes() * 2),
             ]
+        if "JPEG XL" in made:
+            made["JPEG XL"] += [_saved(rgb, "JXL", lossless=lossless) for lossless in (False, True)]
         made["TGA"] += [_saved(image, "TGA", compression=c) for image in (rgb, palette) for c in (None, "tga_rle")]
-    return made
+    return made | {ARRAY: [_array(np.asarray(picture, np.float32) / 255) for picture in _pictures()] + [_arrays()]}
+
+
+def _array(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, pixels)
+    return buffer.getvalue()
+
+
+def _arrays() -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, image=np.zeros((17, 23, 3), np.float32))
+    return buffer.getvalue()
+
+
+def _zipped(members: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _tarred(members: Mapping[str, bytes], format: int) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
 
 
 @cache
@@ -208,6 +248,8 @@ def file_bases() -> Mapping[str, Sequence[bytes]]:
             pq.write_table(one, buffer, **option)
             parquet.append(buffer.getvalue())
     records = b"".join(map(frame, map(_example, rows)))
+    members = {f"{row['id']}.{side}": row[side] for row in rows for side in ("generated", "target")}
+    members |= {f"{row['id']}.json": json.dumps({"label": row["label"]}).encode() for row in rows}
     named = [{**row, "generated": "a.png", "target": "b.png"} for row in rows]
     lines = "".join(f"{row['id']},a.png,b.png,{row['label'] or ''}\n" for row in rows)
     return {
@@ -217,6 +259,8 @@ def file_bases() -> Mapping[str, Sequence[bytes]]:
         "tfrecord zlib": [zlib.compress(records), zlib.compress(records, 0)],
         "csv": [f"id,generated,target,label\n{lines}".encode()],
         "jsonl": ["".join(json.dumps(row) + "\n" for row in named).encode()],
+        "webdataset": [_tarred(members, format) for format in (tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT)],
+        ZIP: [_zipped(members), _zipped(dict(list(members.items())[:3]))],
     }
 
 
@@ -224,6 +268,8 @@ _SUFFIXES = {
     "parquet": ".parquet",
     "csv": ".csv",
     "jsonl": ".jsonl",
+    "webdataset": ".tar",
+    ZIP: ".zip",
     **dict.fromkeys(("tfrecord", "tfrecord gzip", "tfrecord zlib"), ".tfrecord"),
 }
 
@@ -309,7 +355,7 @@ def _with_png_checksums(data: bytes) -> bytes:
 def try_images(kind: str, seed: int, numbers: range, sandbox: Sandbox) -> Outcome:
     """Decode mutants beside a sound image, as the generated image or as the target."""
     outcome, began = Outcome(len(numbers)), time.perf_counter()
-    good = image_bases()["PNG"][0]
+    good = image_bases()[ARRAY if kind == ARRAY else "PNG"][0]
     made = [(number, mutant(kind, seed, number)) for number in numbers]
     decoded = decode_pairs([(data, good) if n % 2 else (good, data) for n, data in made], _POLICY, sandbox)
     if len(decoded) != len(made):
@@ -322,7 +368,7 @@ def try_images(kind: str, seed: int, numbers: range, sandbox: Sandbox) -> Outcom
             continue
         outcome.counts["scored"] += 1
         a, b = one.generated, one.target
-        if a.shape != b.shape or a.dtype != b.dtype or a.dtype not in (np.uint8, np.uint16) or a.shape[2:] != (3,):
+        if a.shape != b.shape or a.dtype != b.dtype or a.dtype not in _TYPES or a.shape[2:] != (3,):
             outcome.problems.append(f"{kind} {number}: {a.shape} {a.dtype} beside {b.shape} {b.dtype}")
     outcome.seconds = time.perf_counter() - began
     return outcome
@@ -338,7 +384,10 @@ def try_files(kind: str, seed: int, numbers: range, sandbox: Sandbox) -> Outcome
             path.write_bytes(data)
             stat = path.stat()
             try:
-                _read(InputFile(str(path), stat.st_size, stat.st_mtime), number, sandbox, outcome)
+                if kind == ZIP:
+                    _read_zip(path, sandbox, outcome)
+                else:
+                    _read(InputFile(str(path), stat.st_size, stat.st_mtime), number, sandbox, outcome)
             except Exception as error:
                 outcome.problems.append(f"{kind} {number}: {type(error).__name__}: {error}")
             path.unlink()
@@ -362,6 +411,22 @@ def _read(file: InputFile, number: int, sandbox: Sandbox, outcome: Outcome) -> N
             outcome.ended += [(number, reason) for reason in sorted(ended)]
         if seen > _MOST_RECORDS:
             return
+
+
+def _read_zip(path: Path, sandbox: Sandbox, outcome: Outcome) -> None:
+    """List an archive, and read its members, as for a folder."""
+    with path.open("rb") as file:
+        try:
+            members = list(list_members(file, sandbox))
+        except (*READ_ERRORS, SandboxError) as error:
+            outcome.counts[type(error).__name__] += 1
+            return
+        for _, member in members:
+            try:
+                read_member(file, member)
+                outcome.counts["read"] += 1
+            except RecordError as error:
+                outcome.counts[error.reason] += 1
 
 
 Trial = Callable[[str, int, range, Sandbox], Outcome]

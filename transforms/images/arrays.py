@@ -1,13 +1,22 @@
 """Arrays as images: NumPy's .npy, and .npz with one array. Their range and layout are declared, never guessed."""
 
+import lzma
+import struct
 import zipfile
+import zlib
 from io import BytesIO
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from transforms.images.decode_error import DecodeError
 
+# What zipfile raises for damage.
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, OverflowError),
+    *(zlib.error, struct.error, lzma.LZMAError),
+)
 _NPY_MAGIC = b"\x93NUMPY"
 _NPZ_MAGIC = b"PK\x03\x04"
 
@@ -75,7 +84,7 @@ def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
         version = np.lib.format.read_magic(file)
         read_header: Any = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran_order, dtype = read_header[version](file)
-    except (ValueError, KeyError, SyntaxError, RecursionError, TypeError) as error:
+    except (ValueError, KeyError, SyntaxError, RecursionError, TypeError, TokenError) as error:
         raise DecodeError("corrupt", f"not a .npy file: {error}") from error
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
         raise DecodeError("unsupported_mode", f"an array of {dtype} is no image.")
@@ -103,5 +112,5 @@ def _unpacked(data: bytes, max_pixels: int) -> bytes:
                 raise DecodeError("too_many_pixels", f"the .npz unpacks to more than {most} bytes.")
             with archive.open(names[0]) as file:
                 return file.read(most)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except _ZIP_ERRORS as error:
         raise DecodeError("corrupt", f"not a .npz file: {error}") from error

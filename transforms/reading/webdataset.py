@@ -157,7 +157,7 @@ def _checked(samples: Iterable[_Sample], split: Sequence[int]) -> "Iterator[_Sam
     for number, sample in enumerate(samples):
         if not sample.key:
             (damage,) = sample.members
-            yield RecordError(damage.reason, damage.message)
+            yield RecordError(damage.reason or "damaged_member", damage.message or "the member has no name")
         elif number in split:
             names = ", ".join(member.name for member in sample.members)
             yield RecordError("split_sample", f"{names}: other members of {sample.key} stand before others")

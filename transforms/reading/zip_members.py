@@ -59,7 +59,7 @@ def give_members(arguments: Any, parts: Sequence[Buffer], file: BinaryIO) -> Ite
     try:
         with zipfile.ZipFile(file) as archive:
             found = [info for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
         raise OSError(f"not a zip file, or a damaged one: {error}") from error
     members = [[info.filename, info.header_offset, info.compress_size, info.file_size, info.CRC] for info in found]
     for first in range(0, len(members), _LISTED_AT_A_TIME):
@@ -74,6 +74,8 @@ def read_member(file: BinaryIO, member: ZipMember) -> bytes:
     """
     if member.size > MAX_MEMBER_BYTES or member.packed > MAX_MEMBER_BYTES:
         raise RecordError("damaged_zip_member", f"{member.size} bytes; at most {MAX_MEMBER_BYTES} are unpacked")
+    if member.start < 0:
+        raise RecordError("damaged_zip_member", f"it cannot begin at offset {member.start}")
     file.seek(member.start)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):

@@ -79,6 +79,9 @@ class TestDecode:
             (b"\x93NUMPY\x07\x00aaaa", "0..255", "corrupt"),
             (npz(a=WHOLE, b=WHOLE), "0..255", "unsupported_mode"),
             (npz(a=WHOLE)[:-10], "0..255", "corrupt"),
+            # Its directory claims to be larger than the file.
+            (npz(a=WHOLE)[:-10] + (9999).to_bytes(4, "little") + bytes(6), "0..255", "corrupt"),
+            (npy(WHOLE).replace(b"'descr'", b"('descr", 1), "0..255", "corrupt"),
             (npz(a=np.zeros((1000, 1000, 3))), "0..1", "too_many_pixels"),
         ],
     )

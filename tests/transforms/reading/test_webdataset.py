@@ -97,6 +97,20 @@ class TestRead:
 
 
 class TestHostile:
+    def test_a_member_without_a_name_is_a_failure(self, tmp_path):
+        path = write_tar(tmp_path / "a.tar", members(2))
+        data = bytearray(path.read_bytes())
+        # A header without a name, with its checksum made right, of an empty member.
+        header = bytearray(data[:512])
+        header[:100] = bytes(100)
+        header[124:136] = b"00000000000\0"
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        path.write_bytes(bytes(header) + data)
+        encoded = read(path)
+        assert list(reasons(encoded).values()) == ["damaged_member"]
+        assert len(rows(encoded)) == 2
+
     def test_members_apart_are_a_failure(self, tmp_path):
         content = members(4)
         content.append(content.pop(1))

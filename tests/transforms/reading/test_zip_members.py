@@ -123,3 +123,15 @@ def test_names_do_not_leave_the_archive(tmp_path):
     shards.write(tmp_path / "gt" / "0.png", b"x")
     found = pair_files([f"{tmp_path}/out.zip/**"], [f"{tmp_path}/gt/**"])
     assert {pair.id: pair.reason for pair in found} == {"0.png": "", "../../etc/passwd.png": "no_target"}
+
+
+def test_a_directory_larger_than_the_file():
+    with pytest.raises(OSError, match="not a zip file, or a damaged one"):
+        members(archive({"a.png": b"a"})[:-10] + (9999).to_bytes(4, "little") + bytes(6))
+
+
+def test_a_member_before_the_beginning():
+    member = ZipMember(-64, 1, 1, 0)
+    with pytest.raises(RecordError) as caught:
+        read_member(io.BytesIO(archive({"a.png": b"a"})), member)
+    assert caught.value.reason == "damaged_zip_member"
