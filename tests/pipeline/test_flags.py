@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline import config as module
+from pipeline import parse as module
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.parse import parse, parser

@@ -12,7 +12,7 @@ import pytest
 from support import shards
 from support.pictures import encode, noise, smooth
 
-from pipeline import config
+from pipeline import parse
 from pipeline.run import OK, USAGE, main
 from transforms.reading.format import AUTO, FORMATS, Format
 from transforms.reading.input_files import InputFile
@@ -80,7 +80,7 @@ def write_jsonl(path: Path, rows) -> Path:
 class TestNewFormat:
     @pytest.fixture(autouse=True)
     def row(self, monkeypatch):
-        make_parser = config.parser
+        make_parser = parse.parser
 
         def parser():
             flags = make_parser()
