@@ -1,7 +1,7 @@
 """Look for the launcher's Google credentials once, at the start, so that a machine without them loses no time.
 
-Without credentials, Beam tries five times before it goes on anonymously (24 s), and it retries requests for two
-minutes if there is no network.
+Without credentials, Beam tries five times before it goes on anonymously (24 s), gcsfs asks the metadata server even
+after google-auth has found that there is none, and requests are retried for two minutes if there is no network.
 """
 
 import os
@@ -75,8 +75,10 @@ def _ask_anonymously(path: str) -> None:
 
 
 def _go_on_anonymously() -> None:
-    """Keep Beam in this process from looking for credentials itself."""
+    """Keep Beam and gcsfs in this process from looking for credentials themselves."""
+    import fsspec.config
     from apache_beam.internal.gcp.auth import _Credentials
 
     # Beam has no option for this; the versions in setup.py have the attribute.
     _Credentials._credentials_init = True
+    fsspec.config.conf.setdefault("gcs", {}).setdefault("token", "anon")

@@ -63,6 +63,8 @@ class GcsServer(FaultyServer):
         """Environment variables of a program without credentials, even if this machine has some."""
         return {
             "STORAGE_EMULATOR_HOST": self.url,
+            # Without this, gcsfs asks for the kind of the bucket by gRPC, which the server does not speak.
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             "GOOGLE_APPLICATION_CREDENTIALS": "",
             "CLOUDSDK_CONFIG": str(self.key.parent),
             "NO_GCE_CHECK": "true",
