@@ -91,7 +91,7 @@ class EarlierRun:
         return replace(scored, metrics=metrics.take(order), failures=tuple(failures), reused=reused)
 
     def _find(self, chunk: Chunk) -> ScoredChunk | None:
-        """What the earlier run made of the chunk, if it is whole and its input has not changed."""
+        """The earlier run's result of the chunk, if it is whole and its input has not changed."""
         earlier = self._inputs.get(chunk.path)
         if chunk.error or not chunk.version or earlier is None:
             return None

@@ -16,7 +16,7 @@ SIDE = 256
 _STRIDE = 16
 # The share of a map's values that is not shown as the brightest; the few above it would darken all others.
 _BRIGHTEST = 0.995
-# Of maps; without loss it means effort instead, and this is Pillow's default.
+# The quality of maps, which is Pillow's default; without loss the number means effort.
 _QUALITY = 80
 # From no change to the strongest: black, violet, red, orange, pale yellow.
 _HEAT = np.array([[8, 6, 20], [92, 22, 116], [206, 60, 78], [250, 152, 32], [252, 250, 180]], np.float32)
