@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import fsspec.config
 import pyarrow as pa
 import pytest
 from apache_beam.internal.gcp import auth
@@ -92,7 +93,8 @@ class TestWriteWhole:
             files.write_whole(files.report, b"content")
         begun = len(gcs.requests)
         gc.collect()
-        assert gcs.requests[begun:] == []
+        # google-cloud-storage 3 asks where the bucket is, for its traces, and may do so late.
+        assert [request for request in gcs.requests[begun:] if not request.startswith("GET ")] == []
         assert names(files.output) == []
 
     @pytest.mark.parametrize(("status", "passed"), [(429, 0), (503, 0), (503, 1), (429, 3)])
@@ -234,6 +236,8 @@ class TestWithoutCredentials:
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(auth._Credentials, "_credentials", None)
         monkeypatch.setattr(auth._Credentials, "_credentials_init", False)
+        # Otherwise gcsfs would stay anonymous for the tests to come.
+        monkeypatch.setitem(fsspec.config.conf, "gcs", {})
         arguments = (f"--input={BUCKET}/in/pairs.parquet", f"--output={tmp_path}/run", "--losses=mae", "--quiet")
         assert (main(arguments), capfd.readouterr().err) == (OK, "")
         assert (tmp_path / "run" / "_SUCCESS").exists()
