@@ -40,3 +40,8 @@ def s3():
 
     with serve_this_process() as server:
         yield server
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their parameter: files hold the time of their making, and processes must collect the same names."""
+    return argname if isinstance(val, bytes) else None
