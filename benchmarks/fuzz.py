@@ -51,7 +51,7 @@ from transforms.worker.threads import thread_count
 _POLICY = DecodePolicy(size_mismatch="resize", range="0..1")
 _FIELDS = Fields(keep=("label",))
 _KEEP = (pa.field("label", pa.int64()),)
-# Kinds that are no image format and no format of records.
+# Two kinds that belong to neither table of formats.
 ARRAY, ZIP = "array", "zip"
 # A mutated length must not make a run of the fuzzer endless.
 _MOST_RECORDS = 5000

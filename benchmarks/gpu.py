@@ -124,7 +124,7 @@ def _mixed_sizes(device: Device, side: int, seconds: float) -> Table:
 
 
 def _descents(device: Device, most: int, side: int) -> Table:
-    """Of equal pairs, which stop together, and of pairs of mixed difficulty, whose batch shrinks as they stop."""
+    """Measure descents of equal pairs, which stop together, and of mixed ones, whose batch shrinks as they stop."""
     count = min(most, batching_for(device.memory_bytes).pixels // side**2)
     ((_, target),) = sample_batches(((side, side),), count, Batching(count, count * side**2))
     columns = ("precision", "pairs", "image-steps", "image-steps/s", "first time, s", "again, s", "shapes of batch")

@@ -31,7 +31,7 @@ from transforms.losses.plan import Plan
 from transforms.scoring.batch import Batching
 
 PAIRS = 32
-# What the packages have of --preset=default; none has the losses of edges.
+# The packages have these losses of --preset=default, and none on edges.
 OF_DEFAULT = ("lpips_vgg", "ssim", "gmsd", "psnr")
 # By loss and by package with its settings, pairs per second.
 Speeds = Mapping[str, Mapping[str, float]]

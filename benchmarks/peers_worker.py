@@ -16,7 +16,7 @@ from torchmetrics.functional import image as torchmetrics  # type: ignore[import
 from benchmarks.lpips_reference_worker import original_lpips
 from benchmarks.oracle_worker import original_dists
 
-# Of images [B, 3, H, W] in [0, 1].
+# It takes images [B, 3, H, W] in [0, 1].
 Loss = Callable[[torch.Tensor, torch.Tensor], Any]
 
 

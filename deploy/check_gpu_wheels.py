@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def cuda_requirements() -> dict[str, Requirement]:
-    """What the installed TensorFlow's extra and-cuda asks for, by the package's name."""
+    """The requirements of the extra and-cuda of the installed TensorFlow, by the package's name."""
     asked = map(Requirement, requires("tensorflow") or ())
     return {
         each.name: each
@@ -82,7 +82,7 @@ def searched_folders() -> set[str]:
 
 
 def version_faults(name: str, version: str, admitted: dict[str, Requirement]) -> list[str]:
-    """What is wrong with a pinned version."""
+    """The faults of a pinned version."""
     if name not in admitted:
         return [f"{name}: TensorFlow does not ask for it"]
     return [] if admitted[name].specifier.contains(version) else [f"TensorFlow asks for {admitted[name]}"]

@@ -29,53 +29,29 @@ from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 OPTIMIZING = "optimizing the generated images"
 
 
+def _patterns(help: str) -> Any:
+    """A setting of paths and patterns. The identity holds what they match instead: files, or the listing of pairs."""
+    more = {"nargs": "+", "action": "extend", "metavar": "PATTERN"}
+    return setting(help, (), group="input", identity=False, type=patterns, **more)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of a run; each field's metadata says what it means."""
 
-    input: tuple[str, ...] = setting(
+    input: tuple[str, ...] = _patterns(
         "files or patterns of records, local, gs:// or s3://; separate several by commas, or repeat the flag",
-        (),
-        group="input",
-        # The identity holds the files that match, and the hashes of the weights.
-        identity=False,
-        type=patterns,
-        nargs="+",
-        action="extend",
-        metavar="PATTERN",
     )
-    generated: tuple[str, ...] = setting(
+    generated: tuple[str, ...] = _patterns(
         "instead of --input: the generated image files, such as 'out/*.png' or 'out/{id}x4.png', or a directory; "
         "pairs are joined by what the wildcards or fields match; NAME=PATTERN, repeated, for several candidates",
-        (),
-        group="input",
-        # The identity holds the listing of the pairs.
-        identity=False,
-        type=patterns,
-        nargs="+",
-        action="extend",
-        metavar="PATTERN",
     )
-    target: tuple[str, ...] = setting(
+    target: tuple[str, ...] = _patterns(
         "their targets, such as 'gt/*.png' or 'gt/{id}.png'",
-        (),
-        group="input",
-        identity=False,
-        type=patterns,
-        nargs="+",
-        action="extend",
-        metavar="PATTERN",
     )
-    mask: tuple[str, ...] = setting(
+    mask: tuple[str, ...] = _patterns(
         "with --generated: images that say which pixels count, those brighter than the middle of their range, such as "
         "'masks/*.png' or 'masks/{id}.png'; see --mask_field for records",
-        (),
-        group="input",
-        identity=False,
-        type=patterns,
-        nargs="+",
-        action="extend",
-        metavar="PATTERN",
     )
     input_format: str = setting(
         "auto goes by the file's name, or by its content if the name does not tell",

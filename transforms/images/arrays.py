@@ -12,7 +12,7 @@ import numpy as np
 
 from transforms.images.decode_error import DecodeError
 
-# What zipfile raises for damage.
+# zipfile raises these for damage.
 _ZIP_ERRORS = (
     *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, OverflowError),
     *(zlib.error, struct.error, lzma.LZMAError),

@@ -139,7 +139,7 @@ def find_devices() -> tuple[Device, ...]:
 
 
 def _may_have_gpu() -> bool:
-    """Whether TensorFlow has to be asked: it is there, or could find a driver. On macOS it takes GPUs without one."""
+    """True if TensorFlow is there already or could find a driver, so that it must be asked; macOS needs no driver."""
     return "tensorflow" in sys.modules or sys.platform != "linux" or any(map(_can_load, _DRIVER_LIBRARIES))
 
 

@@ -35,7 +35,7 @@ def is_address(path: str) -> bool:
 
 
 def fetch_addresses(addresses: Sequence[str], web: Web) -> dict[str, bytes | RecordError]:
-    """What lies at http(s) addresses, as it is sent, or why it cannot be fetched. Redirects lead to http(s) only."""
+    """The contents at http(s) addresses, as they are sent, or why not. Redirects lead to http(s) only."""
     # Its loop runs in a thread of its own, so that it works in notebooks, and Ctrl-C waits for no server.
     from fsspec.asyn import get_loop, sync
 

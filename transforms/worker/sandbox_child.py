@@ -83,7 +83,7 @@ class _WorkersFile(io.RawIOBase):
         if not wanted:
             return 0
         if self._descriptor is not None:
-            # What the worker's own reading fails with says whether the file is at fault.
+            # The worker then reads the range itself, and its error says whether the file is at fault.
             with contextlib.suppress(OSError):
                 # The worker shares the file's position, so it is left where it is.
                 read = os.preadv(self._descriptor, [memoryview(buffer)[:wanted]], self._position)

@@ -1,6 +1,6 @@
 """Take over from an earlier run what belongs to input that has not changed, instead of scoring it again."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.reading.input_files import InputFile
-from transforms.schema import Chunk, EncodedChunk, Failure, ScoredChunk
+from transforms.schema import Chunk, EncodedChunk, ScoredChunk
 from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
@@ -60,9 +60,10 @@ class EarlierRun:
         found = self._find(chunk)
         if found is None:
             return chunk
-        if again := self._again(found):
+        again = {f.source for f in found.failures if ALL in self.retried or f.reason in self.retried}
+        if again:
             # Optimized images of a chunk lie in one file, which is written as a whole.
-            return chunk if found.optimized_files else replace(chunk, retried=again)
+            return chunk if found.optimized_files else replace(chunk, retried=frozenset(again))
         for image in found.optimized_files:
             source, copy = (FileSystems.join(output, image) for output in (self.output, files.output))
             files.write_whole(copy, read_file(source))
@@ -104,13 +105,6 @@ class EarlierRun:
         if any(found.metrics.schema.field(field.name).type != field.type for field in self.keep):
             return None
         return found
-
-    def _again(self, found: ScoredChunk) -> Set[str]:
-        """Where the pairs come from that are tried again."""
-        return frozenset(failure.source for failure in found.failures if self._is_retried(failure))
-
-    def _is_retried(self, failure: Failure) -> bool:
-        return ALL in self.retried or failure.reason in self.retried
 
 
 def only_retried(encoded: EncodedChunk) -> EncodedChunk:

@@ -83,7 +83,7 @@ def test_too_many_bytes_are_not_even_copied(member: str) -> None:
 
 
 def mask(height: int = 20, width: int = 30) -> np.ndarray:
-    """Of every level that matters: bool on the right."""
+    """A mask with every level that matters: bool on the right."""
     levels = np.full((height, width), 127, np.uint8)
     levels[:, width // 2 :] = 128
     return levels

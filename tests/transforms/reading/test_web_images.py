@@ -78,7 +78,7 @@ def site() -> Iterator[str]:
 
 
 def fetch(address: str, web: Web = WEB) -> bytes:
-    """What lies at the address. Raises RecordError."""
+    """The content at the address. Raises RecordError."""
     (found,) = fetch_addresses([address], web).values()
     if isinstance(found, RecordError):
         raise found
