@@ -59,7 +59,7 @@ def main() -> int:
         theirs = _seconds([*worker, "two_folders", weights[1], *folders])
         score = [
             "-m",
-            "pipeline.cli",
+            "pairloss",
             "score",
             *folders,
             "--losses=lpips_alex",
