@@ -33,6 +33,7 @@ from transforms.storage.run_record import RunRecord
 from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 from transforms.worker.counters import count
+from transforms.worker.one_ahead import one_ahead
 from transforms.worker.sandbox import Sandbox
 from transforms.writing.chunk_files import check_listing, find_done, write_chunk
 from transforms.writing.earlier_run import EarlierRun, only_retried
@@ -199,7 +200,8 @@ class ReadPairs(_Step):
 
 
 def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:
-    for encoded in read_series(series, *settings):
+    # A chunk is scored while the next one is read.
+    for encoded in one_ahead(read_series(series, *settings)):
         lost = sum(failure.scope == "file" for failure in encoded.failures)
         count("chunks_read")
         count("chunks_unreadable", lost)
