@@ -1,4 +1,4 @@
-"""CIEDE2000 on CPUs, and the conversion of colours that it shares with other kernels. `color` defines it."""
+"""CIEDE2000, and conversions of colours for other kernels, in float64. `color` defines them."""
 
 import math
 from functools import cache
@@ -59,7 +59,10 @@ def _linear_planes(image, levels, matrix):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, error_model="numpy")
 def replace_by_cube_roots(planes, limit, slope, offset):  # type: ignore[no-untyped-def]
-    """Cube roots of values up to 1.01, to 13 digits; of those up to a limit, 0.0035 or more, a line: in place."""
+    """Replace values up to 1.01 by their cube roots, to 13 digits; those up to a limit of 0.0035 or more, by a line.
+
+    The planes are float64 in one piece, and change in place.
+    """
     values = planes.ravel()
     for i in range(values.size):
         value = max(values[i], limit)
@@ -82,7 +85,7 @@ def _differences_of(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 @compiled(nogil=True, error_model="numpy")
 def _differences(generated, target, half_turn):  # type: ignore[no-untyped-def]
-    """CIEDE2000 of the curved XYZ [3, H, W] of two images."""
+    """CIEDE2000 of two images in XYZ [3, H, W] after CIELAB's curve: [H, W]."""
     _, height, width = generated.shape
     differences = np.empty((height, width))
     for y in range(height):

@@ -1,4 +1,4 @@
-"""FLIP in few passes. `flip` defines it."""
+"""FLIP in few passes, in float64. `flip` defines it, and says why it takes float64."""
 
 import math
 
@@ -44,7 +44,7 @@ def flip(generated: np.ndarray, target: np.ndarray) -> float:
 
 
 def _seen(image: np.ndarray) -> np.ndarray:
-    """The curved XYZ of what the eye resolves, and how strong edges and points are, at every pixel: [5, H, W]."""
+    """XYZ of what the eye resolves, after CIELAB's curve, and how strong edges and points are: [5, H, W]."""
     opponent = linear_planes(image, OPPONENT_OF_RGB)
     seen: np.ndarray = _filtered(opponent, _DOWN, _ACROSS, _CHANNELS, RGB_OF_OPPONENT[:, [0, 1, 2, 2]], XYZ_OF_RGB)
     replace_by_cube_roots(seen[:3], LAB_LIMIT, (29 / 6) ** 2 / 3, 4 / 29)
@@ -53,6 +53,7 @@ def _seen(image: np.ndarray) -> np.ndarray:
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
 def _filtered(opponent, down, across, channels, rgb_of_filtered, xyz_of_rgb):  # type: ignore[no-untyped-def]
+    """XYZ of what the eye resolves of YCxCz [3, H, W], and how strong edges and points are: [5, H, W]."""
     _, height, width = opponent.shape
     taps, filters = down.shape
     radius = taps // 2
@@ -97,7 +98,7 @@ def _filtered(opponent, down, across, channels, rgb_of_filtered, xyz_of_rgb):  #
 
 @compiled(nogil=True, error_model="numpy")
 def _mean(generated, target, exponent, largest, part, part_fills):  # type: ignore[no-untyped-def]
-    """The mean of FLIP over the pixels."""
+    """The mean of FLIP over the pixels of two images, each as `_seen`."""
     _, height, width = generated.shape
     in_part = math.log(part)
     total = 0.0

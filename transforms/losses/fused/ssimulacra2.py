@@ -1,4 +1,4 @@
-"""SSIMULACRA 2 in few passes. `ssimulacra2` defines it, and says why its formulas are arranged like this."""
+"""SSIMULACRA 2 in few passes, in float64. `ssimulacra2` defines it, and says why its formulas look like this."""
 
 import numpy as np
 
@@ -42,6 +42,7 @@ def _norms(target: np.ndarray, generated: np.ndarray) -> np.ndarray:
 def _xyb(absorbed: np.ndarray) -> np.ndarray:
     """XYB [3, H, W] of what the cones absorb of the light."""
     xyb = absorbed + DARK
+    # Nothing is darker than this limit.
     replace_by_cube_roots(xyb, 0.0035, 0.0, 0.0)
     _mix(xyb, DARK ** (1 / 3))
     return xyb
