@@ -180,6 +180,12 @@ class TestPlan:
         if PRESETS[preset].objective:
             assert config(f"--preset={preset}", "--pixel_gradient").plan.pixel_gradient
 
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_the_losses_on_pixels_of_every_preset_have_kernels(self, preset):
+        """On a CPU they start without TensorFlow then."""
+        on_pixels = (LOSSES[name] for name in PRESETS[preset].losses if not LOSSES[name].network)
+        assert all(loss.kernel for loss in on_pixels)
+
     @pytest.mark.parametrize(
         ("arguments", "columns"),
         [

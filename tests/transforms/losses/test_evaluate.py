@@ -345,7 +345,7 @@ class TestBackends:
             weights = dict(vgg16_lpips=WeightsFile({lpips_weights.path!r}, {lpips_weights.sha256!r}))
             on_pixels = (name for name, loss in LOSSES.items() if loss.kernel and not loss.network)
             plan = Plan((*on_pixels, "lpips_vgg"), weights=weights).with_backend()
-            columns = load_evaluator(plan)(*np.zeros((2, 1, 32, 32, 3), np.uint8))
+            columns = load_evaluator(plan)(*np.zeros((2, 1, 161, 161, 3), np.uint8))
             print(set(columns) == set(plan.losses), "tensorflow" in sys.modules)
             """
         command = [sys.executable, "-c", textwrap.dedent(program)]
