@@ -42,7 +42,7 @@ from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.reading.record_error import RecordError
 from transforms.reading.tfrecord_container import frame
-from transforms.reading.zip_members import list_members, read_member
+from transforms.reading.zip_members import list_members, read_members
 from transforms.schema import Fields
 from transforms.storage.errors import READ_ERRORS
 from transforms.worker.sandbox import SANDBOX_REASONS, Sandbox, SandboxError
@@ -385,7 +385,7 @@ def try_files(kind: str, seed: int, numbers: range, sandbox: Sandbox) -> Outcome
             stat = path.stat()
             try:
                 if kind == ZIP:
-                    _read_zip(path, sandbox, outcome)
+                    _read_zip(path, number, sandbox, outcome)
                 else:
                     _read(InputFile(str(path), stat.st_size, stat.st_mtime), number, sandbox, outcome)
             except Exception as error:
@@ -413,20 +413,19 @@ def _read(file: InputFile, number: int, sandbox: Sandbox, outcome: Outcome) -> N
             return
 
 
-def _read_zip(path: Path, sandbox: Sandbox, outcome: Outcome) -> None:
-    """List an archive, and read its members, as for a folder."""
+def _read_zip(path: Path, number: int, sandbox: Sandbox, outcome: Outcome) -> None:
+    """List an archive, and read its members, as for a folder. Raises AssertionError where a member is lost."""
     with path.open("rb") as file:
         try:
             members = list(list_members(file, sandbox))
         except (*READ_ERRORS, SandboxError) as error:
             outcome.counts[type(error).__name__] += 1
             return
-        for _, member in members:
-            try:
-                read_member(file, member)
-                outcome.counts["read"] += 1
-            except RecordError as error:
-                outcome.counts[error.reason] += 1
+        found = list(read_members(file, [member for _, member in members], sandbox, _POLICY.max_image_bytes))
+    outcome.counts.update(one.reason if isinstance(one, RecordError) else "read" for one in found)
+    assert len(found) == len(members), f"{len(members)} members became {len(found)}"
+    ended = {one.reason for one in found if isinstance(one, RecordError)} & SANDBOX_REASONS.keys()
+    outcome.ended += [(number, reason) for reason in sorted(ended)]
 
 
 Trial = Callable[[str, int, range, Sandbox], Outcome]

@@ -44,7 +44,7 @@ def check(options: PipelineOptions, config: Config) -> None:
             copy = "the file that `pairloss weights` prints" if network.sha256 else "the file"
             image_too = ", or an --sdk_container_image that holds them" if network.sha256 else ""
             raise UsageError(
-                f"Dataflow's workers have no weights: give --{network.flag}=gs://... or s3://..., a copy of {copy}{image_too}"
+                f"Dataflow's workers have no weights: give --{network.flag}=gs://..., a copy of {copy}{image_too}"
             )
     if config.gate and google.template_location:
         raise UsageError("--gate judges a finished run, but with --template_location nobody waits for its end")
