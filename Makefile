@@ -32,7 +32,7 @@ test-slow: $(VENV)/.test
 	$(PYTEST) -m slow
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint=constraints.txt --upgrade \
 	  --target=$(VENV)/decoders pi-heif pillow-jxl-plugin
-	PYTHONPATH=$(VENV)/decoders $(BIN)/python -m pytest tests/transforms/images/test_extras.py
+	PYTHONPATH=$(VENV)/decoders $(BIN)/python -m pytest tests/transforms/images/test_extras.py tests/test_fuzz.py
 
 # The fast tests again, with the lowest versions that setup.py admits, for Python 3.11 or 3.12; those of tensorflow-io,
 # which loads with none but the lowest TensorFlow; and those of failing uploads, where google-cloud-storage 2 differs.

@@ -186,7 +186,7 @@ class ReadPairs(_Step):
         fields: the fields to read.
         keep: the kept fields with the types of the result.
         sandbox: parses the files.
-        max_image_bytes: most bytes that are fetched of an image at an http(s) address.
+        max_image_bytes: larger images that records name are not read.
     """
 
     fields: Fields
