@@ -21,3 +21,6 @@ GMSD_T = 170.0
 
 # LPIPS' own guard against a division by zero.
 LPIPS_EPSILON = 1e-10
+
+# Of the paper: they keep the similarities of flat channels defined.
+DISTS_C1 = DISTS_C2 = 1e-6

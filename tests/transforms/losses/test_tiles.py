@@ -7,7 +7,7 @@ import pytest
 from support.pictures import noise, smooth
 
 from transforms.losses import plan as plans
-from transforms.losses import tiles
+from transforms.losses import planar_evaluator, tile_grid, tiles
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.objective import parse_objective
@@ -32,7 +32,7 @@ def pictures(height, width, seed=0):
 @pytest.mark.parametrize(("margin", "step"), [(0, 16), (10, 16), (90, 16), (90, 32), (81, 16)])
 def test_cores_cover_every_pixel_once(height, width, margin, step):
     seen = np.zeros((1, height, width), int)
-    for tile in tiles.tiles(height, width, margin, step, 64):
+    for tile in tile_grid.tiles(height, width, margin, step, 64):
         core = tile.core
         core.of(seen[:, tile.rows, tile.columns])[:] += 1
         for span, before, after, length in (
@@ -56,7 +56,8 @@ def small_tiles(monkeypatch):
     def use() -> None:
         monkeypatch.setattr(plans, "WHOLE_PIXELS", 0)
         monkeypatch.setattr(tiles, "SIDE", 96)
-        monkeypatch.setattr(tiles, "SIDE_ON_NCNN", 96)
+        monkeypatch.setattr(planar_evaluator, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(planar_evaluator, "tile_side", lambda network, margin: 96)
 
     return use
 
