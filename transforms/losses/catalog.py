@@ -33,7 +33,7 @@ class Loss:
         kernel: the same on a CPU, fused; empty if there is none. See `transforms.losses.fused`.
         gradient_kernel: of a loss on features, value and gradient on a CPU, fused; empty if there is none.
         planar_kernel: of a loss on features, a `transforms.losses.fused.planar.PlanarLoss` that computes the same on
-            maps whose channels are rows, as ncnn returns them; empty if there is none.
+            maps whose channels are rows, as ncnn returns them, in sums that add up over tiles; empty if there is none.
         reach: how many pixels around a position its maps depend on, beyond a network's own reach, if it reduces over
             positions by `pair.over` alone; then large pictures are evaluated in tiles. A loss on features must take
             every position by itself, and say 0. None: pictures beyond `plan.WHOLE_PIXELS` are too large for it.

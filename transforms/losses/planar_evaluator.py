@@ -1,6 +1,5 @@
 """Compute losses on the networks that ncnn runs, pair by pair. Free of TensorFlow."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property, partial, reduce
@@ -14,7 +13,7 @@ from transforms.losses.networks.loaded import Networks
 from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.plan import Plan
 from transforms.losses.shared_targets import shared_targets
-from transforms.losses.tile_grid import Core, Tile, tiles, up
+from transforms.losses.tile_grid import Core, Tile, tiles
 from transforms.worker.memory import available_memory, release_memory
 from transforms.worker.threads import thread_count
 
@@ -93,7 +92,7 @@ class PlanarEvaluator:
         for network, compared in layers.items():
             on_it = [name for name in losses if LOSSES[name].network == network]
             of_tile = partial(self._sums_of_tile, on_it, network, compared, generated, target)
-            grid = _tiles(network, compared, *generated.shape[:2])
+            grid = network_tiles(network, compared, *generated.shape[:2])
             sums |= reduce(_all_added, self._of_large.map(of_tile, grid))
         return [self._value(name, sums[name]) for name in losses]
 
@@ -144,15 +143,10 @@ def _fits_whole(network: str, height: int, width: int) -> bool:
     return not row.strides or height * width * row.memory_on_ncnn <= WHOLE_BYTES
 
 
-def _tiles(network: str, layers: Sequence[str], height: int, width: int) -> Iterator[Tile]:
+def network_tiles(network: str, layers: Sequence[str], height: int, width: int) -> Iterator[Tile]:
     """The tiles of a picture for this network; their size follows from the network and the picture alone."""
     if _fits_whole(network, height, width):
         return iter([Tile(slice(0, height), slice(0, width), Core())])
     row = NETWORKS[network]
     step = max(row.strides[layer] for layer in layers)
-    return tiles(height, width, row.reach, step, tile_side(network, up(row.reach, step)))
-
-
-def tile_side(network: str, margin: int) -> int:
-    """The side in pixels of tiles without their margins, such that ncnn computes a tile in `TILE_BYTES`."""
-    return math.isqrt(TILE_BYTES // NETWORKS[network].memory_on_ncnn) - 2 * margin
+    return tiles(height, width, row.reach, step, TILE_BYTES // row.memory_on_ncnn)

@@ -35,7 +35,7 @@ class Tile(NamedTuple):
     core: Core
 
 
-def tiles(height: int, width: int, margin: int, step: int, side: int) -> Iterator[Tile]:
+def tiles(height: int, width: int, margin: int, step: int, pixels: int) -> Iterator[Tile]:
     """Yield tiles whose cores cover a picture, each pixel once. Where a tile has no margin, the picture ends.
 
     Args:
@@ -43,12 +43,10 @@ def tiles(height: int, width: int, margin: int, step: int, side: int) -> Iterato
         width: of the picture.
         margin: least number of pixels around a core.
         step: tiles and cores begin at multiples of it, so that strides of a network meet the same pixels.
-        side: a core has at most about as many pixels as a square of this side.
+        pixels: most pixels of a tile, margin included, unless margins alone have more.
     """
     margin = up(margin, step)
-    # A narrow picture has longer tiles.
-    across = _even(width, max(side, side**2 // height), step)
-    down = _even(height, max(side, side**2 // width), step)
+    down, across = core_size(height, width, margin, step, pixels)
     for top, bottom, above, below in _spans(height, down, margin):
         for left, right, before, behind in _spans(width, across, margin):
             core = Core(
@@ -60,9 +58,18 @@ def tiles(height: int, width: int, margin: int, step: int, side: int) -> Iterato
             yield Tile(slice(above, below), slice(before, behind), core)
 
 
-def _even(length: int, most: int, step: int) -> int:
-    """The size of cores, all but the last of one size, that divide a side into as few as those of `most` pixels do."""
-    return up(-(-length // -(-length // most)), step)
+def core_size(height: int, width: int, margin: int, step: int, pixels: int) -> tuple[int, int]:
+    """Height and width of cores whose tiles have at most so many pixels each, and the fewest in all."""
+    found = []
+    for rows in range(1, -(-height // step) + 1):
+        down = up(-(-height // rows), step)
+        most = pixels // min(height, down + 2 * margin)
+        across = width if most >= width else (most - 2 * margin) // step * step
+        if across > 0:
+            columns = -(-width // across)
+            in_all = (height + 2 * margin * (rows - 1)) * (width + 2 * margin * (columns - 1))
+            found.append((in_all, down, up(-(-width // columns), step)))
+    return min(found)[1:] if found else (step, step)
 
 
 def _spans(length: int, size: int, margin: int) -> Iterator[tuple[int, int, int, int]]:

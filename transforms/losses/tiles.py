@@ -21,8 +21,8 @@ from transforms.losses.tile_grid import Core, tiles, up
 
 # Every stride of maps in the losses on pixels divides it.
 _PIXEL_STEP = 16
-# Pixels of a tile without its margin: as many as those of a square of this side.
-SIDE = 384
+# Of a tile, margin included: VGG16 keeps within a gigabyte.
+TILE_PIXELS = 832**2
 
 
 class TiledEvaluator:
@@ -52,7 +52,7 @@ class TiledEvaluator:
         values: dict[str, np.ndarray] = {}
         for (network, margin, step), names in self._grids(losses).items():
             reductions = {name: TiledReductions() for name in names}
-            for tile in tiles(generated.shape[1], generated.shape[2], margin, step, SIDE):
+            for tile in tiles(generated.shape[1], generated.shape[2], margin, step, TILE_PIXELS):
                 parts = [images[:, tile.rows, tile.columns] for images in (generated, target)]
                 # One after the other: the network takes half the memory then.
                 features = partial(self._features, network, tuple(names), tile.core)

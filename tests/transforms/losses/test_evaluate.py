@@ -14,7 +14,7 @@ from support.as_gpu import AS_GPU
 from support.keras_file import write_keras_file
 from support.pictures import degraded, noise, smooth
 
-from transforms.losses import edges, evaluate, graph, perceptual, pixels
+from transforms.losses import edges, evaluate, graph, perceptual, pixels, planar_evaluator
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
 from transforms.losses.evaluate import Evaluator
@@ -313,7 +313,8 @@ class TestBackends:
     # More than the pairs of most batches below, or fewer.
     @pytest.mark.parametrize("threads", [1, 8])
     def test_a_pairs_bits_depend_on_the_pair_alone(self, networks, monkeypatch, threads):
-        monkeypatch.setattr(evaluate, "thread_count", lambda: threads)
+        for module in (evaluate, planar_evaluator):
+            monkeypatch.setattr(module, "thread_count", lambda: threads)
         evaluator = Evaluator(networks.plan, networks)
         generated, target = pairs(DIFFERENT, (33, 20))
         alone = [evaluator(generated[[row]], target[[row]]) for row in range(len(DIFFERENT))]
@@ -394,7 +395,8 @@ class TestSharedTargets:
         evaluator = Evaluator(plan)
         found = evaluator(*self.candidates())
         assert sum(passes[backend]) == 6 + 3
-        monkeypatch.setattr(evaluate, "shared_targets", lambda target: None)
+        for module in (evaluate, planar_evaluator):
+            monkeypatch.setattr(module, "shared_targets", lambda target: None)
         expected = evaluator(*self.candidates())
         assert sum(passes[backend]) == 6 + 3 + 2 * 6
         for name in losses:
