@@ -17,10 +17,11 @@ from transforms.losses.tile_grid import Core, Tile, tiles
 from transforms.worker.memory import available_memory, release_memory
 from transforms.worker.threads import thread_count
 
-# Bytes that ncnn may take for one image in one piece, and for a tile of a larger one. Tiles are smaller because each
-# thread computes a pair of them, and holds the features of one image while it computes those of the other.
+# Bytes that ncnn may take for one image in one piece, and for a tile of a larger one. Each thread computes a pair of
+# tiles, and holds a quarter of that besides: the first one's features. VGG16's weights take half a gigabyte as Winograd
+# has them, so that two threads keep within 3.5 GB.
 WHOLE_BYTES = 9 * 2**28
-TILE_BYTES = 10 * 2**27
+TILE_BYTES = 2**30
 
 # The features of an image by network and layer.
 _Planar = Mapping[str, Maps]

@@ -316,7 +316,7 @@ class TestBackends:
         for module in (evaluate, planar_evaluator):
             monkeypatch.setattr(module, "thread_count", lambda: threads)
         evaluator = Evaluator(networks.plan, networks)
-        generated, target = pairs(DIFFERENT, (33, 20))
+        generated, target = pairs(DIFFERENT, (33, 31))
         alone = [evaluator(generated[[row]], target[[row]]) for row in range(len(DIFFERENT))]
         evaluator(*pairs(["noisy"] * 2, (40, 90)))
         for order in ([0, 1, 2, 3], [3, 1], [2, 2, 0, 3, 1, 1, 0, 2, 3]):
