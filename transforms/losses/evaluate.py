@@ -17,6 +17,7 @@ from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.plan import MASK_COVERAGE, EvaluationError, OutOfMemoryError, Plan
 from transforms.losses.shared_targets import SharedTargets, shared_targets
+from transforms.worker.stopwatch import lap
 from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
 
@@ -97,7 +98,8 @@ class Evaluator:
                 if self.plan.protocol.gt_mean and not with_gradient:
                     images[:2] = self._graph.match_means(*images)
                 if not self.plan.fits_whole(height, width):
-                    columns = self._graph.in_tiles(losses, *images)
+                    with lap(_stage(losses)):
+                        columns = self._graph.in_tiles(losses, *images)
                 elif self.device.on_gpu:
                     columns = self._whole_on_gpu(losses, with_gradient, *images)
                 else:
@@ -166,9 +168,11 @@ class Evaluator:
         in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features, *on_ncnn))
         columns: dict[str, np.ndarray] = {}
         if in_graph or on_features:
-            columns = self._graph(in_graph, on_features, with_gradient, shared, generated, target, *mask)
+            with lap(_stage((*in_graph, *on_features))):
+                columns = self._graph(in_graph, on_features, with_gradient, shared, generated, target, *mask)
         columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
-        columns |= dict(zip(on_ncnn, np.array(list(ncnn_values), np.float32).T, strict=True))
+        with lap(_stage(on_ncnn)):
+            columns |= dict(zip(on_ncnn, np.array(list(ncnn_values), np.float32).T, strict=True))
         return columns
 
     def _values_on_ncnn(
@@ -197,6 +201,11 @@ class Evaluator:
             )
             values.append(resolve_name(loss.planar_kernel)(ours, theirs, self._networks.weights[loss.network]))
         return values
+
+
+def _stage(losses: Sequence[str]) -> str:
+    """The stage of a worker's time in which losses are computed in one pass."""
+    return "network" if any(LOSSES[name].network for name in losses) else "losses"
 
 
 def _coverage(mask: np.ndarray) -> dict[str, np.ndarray]:

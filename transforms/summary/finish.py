@@ -9,8 +9,11 @@ from dataclasses import replace
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles, create_file
 from transforms.storage.run_record import RunRecord
+from transforms.storage.worker_files import WorkerReport, read_reports, write_report
+from transforms.summary.performance import performance
 from transforms.summary.summary import Summary
 from transforms.summary.summary_file import summary_file
+from transforms.worker.stopwatch import process
 
 
 class LostPairsError(Exception):
@@ -30,6 +33,9 @@ def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
     """
     if summary.scored + summary.failed != summary.read:
         raise LostPairsError(f"of {summary.read} pairs read, {summary.scored} were scored and {summary.failed} failed")
+    # Chunks that an earlier launcher's workers have scored do not say what they took; those workers do.
+    reports = read_reports(files, record.fingerprint)
+    work = sum((report.work for report in reports if report.claim != record.claim), summary.work)
     ended = replace(
         record,
         status="incomplete" if summary.not_done else "finished" if summary.scored else "nothing_scored",
@@ -39,9 +45,15 @@ def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
         devices=tuple(sorted(summary.devices)),
         reused=summary.reused,
         scored_again=dict(sorted(summary.scored_again.items())),
+        performance=performance(work, record.price_per_hour),
     )
     files.write_whole(files.summary, summary_file(summary, record.identity))
     files.write_whole(files.config, to_json(ended.to_json()))
     files.delete_temporaries()
     if ended.status == "finished":
         create_file(files.success, b"")
+    if ended.status == "incomplete":
+        # For the launcher that resumes the run.
+        write_report(
+            files, WorkerReport(record.fingerprint, record.claim, process(), time.time(), (), work), record.claim
+        )
