@@ -1,5 +1,6 @@
 """Runs that are killed, run out of disk or overlap, and are started again."""
 
+import json
 import os
 import resource
 import shutil
@@ -88,7 +89,12 @@ def test_killed_run_resumes(parquet, lpips_weights, tmp_path, capsys, flags):
     finished = kill_after(3, output, *arguments(parquet, output, *flags))
 
     assert main(arguments(parquet, output, *flags)) == OK
-    assert f"{len(finished)} chunks are done" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"{len(finished)} chunks are done" in printed.err
+    assert "-bound: " in printed.out
+    # The killed worker had not lived long enough to report.
+    performance = json.loads((output / "run.json").read_text())["performance"]
+    assert performance["pairs"] == PAIRS - CHUNK_PAIRS * len(finished)
     after = finished_chunks(output)
     assert {name: after[name] for name in finished} == finished
     assert results(output) == results(undisturbed)

@@ -19,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.storage.errors import READ_ERRORS
 from transforms.storage.json_files import read_json
-from transforms.storage.run_files import RunFiles, list_files
+from transforms.storage.run_files import ForeignDirectoryError, RunFiles, list_files
 from transforms.work import Work
 from transforms.worker.stopwatch import process, running
 
@@ -107,8 +107,9 @@ class WorkerFile:
             return
         begun = time.monotonic()
         try:
-            # The file is for those who watch. If the directory is broken, the next chunk reports it.
-            with suppress(*READ_ERRORS):
+            # The file is for those who watch. If the directory is broken or another run's, the next chunk reports it.
+            with suppress(*READ_ERRORS, ForeignDirectoryError):
+                self._files.check_owner(self._fingerprint, self._claim)
                 write_report(self._files, self._report(), self._name)
         finally:
             ended = time.monotonic()

@@ -68,11 +68,16 @@ class Stopwatch:
 def stopwatch(what: str, stage: str) -> Iterator[Stopwatch]:
     """Measure what this thread does in the block."""
     thread = threading.get_ident()
+    # A local engine may run another run in this thread, in the middle of a step.
+    outer = _running.get(thread)
     watch = _running[thread] = Stopwatch(what, stage)
     try:
         yield watch
     finally:
-        del _running[thread]
+        if outer is None:
+            del _running[thread]
+        else:
+            _running[thread] = outer
         watch.switch(stage)
 
 

@@ -6,7 +6,9 @@ import time
 import pytest
 
 from transforms.storage import worker_files
+from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
+from transforms.storage.run_record import RunRecord
 from transforms.storage.worker_files import WorkerFile, read_reports, worker_file
 from transforms.work import Work
 from transforms.worker.stopwatch import stopwatch
@@ -24,7 +26,14 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def files(tmp_path) -> RunFiles:
-    return RunFiles(str(tmp_path / "run [1]"))
+    """The files of a run whose directory its launcher has claimed."""
+    files = RunFiles(str(tmp_path / "run [1]"))
+    claim(files, "c")
+    return files
+
+
+def claim(files: RunFiles, launcher: str) -> None:
+    files.write_whole(files.config, to_json(RunRecord(fingerprint="f", identity={}, claim=launcher).to_json()))
 
 
 def names(files: RunFiles) -> list[str]:
@@ -76,12 +85,21 @@ def test_a_slow_store_is_asked_less_often(files, clock, monkeypatch):
     assert len(written) == 3
 
 
-def test_a_directory_that_cannot_be_written_to_costs_nothing(files, clock, tmp_path):
-    (tmp_path / "run [1]").write_text("in the way")
+def test_a_directory_that_another_launcher_has_taken_is_left_alone(files, clock):
+    worker = WorkerFile(files, "f", "c")
+    claim(files, "another")
+    clock(31)
+    worker.add(Work(pairs=1))
+    assert names(files) == []
+
+
+def test_a_directory_that_cannot_be_written_to_costs_nothing(files, clock):
+    with open(files.workers_directory, "w") as file:
+        file.write("in the way")
     worker = WorkerFile(files, "f", "c")
     clock(31)
     worker.add(Work(pairs=1))
-    assert (tmp_path / "run [1]").read_text() == "in the way"
+    assert os.path.isfile(files.workers_directory)
 
 
 def test_a_process_has_one_file_for_a_run(files):

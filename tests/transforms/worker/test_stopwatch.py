@@ -73,6 +73,16 @@ def test_threads_have_stopwatches_of_their_own(clock):
     assert watch.seconds.keys() == {"other"}
 
 
+def test_one_within_another(clock):
+    """Of a run that a step of another run starts."""
+    with stopwatch("outer", "writing") as outer:
+        with stopwatch("inner", "other") as inner, lap("losses"):
+            clock(1)
+        with lap("reading"):
+            clock(2)
+    assert (inner.seconds["losses"], outer.seconds["reading"], outer.seconds["losses"]) == (1, 2, 0)
+
+
 def test_items_as_they_are_made(clock):
     def made():
         for number in (1, 2):
