@@ -103,7 +103,7 @@ class Config:
         metavar="SIZE",
     )
     price_per_hour: float | None = setting(
-        "what a worker machine costs, in any currency: run.json then tells what a million pairs cost",
+        "what a worker machine costs an hour, in any currency: run.json then tells what a million pairs cost",
         None,
         group="work",
         identity=False,

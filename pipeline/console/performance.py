@@ -25,7 +25,8 @@ def bottleneck(performance: Mapping[str, Any]) -> str:
     if not bound:
         return ""
     if bound == "decoding":
-        waited = f"{percent(performance['waited_for_decoding'])} of the time the losses waited for decoded pairs"
+        who = "network" if performance["seconds"]["network"] else "losses"
+        waited = f"{percent(performance['waited_for_decoding'])} of the time the {who} waited for decoding"
     else:
         waited = f"{percent(performance['bound_share'])} of the workers' time {_WHERE[bound]}"
     rate = performance.get("pairs_per_second_per_worker")

@@ -103,7 +103,7 @@ class TestWorkers:
             "last written 20 s ago",
             "worker m/1, 50 s ago: between two chunks",
             "worker m/0, 20 s ago: network, in-7, 12 pairs in 1 min 0 s",
-            "decoding-bound: 78.9 % of the time the losses waited for decoded pairs, 6 pairs/s per worker",
+            "decoding-bound: 78.9 % of the time the losses waited for decoding, 6 pairs/s per worker",
             "slowest pairs: b\\n (1.50 s)",
             "largest pairs: a (4.00 megapixels)",
         ]
@@ -161,7 +161,7 @@ def test_a_finished_run(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "finished after 1 min 15 s",
         "9 read, 8 scored, 1 failed",
-        "decoding-bound: 78.9 % of the time the losses waited for decoded pairs, 3 pairs/s per worker, "
+        "decoding-bound: 78.9 % of the time the losses waited for decoding, 3 pairs/s per worker, "
         "33.33 per million pairs",
         "slowest pairs: b\\n (1.50 s)",
         "largest pairs: a (4.00 megapixels)",

@@ -12,8 +12,9 @@ from transforms.work import STAGES, Work
     [
         (
             {"waiting": 71.0, "losses": 29.0, "reading": 20.0},
-            "decoding-bound: 71 % of the time the losses waited for decoded pairs",
+            "decoding-bound: 71 % of the time the losses waited for decoding",
         ),
+        ({"waiting": 9.0, "network": 1.0}, "decoding-bound: 90 % of the time the network waited for decoding"),
         ({"network": 3.0, "losses": 1.0}, "network-bound: 75 % of the workers' time went into the network"),
         ({"writing": 3.0, "losses": 1.0}, "writing-bound: 75 % of the workers' time went into writing"),
     ],
