@@ -102,13 +102,13 @@ def _status(output: str) -> int:
     from transforms.storage.errors import READ_ERRORS, describe
     from transforms.storage.json_files import read_json
     from transforms.storage.run_files import RunFiles
-    from transforms.storage.run_record import RunRecord
+    from transforms.storage.run_record import DELETING, RunRecord
 
     try:
         record = RunRecord.from_json(read_json(RunFiles(output).config))
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(f"{output} holds no run: {describe(error)}; name the directory of --output") from error
-    if record.status != "running":
+    if record.status not in ("running", DELETING):
         counts = record.counts or {}
         print(f"{record.status.replace('_', ' ')} after {_duration(record.seconds or 0)}")
         print(", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number))

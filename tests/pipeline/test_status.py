@@ -11,7 +11,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.errors import CRASH, OK, USAGE
 from transforms.storage.run_files import RunFiles
-from transforms.storage.run_record import RunRecord
+from transforms.storage.run_record import DELETING, RunRecord
 from transforms.storage.worker_files import Doing, WorkerReport, write_report
 from transforms.summary.performance import performance
 from transforms.work import Work
@@ -24,11 +24,13 @@ def clock(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: NOW)
 
 
-def make_run(output: Path, written: dict[float, int], listed: int | None = 1000, failed: int = 0) -> Path:
+def make_run(
+    output: Path, written: dict[float, int], listed: int | None = 1000, failed: int = 0, status: str = "running"
+) -> Path:
     """A run that began an hour ago, with chunks of so many pairs, by how many seconds ago they were written."""
     for directory in ("metrics", "failures", "_temporary"):
         (output / directory).mkdir(parents=True)
-    record = RunRecord(fingerprint="f", identity={}, started=NOW - 3600, claim="c")
+    record = RunRecord(fingerprint="f", identity={}, started=NOW - 3600, claim="c", status=status)
     (output / "run.json").write_text(json.dumps(record.to_json()))
     if listed is not None:
         (output / "_temporary" / "listed.json").write_text(json.dumps({"pairs": listed}))
@@ -58,6 +60,7 @@ def make_run(output: Path, written: dict[float, int], listed: int | None = 1000,
                 "last written 10 s ago",
             ],
         ),
+        ({}, {"listed": None, "status": DELETING}, CRASH, ["0 pairs done; the input is being listed, in 0 chunks"]),
         ({}, {"listed": None}, CRASH, ["0 pairs done; the input is being listed, in 0 chunks"]),
         (
             {3600: 10, 2000: 90},
@@ -71,7 +74,7 @@ def make_run(output: Path, written: dict[float, int], listed: int | None = 1000,
             ],
         ),
     ],
-    ids=["at work", "listing", "silent"],
+    ids=["at work", "deleting", "listing", "silent"],
 )
 def test_runs_that_are_not_finished(tmp_path, capsys, written, others, code, lines):
     assert main(["status", str(make_run(tmp_path / "run [1]", written, **others))]) == code

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# The status while a run is deleted that is overwritten.
+DELETING = "deleting"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """The content of run.json.
 
     Attributes:
-        status: `running`, `finished`, `nothing_scored`, or `incomplete` if input is still to be read.
+        status: `DELETING` while the run that was there before is deleted, `running`, `finished`, `nothing_scored`, or
+            `incomplete` if input is still to be read.
         fingerprint: hash of the identity. An unfinished run is resumed only by a run with the same one.
         claim: of the launcher that took the directory; it differs with every launch.
         identity: everything that decides the rows: version, settings, hashes of the weights, input files.

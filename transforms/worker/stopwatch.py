@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -45,7 +45,7 @@ class Stopwatch:
         self.what, self.stage = what, stage
         self.begun = time.time()
         self.pairs = 0
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.slowest: Mapping[str, float] = {}
         self.largest: Mapping[str, int] = {}
         self._since = time.perf_counter()
