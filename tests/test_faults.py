@@ -18,6 +18,8 @@ from support.pictures import encode, smooth
 
 from pipeline.errors import CRASH, INCOMPLETE, OK, USAGE
 from pipeline.run import main
+from pipeline.status import main as status
+from transforms.storage import worker_files
 
 pytestmark = pytest.mark.heavy
 
@@ -116,6 +118,32 @@ def test_killed_run_of_image_files_resumes(pairs, undisturbed, tmp_path, contain
         pq.read_table(run / "metrics").drop_columns("source").sort_by("id") for run in (output, undisturbed)
     )
     assert after == before
+
+
+def test_what_a_broken_run_took_is_told_and_counted(parquet, tmp_path, monkeypatch, capsys):
+    """Workers report after every pair here, not every half minute. The last chunk is done, but not reported."""
+    monkeypatch.setattr(worker_files, "_LEAST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(worker_files, "_PAUSES_PER_WRITE", 0)
+    output, rename, written = tmp_path / "run", FileSystems.rename, []
+
+    def break_off(sources, targets):
+        rename(sources, targets)
+        written.extend(target for target in targets if "/metrics/" in target)
+        if len(written) == 5:
+            raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystems, "rename", break_off)
+        assert main(arguments(parquet, output, "--losses=mae", "--quiet")) == CRASH
+    assert status([str(output)]) == OK
+    told = capsys.readouterr().out
+    assert f"{5 * CHUNK_PAIRS} pairs done of {PAIRS}" in told
+    assert f", {CHUNK_PAIRS} pairs in " in told
+    assert "slowest pairs: " in told
+    assert main(arguments(parquet, output, "--losses=mae", "--quiet")) == OK
+    performance = json.loads((output / "run.json").read_text())["performance"]
+    assert performance["pairs"] == PAIRS - CHUNK_PAIRS
+    assert not (output / "_temporary").exists()
 
 
 def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path, capfd):
