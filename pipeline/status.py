@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.console.numbers import printable
 from pipeline.console.performance import bottleneck, pairs_named
 from pipeline.errors import CRASH, OK, USAGE, UsageError
 from pipeline.flags import Parser
@@ -69,7 +70,7 @@ def _describe_workers(workers: "Sequence[WorkerReport]", now: float) -> Iterator
     """A line for each worker process: when it reported last, and what it was doing."""
     for worker in sorted(workers, key=lambda worker: worker.told)[:_MOST_WORKERS]:
         doing = [
-            f"{thread.stage}, {thread.what}, {thread.pairs} pairs in {_duration(worker.told - thread.since)}"
+            f"{thread.stage}, {printable(thread.what)}, {thread.pairs} pairs in {_duration(worker.told - thread.since)}"
             for thread in worker.doing
         ]
         yield f"worker {worker.process}, {_duration(now - worker.told)} ago: {'; '.join(doing) or 'between two chunks'}"

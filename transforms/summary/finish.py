@@ -4,6 +4,7 @@ A step of the graph does this and not the launcher, so that a run is complete ev
 """
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from transforms.storage.json_files import to_json
@@ -13,6 +14,7 @@ from transforms.storage.worker_files import WorkerReport, read_reports, write_re
 from transforms.summary.performance import performance
 from transforms.summary.summary import Summary
 from transforms.summary.summary_file import summary_file
+from transforms.work import Work
 from transforms.worker.stopwatch import process
 
 
@@ -33,9 +35,7 @@ def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
     """
     if summary.scored + summary.failed != summary.read:
         raise LostPairsError(f"of {summary.read} pairs read, {summary.scored} were scored and {summary.failed} failed")
-    # Chunks that an earlier launcher's workers have scored do not say what they took; those workers do.
-    reports = read_reports(files, record.fingerprint)
-    work = sum((report.work for report in reports if report.claim != record.claim), summary.work)
+    work = _work_of_all(read_reports(files, record.fingerprint), summary.work, record.claim)
     ended = replace(
         record,
         status="incomplete" if summary.not_done else "finished" if summary.scored else "nothing_scored",
@@ -57,3 +57,19 @@ def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
         write_report(
             files, WorkerReport(record.fingerprint, record.claim, process(), time.time(), (), work), record.claim
         )
+
+
+def _work_of_all(reports: Iterable[WorkerReport], work: Work, claim: str) -> Work:
+    """The work of all launches of a run.
+
+    Args:
+        reports: of the workers of all launches.
+        work: of the chunks of this launch that tell what they took: not those that an engine tried again when they were
+            done. The workers' reports know these, but not what was done since.
+        claim: of the launcher.
+    """
+    reported: dict[str, Work] = {}
+    for report in reports:
+        reported[report.claim] = reported.get(report.claim, Work()) + report.work
+    ours = max(work, reported.pop(claim, Work()), key=lambda work: work.pairs)
+    return sum(reported.values(), ours)

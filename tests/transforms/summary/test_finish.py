@@ -68,19 +68,27 @@ def test_status(output, record, summary, status, mark):
     assert written == summary.to_json()
 
 
-def test_what_all_launches_took(output, record):
-    """A worker of this launcher has reported, too, but its chunks say more exactly what they took."""
+@pytest.mark.parametrize(
+    ("reported", "pairs", "reading", "machines"),
+    [
+        # The worker has not reported its last chunks, which tell themselves.
+        (10, 100, 4.0, (2, 20.0, 20.0)),
+        # The engine tried chunks again that were done: they do not tell what they took, but the worker does.
+        (40, 120, 3.0, (1, 15.0, 12.5)),
+    ],
+)
+def test_what_all_launches_took(output, record, reported, pairs, reading, machines):
     files = RunFiles(str(output))
-    for name, claim, pairs, begun in (("a", "killed", 30, 0), ("b", "killed", 50, 5), ("c", "ours", 100, 3)):
+    for name, claim, done, begun in (("a", "killed", 30, 0), ("b", "killed", 50, 5), ("n", "ours", reported, 3)):
         spans = {f"m/{name}": (begun, begun + 10.0)}
-        report = WorkerReport("f", claim, f"m/{name}", 0.0, [], Work(pairs, {"reading": 1.0}, processes=spans))
+        report = WorkerReport("f", claim, f"m/{name}", 0.0, [], Work(done, {"reading": 1.0}, processes=spans))
         write_report(files, report, name)
     write_report(files, WorkerReport("another run's", "x", "m/d", 0.0, [], Work(1000)), "d")
     ours = replace(FINISHED, work=Work(20, {"reading": 2.0, "network": 1.0}, processes={"n/1": (0.0, 5.0)}))
     finish_run(ours, files, replace(record, claim="ours", price_per_hour=0.36))
     run = json.loads((output / "run.json").read_text())["performance"]
-    assert (run["pairs"], run["seconds"]["reading"], run["bound_by"]) == (100, 4.0, "reading")
-    assert (run["workers"], run["worker_seconds"], run["cost_per_million_pairs"]) == (2, 20.0, 20.0)
+    assert (run["pairs"], run["seconds"]["reading"], run["bound_by"]) == (pairs, reading, "reading")
+    assert (run["workers"], run["worker_seconds"], run["cost_per_million_pairs"]) == machines
     assert names(output) == ["_SUCCESS", "run.json", "summary.json"]
 
 
