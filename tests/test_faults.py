@@ -143,6 +143,7 @@ def test_what_a_broken_run_took_is_told_and_counted(parquet, tmp_path, monkeypat
     assert main(arguments(parquet, output, "--losses=mae", "--quiet")) == OK
     performance = json.loads((output / "run.json").read_text())["performance"]
     assert performance["pairs"] == PAIRS - CHUNK_PAIRS
+    assert capsys.readouterr().out == ""
     assert not (output / "_temporary").exists()
 
 
