@@ -15,10 +15,10 @@ from pipeline.presets import PRESETS
 from pipeline.samples import SamplePair, repeat_pairs
 from transforms.images.decode import DecodedPair, DecodePolicy, decode_pair
 from transforms.images.sandboxed import decode_pairs
+from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import Device
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks
-from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 from transforms.losses.plan import Plan
 from transforms.scoring.batch import Batching, batch_by_shape
 from transforms.worker.sandbox import Sandbox
@@ -26,6 +26,7 @@ from transforms.worker.threads import thread_count
 
 SQUARE = ((256, 256),)
 DISTINCT_PAIRS = 40
+DEFAULT = PRESETS["default"].losses
 
 Sizes = Sequence[tuple[int, int]]
 Batches = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -52,15 +53,21 @@ def sample_batches(sizes: Sizes, count: int, batching: Batching) -> Batches:
 
 
 def network_speed(
-    batches: Batches, precision: str, device: Device, seconds: float, backend: str = "tensorflow"
+    batches: Batches,
+    precision: str,
+    device: Device,
+    seconds: float,
+    backend: str = "tensorflow",
+    loss: str = "lpips_vgg",
 ) -> float:
-    """Pairs per second of VGG16 alone, up to relu5_3, on both images of each pair."""
-    networks = Networks(Plan(("lpips_vgg",), precision=precision, backend=backend).with_weights(), device)
+    """Pairs per second of a loss's network alone, up to the deepest layer it compares, on both images of each pair."""
+    plan = Plan((loss,), precision=precision, backend=backend).with_weights()
+    networks, name, layers = Networks(plan, device), LOSSES[loss].network, plan.compared_layers(loss)
     if networks.on_ncnn:
-        features = partial(networks.on_ncnn["vgg16_lpips"].features, layers=LPIPS_LAYERS)
+        features = partial(networks.on_ncnn[name].features, layers=layers)
         with ThreadPoolExecutor(thread_count()) as executor:
             # The last layer's size: keeping all features of a batch would measure memory.
-            run = partial(_last_layer, features)
+            run = partial(_size, features, layers[-1])
             return batches_speed(batches, lambda *images: list(executor.map(run, chain(*images))), seconds)
     signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)] * 2
     with device.scope():
@@ -69,21 +76,25 @@ def network_speed(
         def network(generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
             images = tf.cast(tf.concat([generated, target], 0), tf.float32) / 255
             # One number a pair, so that what is waited for is the end, and not the way of its features to the CPU.
-            return tf.reduce_max(networks.features(images, ("lpips_vgg",))["vgg16_lpips"]["relu5_3"], axis=(1, 2, 3))
+            return tf.reduce_max(networks.features(images, (loss,))[name][layers[-1]], axis=(1, 2, 3))
 
         return batches_speed(batches, lambda *images: network(*images).numpy(), seconds)
 
 
-def _last_layer(features: Callable[[np.ndarray], dict[str, np.ndarray]], image: np.ndarray) -> int:
-    return features(image)["relu5_3"].size
+def _size(features: Callable[[np.ndarray], dict[str, np.ndarray]], layer: str, image: np.ndarray) -> int:
+    return features(image)[layer].size
 
 
 def losses_speed(
-    batches: Batches, precision: str, device: Device, seconds: float, backend: str = "tensorflow"
+    batches: Batches,
+    precision: str,
+    device: Device,
+    seconds: float,
+    backend: str = "tensorflow",
+    losses: tuple[str, ...] = DEFAULT,
 ) -> float:
-    """Pairs per second of an evaluator with the losses of --preset=default."""
-    weights = NETWORKS["vgg16_lpips"].weights()
-    plan = Plan(PRESETS["default"].losses, precision=precision, weights={"vgg16_lpips": weights}, backend=backend)
+    """Pairs per second of an evaluator."""
+    plan = Plan(losses, precision=precision, backend=backend).with_weights()
     return batches_speed(batches, Evaluator(plan, Networks(plan, device)), seconds)
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bounds import (
+    DEFAULT,
     DISTINCT_PAIRS,
     SQUARE,
     Sizes,
@@ -47,18 +48,8 @@ def main() -> int:
         directory = Path(name)
         # This comes first, while this process has few threads and little memory.
         processes = _processes(directory)
-        network = 0.0
-        columns = ("pairs", "precision", "backend", "network", "+ losses", "pipeline")
-        scoring = Table(*columns, "losses/network", "pipeline/network")
-        fastest = find_devices()[0].precision("auto", gradients=False)
-        computed = dict.fromkeys((("float32", "tensorflow"), ("float32", "ncnn"), (fastest, "tensorflow")))
-        for name, sizes in (("5 sizes", MIXED), ("256x256", SQUARE)):
-            for precision, backend in computed:
-                network, losses, pipeline = scoring_speeds(sizes, precision, seconds, directory, backend)
-                ratios = (f"{losses / network:.2f}", f"{pipeline / network:.2f}")
-                speeds = (f"{speed:.1f}" for speed in (network, losses, pipeline))
-                scoring.add_row(name, precision, backend, *speeds, *ratios)
-        console.print("Pairs per second, --preset=default, and ratios to the network alone", scoring, sep="\n")
+        scoring, network = _scoring(seconds, directory)
+        console.print("Pairs per second, and ratios to the network alone", scoring, sep="\n")
         edges = Table("pairs", "decoding", "in the sandbox", "pipeline", "sandbox/decoding", "pipeline/decoding")
         decoding = decoding_speed(SQUARE, seconds)
         sandbox = sandbox_speed(SQUARE, seconds)
@@ -80,18 +71,41 @@ def main() -> int:
     return 0
 
 
+def _scoring(seconds: float, directory: Path) -> tuple[Table, float]:
+    """The table of scoring, and the pairs per second of the network alone as `--precision=auto` computes it."""
+    columns = ("losses", "pairs", "precision", "backend", "network", "+ losses", "pipeline")
+    table = Table(*columns, "losses/network", "pipeline/network")
+    fastest = find_devices()[0].precision("auto", gradients=False)
+    computed = dict.fromkeys((("float32", "tensorflow"), ("float32", "ncnn"), (fastest, "tensorflow")))
+    network = 0.0
+    for label, losses in (("lpips_alex", ("lpips_alex",)), ("default", DEFAULT)):
+        for pairs, sizes in (("5 sizes", MIXED), ("256x256", SQUARE)):
+            for precision, backend in computed:
+                speeds = scoring_speeds(sizes, precision, seconds, directory, backend, losses)
+                network, *others = speeds
+                ratios = (f"{speed / network:.2f}" for speed in others)
+                table.add_row(label, pairs, precision, backend, *(f"{speed:.1f}" for speed in speeds), *ratios)
+    return table, network
+
+
 def scoring_speeds(
-    sizes: Sizes, precision: str, seconds: float, directory: Path, backend: str = "tensorflow"
+    sizes: Sizes,
+    precision: str,
+    seconds: float,
+    directory: Path,
+    backend: str = "tensorflow",
+    losses: tuple[str, ...] = DEFAULT,
 ) -> tuple[float, float, float]:
-    """Pairs per second with --preset=default: of the network, of the network with the losses, of the pipeline."""
+    """Pairs per second: of the network of the first loss, of an evaluator of the losses, of the pipeline."""
     device = find_devices()[0]
     batches = sample_batches(sizes, DISTINCT_PAIRS, batching_for(device.memory_bytes))
-    network = network_speed(batches, precision, device, seconds, backend)
-    losses = losses_speed(batches, precision, device, seconds, backend)
-    pairs = max(DISTINCT_PAIRS, round(seconds * losses))
+    network = network_speed(batches, precision, device, seconds, backend, losses[0])
+    evaluator = losses_speed(batches, precision, device, seconds, backend, losses)
+    pairs = max(DISTINCT_PAIRS, round(seconds * evaluator))
     # A run takes ncnn where it can.
     with patch("transforms.losses.plan.find_spec", return_value=backend == "ncnn"):
-        return network, losses, pipeline_speed(sizes, pairs, directory, f"--precision={precision}")
+        flags = (f"--losses={','.join(losses)}", f"--precision={precision}")
+        return network, evaluator, pipeline_speed(sizes, pairs, directory, *flags)
 
 
 def pipeline_speed(sizes: Sizes, pairs: int, directory: Path, *flags: str, candidates: int = 1) -> float:

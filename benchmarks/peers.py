@@ -41,7 +41,7 @@ def main() -> int:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--seconds", type=float, default=8, help="length of each measurement (default: %(default)s)")
-    parser.add_argument("--files", type=int, default=300, help="pairs in the two folders (default: %(default)s)")
+    parser.add_argument("--files", type=int, default=1000, help="pairs in the two folders (default: %(default)s)")
     options = parser.parse_args()
     oracle = ORACLES["lpips 0.1.4"]
     python = ensure_environment(cache_directory() / "envs" / oracle.environment, oracle.requirements)
@@ -59,7 +59,7 @@ def main() -> int:
         theirs = _seconds([*worker, "two_folders", weights[1], *folders])
         score = [
             "-m",
-            "pipeline.cli",
+            "pairloss",
             "score",
             *folders,
             "--losses=lpips_alex",

@@ -1,12 +1,12 @@
 """Score images held in memory or in files: the numbers of a run without the run."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pairloss.images import Images, read_pairs
+from pairloss.images import ImagePair, Images, read_pairs
 from transforms.images.decode import DecodePolicy
 from transforms.losses.catalog import get_losses
 from transforms.losses.objective import parse_objective
@@ -24,6 +24,7 @@ def score(
     target: Images,
     losses: str | Sequence[str] = ("lpips_vgg", "ssim"),
     *,
+    mask: Images | None = None,
     objective: str = "",
     precision: str = "float32",
     crop_border: int = 0,
@@ -42,6 +43,9 @@ def score(
             paths, of any sizes. RGB: uint8 or uint16 of full range, or floats in [0, 1].
         target: the image that each generated one should look like; its shape and dtype are the same.
         losses: names from `LOSSES`.
+        mask: which pixels of each pair count: an array [H, W] or [B, H, W], a path, or a list of arrays [H, W] and
+            paths, of the size of the target. Those of an array count that are not 0; those of a file that are brighter
+            than the middle of its range, as in a run.
         objective: weighted sum of losses, for a column `objective`, such as "lpips_vgg + 0.1*fd_l1".
         precision: of the networks: "float32", "tensorfloat32" (on GPUs), "bfloat16", "float16" or "auto".
         crop_border: pixels to cut from each side of both images before any loss.
@@ -49,12 +53,13 @@ def score(
         policy: what to decode from files, and what to do where the two files of a pair differ in size.
 
     Returns:
-        float32 [B] by the name of the loss, B = 1 for one pair. NaN: the loss is not defined for an image so small
-        (`LOSSES[name].min_side`, and twice the border).
+        float32 [B] by the name of the loss, B = 1 for one pair; with masks also `mask_coverage`, the share of the
+        pixels that count. NaN: the loss is not defined for an image so small (`LOSSES[name].min_side`, and twice the
+        border), knows no mask (`LOSSES[name].maskable`), or compares nothing within this one.
 
     Raises:
-        ValueError: a loss is unknown, `crop_border` is negative, the images do not match or are not images, or a file
-            cannot be decoded.
+        ValueError: a loss is unknown, `crop_border` is negative, the images do not match or are not images, no pixel
+            lies in a mask, or a file cannot be decoded.
         OSError: a file cannot be read.
         WeightsError: the weights of a network cannot be fetched.
         EvaluationError: the losses of a pair could not be computed, usually for lack of memory.
@@ -68,19 +73,33 @@ def score(
         {'lpips_vgg': (2,), 'ssim': (2,), 'mae': (2,)}
         >>> score(target[0, :8, :8], target[0, :8, :8], losses=["mae", "ssim"])
         {'mae': array([0.], dtype=float32), 'ssim': array([nan], dtype=float32)}
+        >>> columns = score(target**1.1, target, losses="mae", mask=target[..., 0] > 0.25)
+        >>> columns["mask_coverage"]
+        array([0.5, 1. ], dtype=float32)
     """
     names = (losses,) if isinstance(losses, str) else tuple(losses)
-    protocol = Protocol(crop_border, gt_mean)
+    protocol = Protocol(crop_border, gt_mean, masked=mask is not None)
     evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision, protocol)
-    count, pairs = read_pairs(generated, target, policy)
+    count, pairs = read_pairs(generated, target, policy, mask)
     columns = {column.name: np.full(count, np.nan, np.float32) for column in evaluator.plan.columns}
-    for group in batch_by_shape(pairs, batching_for(evaluator.device.memory_bytes)):
+    for group in batch_by_shape(
+        map(partial(_check_mask, protocol), pairs), batching_for(evaluator.device.memory_bytes)
+    ):
         for part, values in evaluate_group(evaluator, group):
             if isinstance(values, EvaluationError):
                 raise values
             for name, column in values.items():
                 columns[name][[pair.row for pair in part]] = column
     return columns
+
+
+def _check_mask(protocol: Protocol, pair: ImagePair) -> ImagePair:
+    if pair.mask is not None and not protocol.inside(pair.mask[np.newaxis]).any():
+        raise ValueError(
+            f"pair {pair.row}: no pixel within the border lies in its mask; leave the pair out, or, if a file holds 0 "
+            "and 1, store 0 and 255"
+        )
+    return pair
 
 
 # Loading the networks takes a second, tracing their graphs several.

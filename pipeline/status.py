@@ -19,7 +19,7 @@ from transforms.work import Work
 
 if TYPE_CHECKING:
     from transforms.storage.run_record import RunRecord
-    from transforms.storage.worker_files import WorkerReport
+    from transforms.storage.worker_files import Doing, WorkerReport
 
 # The speed is an average over this time: chunks end minutes apart.
 _SPEED_SECONDS = 600.0
@@ -69,13 +69,15 @@ class Status:
 def _describe_workers(workers: "Sequence[WorkerReport]", now: float) -> Iterator[str]:
     """A line for each worker process: when it reported last, and what it was doing."""
     for worker in sorted(workers, key=lambda worker: worker.told)[:_MOST_WORKERS]:
-        doing = [
-            f"{thread.stage}, {printable(thread.what)}, {thread.pairs} pairs in {_duration(worker.told - thread.since)}"
-            for thread in worker.doing
-        ]
-        yield f"worker {worker.process}, {_duration(now - worker.told)} ago: {'; '.join(doing) or 'between two chunks'}"
+        doing = "; ".join(_describe_thread(thread, worker.told) for thread in worker.doing)
+        yield f"worker {worker.process}, {_duration(now - worker.told)} ago: {doing or 'between two chunks'}"
     if len(workers) > _MOST_WORKERS:
         yield f"and {len(workers) - _MOST_WORKERS} more workers"
+
+
+def _describe_thread(thread: "Doing", told: float) -> str:
+    pairs = f"{thread.pairs} pairs in {_duration(told - thread.since)}"
+    return f"{thread.stage.replace('_', ' ')}, {printable(thread.what)}, {pairs}"
 
 
 def _describe_performance(record: Mapping[str, Any]) -> list[str]:

@@ -19,8 +19,7 @@ from support.stores import Fault, get, names, put
 
 from pipeline.run import OK, USAGE, main
 from transforms.storage import run_files
-from transforms.storage.errors import READ_ERRORS
-from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
+from transforms.storage.run_files import RunFiles
 
 pytestmark = pytest.mark.heavy
 
@@ -131,27 +130,6 @@ class TestWriteWhole:
         monkeypatch.undo()
         gc.collect()
         assert names(files.output) == []
-
-
-class TestListAndDelete:
-    def test_odd_names(self, gcs, output):
-        odd = [f"{output}/{name}" for name in ("a[1]", "b*", "c?", "d e", "ü", "x/y")]
-        for path in (*odd, f"{output}b/beside"):
-            put(path, b"content")
-        assert sorted(list_files(output, deep=True)) == sorted(odd)
-        assert sorted(list_files(output)) == sorted(odd[:-1])
-        delete_file(odd[1])
-        delete_file(odd[1])
-        assert sorted(list_files(output, deep=True)) == sorted({*odd} - {odd[1]})
-        delete_directory(output)
-        delete_directory(output)
-        assert names(output) == []
-        assert names(f"{output}b") == ["beside"]
-
-    def test_failed_deletion_is_told(self, gcs, output):
-        put(f"{output}/a", b"content")
-        with gcs.refusing(Fault("POST /batch", 403)), pytest.raises(READ_ERRORS, match="does not have"):
-            delete_file(f"{output}/a")
 
 
 class TestRefusedAtLaunch:

@@ -27,7 +27,7 @@ from transforms.losses.networks.weights_file import WeightsFile
 from transforms.reading.input_files import files_below, look_up, match_files, open_input
 from transforms.storage import s3 as s3_module
 from transforms.storage.errors import READ_ERRORS, ChangedError, StoreError, describe
-from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
+from transforms.storage.run_files import RunFiles, list_files
 
 pytestmark = pytest.mark.heavy
 
@@ -270,26 +270,6 @@ class TestObjects:
         with pytest.raises(KeyboardInterrupt):
             break_off()
         assert names(output) == []
-
-    def test_odd_names(self, s3, output):
-        odd = [f"{output}/{name}" for name in ("a[1]", "b*", "c?", "d e", "ü", "e&f", "x/y")]
-        for path in (*odd, f"{output}b/beside", f"{output}/folder/"):
-            put(path, b"content")
-        assert sorted(list_files(output, deep=True)) == sorted(odd)
-        assert sorted(list_files(output)) == sorted(odd[:-1])
-        assert sorted(file.path for file in files_below(f"{output}/", None)) == sorted(odd)
-        delete_file(odd[1])
-        delete_file(odd[1])
-        assert sorted(list_files(output, deep=True)) == sorted({*odd} - {odd[1]})
-        delete_directory(output)
-        delete_directory(output)
-        assert names(output) == []
-        assert names(f"{output}b") == ["beside"]
-
-    def test_failed_deletion_is_told(self, s3, output):
-        put(f"{output}/a", b"content")
-        with s3.refusing(Fault("POST .*delete", 403)), pytest.raises(READ_ERRORS, match="Access Denied"):
-            delete_file(f"{output}/a")
 
     def test_a_listing_and_the_object_itself_tell_the_same_version(self, s3, output):
         put(f"{output}/a", b"content")

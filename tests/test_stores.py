@@ -1,4 +1,4 @@
-"""Containers at `gs://` and `s3://` give the rows of the local ones."""
+"""Both stores alike: containers in them give the rows of the local ones, and objects are listed and deleted."""
 
 import io
 import json
@@ -10,10 +10,12 @@ import pytest
 from support import shards
 from support.containers import SIDES, flags, write_containers
 from support.pictures import encode, noise, smooth
-from support.stores import get, put
+from support.stores import Fault, get, names, put
 
 from pipeline.run import OK, main
-from transforms.storage.run_files import list_files
+from transforms.reading.input_files import files_below
+from transforms.storage.errors import READ_ERRORS
+from transforms.storage.run_files import delete_directory, delete_file, list_files
 
 pytestmark = pytest.mark.heavy
 
@@ -70,3 +72,43 @@ def test_the_same_rows(buckets, expected, store, container):
     assert table.drop_columns("source").sort_by("id") == expected
     (failed,) = [json.loads(get(path)) for path in list_files(f"{output}/failures")]
     assert failed["id"] == BROKEN
+
+
+@pytest.mark.parametrize(
+    ("store", "deletion", "told"),
+    [("gcs", Fault("POST /batch", 403), "does not have"), ("s3", Fault("POST .*delete", 403), "Access Denied")],
+)
+class TestListAndDelete:
+    @pytest.fixture(scope="class")
+    def stores(self, gcs, s3):
+        """The servers, with a bucket each."""
+        servers = {"gcs": gcs, "s3": s3}
+        for server in servers.values():
+            server.create_bucket("objects")
+        return servers
+
+    @pytest.fixture
+    def output(self, stores, store, request) -> str:
+        """A directory in the store's bucket that no other test uses."""
+        return stores[store].directory("objects", request.node.name)
+
+    @pytest.mark.usefixtures("deletion", "told")
+    def test_odd_names(self, output):
+        odd = [f"{output}/{name}" for name in ("a[1]", "b*", "c?", "d e", "ü", "e&f", "x/y")]
+        for path in (*odd, f"{output}b/beside", f"{output}/folder/"):
+            put(path, b"content")
+        assert sorted(list_files(output, deep=True)) == sorted(odd)
+        assert sorted(list_files(output)) == sorted(odd[:-1])
+        assert sorted(file.path for file in files_below(f"{output}/", None)) == sorted(odd)
+        delete_file(odd[1])
+        delete_file(odd[1])
+        assert sorted(list_files(output, deep=True)) == sorted({*odd} - {odd[1]})
+        delete_directory(output)
+        delete_directory(output)
+        assert names(output) == []
+        assert names(f"{output}b") == ["beside"]
+
+    def test_failed_deletion_is_told(self, stores, output, store, deletion, told):
+        put(f"{output}/a", b"content")
+        with stores[store].refusing(deletion), pytest.raises(READ_ERRORS, match=told):
+            delete_file(f"{output}/a")

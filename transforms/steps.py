@@ -35,6 +35,7 @@ from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 from transforms.work import Work
 from transforms.worker.counters import count
+from transforms.worker.one_ahead import one_ahead
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.stopwatch import stopwatch, timed
 from transforms.writing.chunk_files import check_listing, find_done, write_chunk
@@ -203,7 +204,10 @@ class ReadPairs(_Step):
 
 
 def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:
-    for encoded, watch in timed(read_series(series, *settings), series[0].path, "reading"):
+    path = series[0].path
+    # A chunk is scored while the next one is read.
+    ahead = one_ahead(timed(read_series(series, *settings), path, "reading"))
+    for (encoded, reading), waiting in timed(ahead, path, "waiting_for_reading"):
         lost = sum(failure.scope == "file" for failure in encoded.failures)
         count("chunks_read")
         count("chunks_unreadable", lost)
@@ -211,7 +215,8 @@ def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:
         count("bytes_read", encoded.pairs.nbytes)
         wanted = only_retried(encoded)
         pairs = wanted.pairs.num_rows + len(wanted.failures) - lost
-        yield replace(wanted, work=_listing(encoded.chunk) + watch.work(pairs, encoded.pairs.nbytes))
+        work = _listing(encoded.chunk) + reading.work(pairs, encoded.pairs.nbytes) + waiting.work()
+        yield replace(wanted, work=work)
 
 
 def _listing(chunk: Chunk) -> Work:

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-# The stages of a worker's time. A thread is in one of them at a time, except that `decoding` goes on in threads of its
-# own, beside the others.
+# The stages of a worker's time. A thread is in one of them at a time; those of `_BESIDE` go on in threads of their own,
+# ahead of the others.
 STAGES = {
     "listing": "cut the input files into chunks",
-    "reading": "read the bytes of chunks and parse their records",
+    "reading": "read the bytes of chunks and parsed their records, while others were scored",
     "decoding": "decoded images, in threads that run side by side and ahead of the losses",
-    "waiting": "waited for decoded pairs",
+    "waiting_for_reading": "waited for a chunk's records",
+    "waiting_for_decoding": "waited for decoded pairs",
     "queueing": "waited until another thread had left the GPU",
     "network": "computed networks, with the losses that are computed in the same pass",
     "losses": "computed the other losses",
@@ -18,7 +19,7 @@ STAGES = {
     "writing": "wrote the files of chunks",
     "other": "the rest: made batches and tables",
 }
-_BESIDE = ("decoding",)
+_BESIDE = ("reading", "decoding")
 # How many of the slowest and of the largest pairs are named.
 MOST_NAMED = 5
 

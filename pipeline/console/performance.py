@@ -7,7 +7,7 @@ from pipeline.console.numbers import number, percent, printable
 
 _WHERE = {
     "listing": "went into listing the input",
-    "reading": "went into reading",
+    "reading": "went into waiting for reading",
     "network": "went into the network",
     "losses": "went into the losses",
     "optimizing": "went into the descents",

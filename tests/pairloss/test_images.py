@@ -38,6 +38,25 @@ def test_wrong_arrays(generated, target, message):
         score(generated, target, "mae")
 
 
+MASK = np.ones((4, 6), bool)
+WRONG_MASKS = {
+    "channels": (np.ones((4, 6, 3)), "there are 1 pairs and 4 masks; give each pair its mask"),
+    "batch in a list": ([MASK[np.newaxis]], "mask[0] has shape [1, 4, 6] and dtype bool; give numbers [H, W]"),
+    "words": (MASK.astype(str), "mask has shape [4, 6] and dtype <U5; give numbers [H, W] or [B, H, W]"),
+    "size": (
+        MASK[1:],
+        "pair 0: the mask has shape [3, 6], its target [4, 6, 3]; give masks of the size of",
+    ),
+    "empty": (~MASK, "pair 0: no pixel within the border lies in its mask; leave the pair out"),
+}
+
+
+@pytest.mark.parametrize(("mask", "message"), WRONG_MASKS.values(), ids=WRONG_MASKS)
+def test_wrong_masks(mask, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        score(IMAGE, IMAGE, "mae", mask=mask)
+
+
 def test_wrong_files(tmp_path):
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     good.write_bytes(encode(IMAGE))
@@ -46,6 +65,10 @@ def test_wrong_files(tmp_path):
         score([good, bad], [good, good], "mae")
     with pytest.raises(ValueError, match=rf"pair 0 \({bad}\): truncated: "):
         score(IMAGE, bad, "mae")
+    with pytest.raises(ValueError, match=rf"pair 0 \({bad}\): truncated: "):
+        score(IMAGE, IMAGE, "mae", mask=bad)
+    with pytest.raises(ValueError, match=rf"pair 0 \({good} and {good} and {bad}\): mask truncated: "):
+        score(good, good, "mae", mask=bad)
     with pytest.raises(FileNotFoundError, match=r"absent\.png"):
         score(str(tmp_path / "absent.png"), good, "mae")
 

@@ -18,6 +18,8 @@ OBJECTIVE = "lpips_vgg + 0.1*fd_l1"
 SIZES = [(170, 164), (40, 24), (170, 164), (10, 12), (40, 24)]
 TARGETS = [smooth(*size, shift=row) for row, size in enumerate(SIZES)]
 GENERATED = [target // 2 + noise(row, *target.shape[:2]) // 2 for row, target in enumerate(TARGETS)]
+# The left part of each picture, wider from one to the next.
+MASKS = [np.arange(size[1]) < 6 * (row + 1) + np.zeros((size[0], 1)) for row, size in enumerate(SIZES)]
 
 # Keras does not ship its weights in a package.
 NAMES = [name for name, loss in LOSSES.items() if loss.network != "vgg16_keras" and not loss.part_of]
@@ -36,8 +38,23 @@ def rows(tmp_path_factory):
     return pq.read_table(output / "metrics")
 
 
+MASKED = ["mae", "ssim", "flip", "ms_ssim"]
+
+
+@pytest.fixture(scope="module")
+def masked_rows(tmp_path_factory):
+    """The metrics that a run writes of these pairs within their masks."""
+    directory = tmp_path_factory.mktemp("masked")
+    patterns = [
+        f"--{side}={Path(save(directory, side)[0]).parent}/{side}_*.png" for side in ("generated", "target", "mask")
+    ]
+    flags = [f"--losses={','.join(MASKED)}", "--crop_border=2", "--quiet"]
+    assert main([*patterns, f"--output={directory / 'run'}", *flags]) == 0
+    return pq.read_table(directory / "run" / "metrics").sort_by("id")
+
+
 def save(directory: Path, side: str) -> list[str]:
-    images = {"generated": GENERATED, "target": TARGETS}[side]
+    images = {"generated": GENERATED, "target": TARGETS, "mask": [mask * np.uint8(255) for mask in MASKS]}[side]
     paths = [directory / f"{side}_{row}.png" for row in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         path.write_bytes(encode(image))
@@ -58,6 +75,28 @@ def test_numbers_of_a_run(rows, tmp_path, kind):
     assert np.isnan(columns["ssim"][3])
     assert np.isfinite(columns["mae"][3])
     assert np.isnan(columns["objective"][3])
+
+
+@pytest.mark.parametrize("in_files", [(), ("mask",), ("generated", "target"), ("generated", "target", "mask")], ids=str)
+def test_numbers_of_a_masked_run(masked_rows, tmp_path, in_files):
+    given = {"generated": GENERATED, "target": TARGETS, "mask": MASKS}
+    given |= {side: save(tmp_path, side) for side in in_files}
+    columns = score(**given, losses=MASKED, crop_border=2)
+    assert list(columns) == [*MASKED, "mask_coverage"]
+    for name, values in columns.items():
+        expected = masked_rows[name].to_numpy(zero_copy_only=False).astype(np.float32)
+        np.testing.assert_array_equal(values, expected, err_msg=name)
+    # It cannot be masked.
+    assert np.isnan(columns["ms_ssim"]).all()
+
+
+@pytest.mark.parametrize("of", [bool, np.uint8, float])
+def test_pixels_outside_of_the_mask_do_not_count(of):
+    generated, mask = TARGETS[1].copy(), np.zeros(SIZES[1], of)
+    mask[:20] = of(0.5) if of is float else 1
+    generated[20:] = 0
+    assert score(generated, TARGETS[1], "mae", mask=mask) == {"mae": [0], "mask_coverage": [0.5]}
+    assert score([generated], [TARGETS[1]], "mae", mask=mask[np.newaxis] == 0)["mae"] > 0.1
 
 
 def test_shapes():

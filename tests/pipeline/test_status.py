@@ -86,7 +86,7 @@ def report(claim: str = "c", ago: float = 20, number: int = 1, doing: bool = Tru
     """What a worker process told, that long ago, a minute after it had begun with a chunk."""
     work = Work(
         pairs=300,
-        seconds={"reading": 10.0, "waiting": 71.0, "losses": 19.0},
+        seconds={"waiting_for_reading": 10.0, "waiting_for_decoding": 71.0, "losses": 19.0},
         processes={f"m/{number}": (NOW - 150, NOW - 50)},
         slowest={"b\n": 1.5},
         largest={"a": 4_000_000},

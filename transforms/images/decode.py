@@ -29,6 +29,7 @@ __all__ = [
     "DecodedImage",
     "DecodedPair",
     "check_length",
+    "counted_pixels",
     "decode_image",
     "decode_pair",
 ]
@@ -193,8 +194,10 @@ class DecodedPair:
     mask: np.ndarray | None = None
 
 
-def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePolicy) -> DecodedPair:
-    """Decodes both images of a pair and brings them to one dtype and one size.
+def decode_pair(
+    generated: bytes | None, target: bytes | None, policy: DecodePolicy, *masks: bytes | None
+) -> DecodedPair:
+    """Decodes both images of a pair, and perhaps its mask, and brings them to one dtype and one size.
 
     Next to a uint16 image a uint8 one is multiplied by 257, which keeps its values in [0, 1] as they are. Next to a
     float32 image every other one becomes float32.
@@ -202,7 +205,7 @@ def decode_pair(generated: bytes | None, target: bytes | None, policy: DecodePol
     Raises:
         DecodeError: with `image` naming the image that failed.
     """
-    (pair,) = decode_candidates([generated], target, policy)
+    (pair,) = decode_candidates([generated], target, policy, masks)
     if isinstance(pair, DecodeError):
         raise pair
     return pair
@@ -274,11 +277,7 @@ def _pair(
 
 
 def _mask_of(target: DecodedImage, mask: DecodedImage | DecodeError) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The pixels of the target that a mask lets count: those where it is brighter than the middle of its range.
-
-    Returns:
-        bool [H, W], and notes.
-    """
+    """The pixels of the target that a mask lets count, bool [H, W], and notes."""
     if isinstance(mask, DecodeError):
         raise mask
     if mask.pixels.shape != target.pixels.shape:
@@ -286,7 +285,12 @@ def _mask_of(target: DecodedImage, mask: DecodedImage | DecodeError) -> tuple[np
         raise DecodeError("mask_mismatch", message, "mask")
     # A mask is gray, and one that lets everything through is constant.
     notes = tuple(f"mask:{note}" for note in mask.notes if note not in ("gray", "constant"))
-    return _as_floats(mask.pixels).mean(axis=2) > 0.5, notes
+    return counted_pixels(mask.pixels), notes
+
+
+def counted_pixels(mask: np.ndarray) -> np.ndarray:
+    """The pixels that a decoded mask [H, W, 3] lets count, those brighter than the middle of its range: bool [H, W]."""
+    return _as_floats(mask).mean(axis=2) > 0.5
 
 
 def check_length(bytes: int, policy: DecodePolicy) -> None:

@@ -316,6 +316,7 @@ _LOSSES = (
         direction="lower",
         source="Sharma, Wu and Dalal 2005",
         differentiable=False,
+        kernel="transforms.losses.fused.color:ciede2000",
         reach=0,
         maskable=True,
     ),
@@ -327,6 +328,7 @@ _LOSSES = (
         direction="lower",
         source="Sharma, Wu and Dalal 2005",
         differentiable=False,
+        kernel="transforms.losses.fused.color:ciede2000_p95",
         reach=0,
         maskable=True,
     ),
@@ -337,6 +339,7 @@ _LOSSES = (
         range="[0, 1]",
         direction="lower",
         source="Andersson et al. 2020 (FLIP), low dynamic range",
+        kernel="transforms.losses.fused.flip:flip",
         # The radius of its widest filter.
         reach=10,
         maskable=True,
@@ -350,6 +353,7 @@ _LOSSES = (
         direction="higher",
         source="Sneyers 2022 and 2023 (SSIMULACRA 2.1), as libjxl",
         min_side=8,
+        kernel="transforms.losses.fused.ssimulacra2:ssimulacra2",
     ),
     *_with_parts(
         Loss(

@@ -8,17 +8,8 @@ import math
 
 import tensorflow as tf
 
+from transforms.losses.constants import HALF_TURN, XYZ_OF_RGB
 from transforms.losses.pair import Pair
-
-# From linear sRGB to XYZ, and the white of D65 as the 2-degree observer sees it.
-XYZ_OF_RGB = (
-    (0.412453, 0.357580, 0.180423),
-    (0.212671, 0.715160, 0.072169),
-    (0.019334, 0.119193, 0.950227),
-)
-WHITE = (0.95047, 1.0, 1.08883)
-# The formula jumps at opposite hues. Rounding must not put them beyond 180 degrees.
-HALF_TURN = 180 + 1e-9
 
 
 def ciede2000(pair: Pair) -> tf.Tensor:
@@ -50,9 +41,7 @@ def _differences(pair: Pair) -> tf.Tensor:
 def _lab(images: tf.Tensor) -> tf.Tensor:
     """sRGB [B, H, W, 3] in [0, 1] to CIELAB, float64."""
     linear = linear_rgb(images)
-    x, y, z = (
-        _lab_curve(tf.reduce_sum(linear * row, axis=-1) / white) for row, white in zip(XYZ_OF_RGB, WHITE, strict=True)
-    )
+    x, y, z = (_lab_curve(tf.reduce_sum(linear * row, axis=-1)) for row in XYZ_OF_RGB)
     return tf.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 

@@ -21,3 +21,14 @@ GMSD_T = 170.0
 
 # LPIPS' own guard against a division by zero.
 LPIPS_EPSILON = 1e-10
+
+# CIEDE2000: from linear sRGB to XYZ over the white of D65 as the 2-degree observer sees it.
+XYZ_OF_RGB = np.array(
+    [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+) / np.array([[0.95047], [1.0], [1.08883]])
+# The formula jumps at opposite hues. Rounding must not put them beyond 180 degrees.
+HALF_TURN = 180 + 1e-9

@@ -138,7 +138,8 @@ class GraphEvaluator:
             ours, theirs = _rows(both, slice(0, pairs)), _rows(both, slice(pairs, None))
             if shared:
                 theirs = tf.nest.map_structure(lambda maps: tf.gather(maps, once[1]), theirs)
-            pair, on_gpu = (generated, target, ours, theirs, Reductions(*mask)), self._networks.device.on_gpu
+            on_gpu = self._networks.device.on_gpu
+            pair = generated, target, ours, theirs, Reductions(mask[0] if mask else None, on_gpu)
             values = {name: loss_value(self._networks, name, *pair, compiled=on_gpu) for name in losses}
             compared = {
                 name: {k: both[LOSSES[name].network][k] for k in self.plan.compared_layers(name)}

@@ -158,7 +158,7 @@ class ObjectiveFunction:
 
     def _value(self, name: str, generated: tf.Tensor, features: NetworkFeatures, references: References) -> tf.Tensor:
         target = {network: {k: references[f"{network}/{k}"] for k in maps} for network, maps in features.items()}
-        over = Reductions(references.get(_MASK))
+        over = Reductions(references.get(_MASK), self._networks.device.on_gpu)
         return loss_value(self._networks, name, generated, references[_TARGET], features, target, over)
 
     def _fused_term(

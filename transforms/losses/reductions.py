@@ -72,10 +72,11 @@ class Reductions:
 
     Args:
         mask: the pixels that count, bool [B, H, W]; None: all.
+        on_gpu: whether a GPU, or XLA, computes: it takes the products of a batch in one operation.
     """
 
-    def __init__(self, mask: tf.Tensor | None = None):
-        self._mask = mask
+    def __init__(self, mask: tf.Tensor | None = None, on_gpu: bool = False):
+        self._mask, self._on_gpu = mask, on_gpu
 
     def mean(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
         """The mean over everything but the pair: [B].
@@ -110,9 +111,14 @@ class Reductions:
         """
         shape = tf.shape(maps)
         pixels = shape[1] * shape[2]
-        # Pair by pair: see `perceptual` for what becomes of products of more than two axes.
         flat = tf.reshape(maps, [shape[0], pixels, shape[3]])
-        return tf.map_fn(lambda pair: tf.matmul(pair, pair, transpose_a=True), flat) / tf.cast(pixels, maps.dtype)
+
+        def product(factors: tf.Tensor) -> tf.Tensor:
+            return tf.matmul(factors, factors, transpose_a=True)
+
+        # Pair by pair on CPUs: see `perceptual` for what becomes of products of more than two axes there.
+        products = product(flat) if self._on_gpu else tf.map_fn(product, flat)
+        return products / tf.cast(pixels, maps.dtype)
 
     def moments(self, maps: tf.Tensor, stride: int = 1) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The mean over the positions and the sum of squared differences from it, each [B, ...], and their number.

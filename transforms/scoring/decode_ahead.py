@@ -59,7 +59,7 @@ def decode_ahead(
                 pending.append(executor.submit(decode_timed, together, ahead, sandbox))
                 submitted += task
                 continue
-            with lap("waiting"):
+            with lap("waiting_for_decoding"):
                 outcomes, seconds = pending.popleft().result()
             add_beside("decoding", seconds)
             for outcome in outcomes:
@@ -67,7 +67,7 @@ def decode_ahead(
                 if isinstance(outcome, DecodedPair):
                     largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
                 elif outcome.reason == "too_many_pixels" and ahead != policy:
-                    with lap("waiting"):
+                    with lap("waiting_for_decoding"):
                         (outcome,), share = decode_timed([encoded[taken]], policy, sandbox)
                     add_beside("decoding", share)
                 taken += 1

@@ -162,7 +162,7 @@ def _starts(records: pa.Table, rows: Sequence[int], policy: DecodePolicy, sandbo
 
     for row in rows:
         encoded = (records["generated"][row].as_py(), records["target"][row].as_py())
-        with lap("waiting"):
+        with lap("waiting_for_decoding"):
             (pair,), seconds = decode_timed([encoded], policy, sandbox)
         add_beside("decoding", seconds)
         if isinstance(pair, DecodedPair):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.localfilesystem import LocalFileSystem
 from google.api_core.exceptions import GoogleAPICallError
@@ -214,19 +214,23 @@ def list_files(directory: str, deep: bool = False) -> Iterator[str]:
         found = Path(directory).glob("**/*" if deep else "*")
         yield from (FileSystems.join(directory, path.relative_to(directory)) for path in found if not path.is_dir())
         return
-    pattern = FileSystems.join(glob.escape(directory), "**" if deep else "*")
-    yield from (metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list)
+    yield from (found.path for found in _objects(directory, deep))
 
 
 def list_times(directory: str) -> Iterator[tuple[str, float]]:
-    """The files in a directory, local or `gs://`, and when each was written, in seconds since 1970."""
+    """The files in a directory, local or in a store, and when each was written, in seconds since 1970."""
     if _is_local(directory):
         for path in list_files(directory):
             with suppress(FileNotFoundError):
                 yield path, os.path.getmtime(path)
         return
-    pattern = FileSystems.join(glob.escape(directory), "*")
-    yield from ((found.path, found.last_updated_in_seconds) for found in FileSystems.match([pattern])[0].metadata_list)
+    yield from ((found.path, found.last_updated_in_seconds) for found in _objects(directory))
+
+
+def _objects(directory: str, deep: bool = False) -> Iterator[FileMetadata]:
+    pattern = FileSystems.join(glob.escape(directory), "**" if deep else "*")
+    # A store's console makes empty objects that stand for directories.
+    yield from (found for found in FileSystems.match([pattern])[0].metadata_list if not found.path.endswith("/"))
 
 
 def delete_file(path: str) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 from transforms.work import STAGES, Work
 
 # The stages of scoring, in which the losses are computed or waited for.
-_SCORING = ("waiting", "queueing", "network", "losses", "optimizing")
+_SCORING = ("waiting_for_decoding", "queueing", "network", "losses", "optimizing")
 # The stages that keep all others waiting, and what each is called after.
 _BOUND = {
     "listing": ("listing",),
-    "reading": ("reading",),
-    "decoding": ("waiting",),
+    "reading": ("waiting_for_reading",),
+    "decoding": ("waiting_for_decoding",),
     "network": ("network", "queueing"),
     "losses": ("losses",),
     "optimizing": ("optimizing",),
@@ -40,7 +40,7 @@ def performance(work: Work, price_per_hour: float | None = None) -> dict[str, An
     }
     scoring = sum(work.seconds.get(stage, 0.0) for stage in _SCORING)
     if scoring:
-        record["waited_for_decoding"] = round(work.seconds.get("waiting", 0.0) / scoring, 4)
+        record["waited_for_decoding"] = round(work.seconds.get("waiting_for_decoding", 0.0) / scoring, 4)
     if busy := sum(work.busy.values()):
         bound = {name: sum(work.seconds.get(stage, 0.0) for stage in stages) for name, stages in _BOUND.items()}
         record["bound_by"] = max(bound, key=bound.__getitem__)

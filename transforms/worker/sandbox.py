@@ -12,28 +12,15 @@ something; `enabled=False` runs the tasks in the worker's own process, without a
 import json
 import os
 import pkgutil
-import signal
-import socket
-import stat
-import struct
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from threading import BoundedSemaphore, Event, Lock
+from threading import Lock
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-
 from transforms.settings import setting
-from transforms.worker.messages import Buffer, receive, send, send_descriptor
-from transforms.worker.threads import thread_count
-
-# A task yields these.
-Item = tuple[Any, Sequence[Buffer]]
+from transforms.worker.messages import Buffer
+from transforms.worker.sandbox_pool import Item, Pool, SandboxError
 
 # Reasons for which a record, or a chunk of a file, fails over which a child came to an end.
 SANDBOX_REASONS = {
@@ -44,29 +31,6 @@ SANDBOX_REASONS = {
 
 # A loaded machine takes many seconds for one of CPU time; a record that waits for something takes none at all.
 _WALL_SECONDS_PER_SECOND = 10
-# Until a child has imported its libraries; TensorFlow takes a minute on a loaded machine.
-_MOST_START_SECONDS = 600
-
-# Errors that a task may raise for its worker to handle, by name; others come as OSError.
-_ERRORS: dict[str, type[Exception]] = {
-    error.__name__: error
-    for error in (ValueError, pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowException)
-}
-
-# The directory of the package, for a worker that found it by other means than an installation.
-_ROOT = str(Path(__file__).parents[2])
-
-
-class SandboxError(Exception):
-    """A child came to an end over its task.
-
-    Attributes:
-        reason: a key of `SANDBOX_REASONS`.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -189,14 +153,14 @@ class Sandbox:
                         yield error
                     alone = not blamed
 
-    def _place(self, task: str = "") -> "_Pool | _Here":
+    def _place(self, task: str = "") -> "Pool | _Here":
         """Where to run tasks: with a task, in children that serve it alone."""
         if not self.enabled:
             return _Here()
         with _pools_lock:
             key = os.getpid(), self, task
             if key not in _pools:
-                _pools[key] = _Pool(self, task)
+                _pools[key] = Pool(self, task)
             return _pools[key]
 
 
@@ -232,208 +196,6 @@ class _Here:
         yield from pkgutil.resolve_name(task)(json.loads(json.dumps(arguments)), parts, file)
 
 
-class _Child:
-    """A child process, and this end of the connection to it."""
-
-    def __init__(self, settings: Sandbox, task: str) -> None:
-        self._settings = settings
-        self.connection, theirs = socket.socketpair()
-        for end in (self.connection, theirs):
-            # A program that sets a default timeout, as some HTTP clients do, makes every new socket non-blocking.
-            end.settimeout(None)
-        self._is_ready = False
-        arguments = (theirs.fileno(), os.getpid(), settings.seconds, settings.memory, task)
-        with theirs:
-            self._process = subprocess.Popen(
-                # Without the directory that the worker happens to be in, whose files could pass for libraries.
-                [sys.executable, "-P", "-m", "transforms.worker.sandbox_child", *map(str, arguments)],
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(dict.fromkeys((_ROOT, *filter(None, sys.path)))),
-                    # Address space is limited: threads and arenas that nobody uses take a lot of it.
-                    "OPENBLAS_NUM_THREADS": "1",
-                    "ARROW_DEFAULT_MEMORY_POOL": "system",
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=2 if settings.verbose else subprocess.DEVNULL,
-                stderr=None if settings.verbose else subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                # A terminal's Ctrl-C goes to a group.
-                process_group=0,
-            )
-
-    def wait_until_ready(self) -> None:
-        """Wait until it has imported its libraries; from then on there is a limit.
-
-        Raises:
-            OSError, EOFError: of the connection.
-        """
-        if not self._is_ready:
-            self._limit_waiting(_MOST_START_SECONDS)
-            receive(self.connection)
-            self._limit_waiting(int(_WALL_SECONDS_PER_SECOND * self._settings.seconds) + 1)
-            self._is_ready = True
-
-    def _limit_waiting(self, seconds: int) -> None:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self.connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
-
-    def kill(self) -> None:
-        """End the process, whatever it is doing; whoever waits for its answer learns that it is gone."""
-        self._process.kill()
-
-    def end(self) -> None:
-        """End the process, and what is left of it."""
-        self.connection.close()
-        self.kill()
-        self._process.wait()
-
-    def death(self, error: Exception) -> SandboxError:
-        """Tell from an error of the connection how the process ended."""
-        if isinstance(error, BlockingIOError):
-            seconds = int(_WALL_SECONDS_PER_SECOND * self._settings.seconds)
-            return SandboxError("timed_out", f"nothing came of it for {seconds} s; see max_record_seconds")
-        try:
-            code = self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            return SandboxError("crashed", f"the connection to its process broke: {error}")
-        if code == -signal.SIGPROF:
-            return SandboxError("timed_out", f"more than {self._settings.seconds:g} s of CPU time; max_record_seconds")
-        if code == -signal.SIGKILL:
-            return SandboxError("out_of_memory", "its process was killed, as Linux does where memory is short")
-        ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return SandboxError("crashed", f"its process {ended}")
-
-
-class _Pool:
-    """The children of this process: those that wait for a task, and who may start more."""
-
-    def __init__(self, settings: Sandbox, task: str) -> None:
-        self._settings = settings
-        self._most = thread_count()
-        self._idle: list[_Child] = []
-        self._all: set[_Child] = set()
-        self._task = task
-        self._ended = Event()
-        self._lock = Lock()
-        self.turns = BoundedSemaphore(self._most)
-        # Linux ends a child with the thread that started it, so one thread that stays starts them all.
-        self._starter = ThreadPoolExecutor(1, "sandbox")
-
-    def end(self) -> None:
-        self._ended.set()
-        for child in list(self._all):
-            child.kill()
-
-    def start(self, task: str) -> None:
-        with self._lock:
-            self._task = task
-            missing = self._most - len(self._idle)
-            self._idle += [self._new() for _ in range(missing)]
-
-    def call(
-        self, task: str, arguments: Any, parts: Sequence[Buffer], file: BinaryIO | None, fresh: bool
-    ) -> Iterator[Item]:
-        child = self._new() if fresh else self._take()
-        usable = False
-        try:
-            yield from self._exchange(child, task, arguments, parts, file)
-            usable = True
-        except _TaskError as raised:
-            usable = True
-            raise _ERRORS.get(raised.type, OSError)(str(raised)) from None
-        finally:
-            if usable:
-                self._give_back(child)
-            else:
-                self._end(child)
-
-    def _exchange(
-        self, child: _Child, task: str, arguments: Any, parts: Sequence[Buffer], file: BinaryIO | None
-    ) -> Iterator[Item]:
-        size = None if file is None else file.seek(0, os.SEEK_END)
-        descriptor = None if file is None else _descriptor(file)
-        request = {"task": task, "arguments": arguments, "file_size": size, "is_given": descriptor is not None}
-        try:
-            child.wait_until_ready()
-        except (OSError, EOFError) as error:
-            raise child.death(error) from error
-        self._send(child, request, parts)
-        if descriptor is not None:
-            try:
-                send_descriptor(child.connection, descriptor)
-            except OSError as error:
-                raise child.death(error) from error
-        while True:
-            try:
-                header, received = receive(child.connection)
-            except (OSError, EOFError) as error:
-                raise child.death(error) from error
-            match header["kind"]:
-                case "item":
-                    yield header["item"], received
-                case "done":
-                    return
-                case "read":
-                    assert file is not None, "it asked for its size"
-                    file.seek(header["offset"])
-                    self._send(child, None, [file.read(header["size"])])
-                case "out_of_memory":
-                    limit = self._settings.memory
-                    raise SandboxError("out_of_memory", f"more than {limit} bytes of memory; max_record_memory")
-                case "error":
-                    raise _TaskError(header["type"], header["message"])
-
-    def _send(self, child: _Child, header: Any, parts: Sequence[Buffer]) -> None:
-        try:
-            send(child.connection, header, parts)
-        except OSError as error:
-            raise child.death(error) from error
-
-    def _take(self) -> _Child:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return self._new()
-
-    def _give_back(self, child: _Child) -> None:
-        with self._lock:
-            if len(self._idle) <= self._most:
-                self._idle.append(child)
-                return
-        self._end(child)
-
-    def _new(self) -> _Child:
-        if self._ended.is_set():
-            raise RuntimeError("the work was interrupted")
-        child = self._starter.submit(_Child, self._settings, self._task).result()
-        self._all.add(child)
-        if self._ended.is_set():
-            child.kill()
-        return child
-
-    def _end(self, child: _Child) -> None:
-        self._all.discard(child)
-        child.end()
-
-
-def _descriptor(file: BinaryIO) -> int | None:
-    """The descriptor of a local file; None of any other."""
-    try:
-        descriptor = file.fileno()
-    except (AttributeError, OSError):
-        return None
-    return descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-
-
-class _TaskError(Exception):
-    """An error that a task raised in its child, by the name of its type."""
-
-    def __init__(self, type: str, message: str) -> None:
-        super().__init__(message)
-        self.type = type
-
-
 # By process, for a fork has none of its parent's children, and by the task that has children of its own.
-_pools: dict[tuple[int, Sandbox, str], _Pool] = {}
+_pools: dict[tuple[int, Sandbox, str], Pool] = {}
 _pools_lock = Lock()

@@ -35,7 +35,7 @@ class Stopwatch:
     Attributes:
         what: as given.
         stage: the stage it runs for.
-        begun: when it was started, in seconds since 1970.
+        begun, ended: when it was started and stopped, in seconds since 1970.
         pairs: of the chunk that are scored or have failed.
         seconds: by stage, without those since the stage began.
         slowest, largest: as those of `Work`.
@@ -43,7 +43,7 @@ class Stopwatch:
 
     def __init__(self, what: str, stage: str):
         self.what, self.stage = what, stage
-        self.begun = time.time()
+        self.begun = self.ended = time.time()
         self.pairs = 0
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.slowest: Mapping[str, float] = {}
@@ -58,10 +58,9 @@ class Stopwatch:
         return ended
 
     def work(self, pairs: int = 0, bytes_read: int = 0) -> Work:
-        """What was measured until now, in this process."""
-        self.switch(self.stage)
-        span = self.begun, time.time()
-        return Work(pairs, dict(self.seconds), bytes_read, peak_memory(), {process(): span}, self.slowest, self.largest)
+        """What was measured until it was stopped."""
+        spans = {process(): (self.begun, self.ended)}
+        return Work(pairs, dict(self.seconds), bytes_read, peak_memory(), spans, self.slowest, self.largest)
 
 
 @contextmanager
@@ -79,6 +78,7 @@ def stopwatch(what: str, stage: str) -> Iterator[Stopwatch]:
         else:
             _running[thread] = outer
         watch.switch(stage)
+        watch.ended = time.time()
 
 
 def timed(items: Iterator[T], what: str, stage: str) -> Iterator[tuple[T, Stopwatch]]:

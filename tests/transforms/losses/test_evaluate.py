@@ -337,13 +337,14 @@ class TestBackends:
 
             import numpy as np
 
-            from pipeline.presets import PRESETS
+            from transforms.losses.catalog import LOSSES
             from transforms.losses.networks.weights_file import WeightsFile
             from transforms.losses.plan import Plan
             from transforms.scoring.score import load_evaluator
 
             weights = dict(vgg16_lpips=WeightsFile({lpips_weights.path!r}, {lpips_weights.sha256!r}))
-            plan = Plan((*PRESETS["default"].losses, "mse"), weights=weights).with_backend()
+            on_pixels = (name for name, loss in LOSSES.items() if loss.kernel and not loss.network)
+            plan = Plan((*on_pixels, "lpips_vgg"), weights=weights).with_backend()
             columns = load_evaluator(plan)(*np.zeros((2, 1, 32, 32, 3), np.uint8))
             print(set(columns) == set(plan.losses), "tensorflow" in sys.modules)
             """

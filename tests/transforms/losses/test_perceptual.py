@@ -25,6 +25,7 @@ from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 from transforms.losses.networks.vgg16_dists import DISTS_FILE
 from transforms.losses.pair import Pair
 from transforms.losses.plan import Plan
+from transforms.losses.reductions import Reductions
 
 pytestmark = pytest.mark.heavy
 
@@ -311,6 +312,30 @@ def test_layers_are_added_up(name):
         return LOSSES[name](Pair(None, None, *features))
 
     np.testing.assert_allclose(loss("relu1_1", "pool3"), loss("relu1_1") + loss("pool3"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 18, 512), (4, 2, 18, 512), (2, 16, 16, 128)])
+def test_a_gpu_takes_the_products_of_a_batch_at_once(shape):
+    """XLA stands in for the GPU: on a CPU, TensorFlow's own batched products are wrong."""
+    rng = np.random.default_rng(0)
+    generated, target = rng.random((2, *shape), np.float32)
+    style = tf.function(
+        lambda g, t: LOSSES["style"](Pair(g, t, {"x": g}, {"x": t}, over=Reductions(on_gpu=True))), jit_compile=True
+    )
+    operations = {operation.type for operation in style.get_concrete_function(generated, target).graph.get_operations()}
+    assert "BatchMatMulV2" in operations
+    assert "While" not in operations
+    with tf.GradientTape() as tape:
+        maps = tf.constant(generated)
+        tape.watch(maps)
+        value = style(maps, target)
+    flat, other = (images.reshape(len(images), -1, shape[3]).astype(np.float64) for images in (generated, target))
+    difference = (flat.swapaxes(1, 2) @ flat - other.swapaxes(1, 2) @ other) / flat.shape[1]
+    np.testing.assert_allclose(value, (difference**2).mean((1, 2)), rtol=1e-5)
+    slope = 4 * flat @ difference / flat.shape[1] / shape[3] ** 2
+    np.testing.assert_allclose(
+        tape.gradient(value, maps), slope.reshape(shape), rtol=1e-4, atol=1e-5 * np.abs(slope).max()
+    )
 
 
 @pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 4])

@@ -81,13 +81,15 @@ def test_what_all_launches_took(output, record, reported, pairs, reading, machin
     files = RunFiles(str(output))
     for name, claim, done, begun in (("a", "killed", 30, 0), ("b", "killed", 50, 5), ("n", "ours", reported, 3)):
         spans = {f"m/{name}": (begun, begun + 10.0)}
-        report = WorkerReport("f", claim, f"m/{name}", 0.0, [], Work(done, {"reading": 1.0}, processes=spans))
+        report = WorkerReport(
+            "f", claim, f"m/{name}", 0.0, [], Work(done, {"waiting_for_reading": 1.0}, processes=spans)
+        )
         write_report(files, report, name)
     write_report(files, WorkerReport("another run's", "x", "m/d", 0.0, [], Work(1000)), "d")
-    ours = replace(FINISHED, work=Work(20, {"reading": 2.0, "network": 1.0}, processes={"n/1": (0.0, 5.0)}))
+    ours = replace(FINISHED, work=Work(20, {"waiting_for_reading": 2.0, "network": 1.0}, processes={"n/1": (0.0, 5.0)}))
     finish_run(ours, files, replace(record, claim="ours", price_per_hour=0.36))
     run = json.loads((output / "run.json").read_text())["performance"]
-    assert (run["pairs"], run["seconds"]["reading"], run["bound_by"]) == (pairs, reading, "reading")
+    assert (run["pairs"], run["seconds"]["waiting_for_reading"], run["bound_by"]) == (pairs, reading, "reading")
     assert (run["workers"], run["worker_seconds"], run["cost_per_million_pairs"]) == machines
     assert names(output) == ["_SUCCESS", "run.json", "summary.json"]
 
@@ -96,7 +98,9 @@ def test_an_incomplete_run_hands_its_work_on(output, record):
     files = RunFiles(str(output))
     for claim, missing in (("first", {"a.parquet: gone": "unavailable"}), ("second", {})):
         part = replace(
-            FINISHED, not_done=missing, work=Work(20, {"reading": 2.0}, processes={f"m/{claim}": (0.0, 1.0)})
+            FINISHED,
+            not_done=missing,
+            work=Work(20, {"waiting_for_reading": 2.0}, processes={f"m/{claim}": (0.0, 1.0)}),
         )
         finish_run(part, files, replace(record, claim=claim))
     assert json.loads((output / "run.json").read_text())["performance"]["pairs"] == 40
@@ -104,7 +108,7 @@ def test_an_incomplete_run_hands_its_work_on(output, record):
 
 def test_what_the_work_took_is_no_part_of_the_summary(output, record):
     contents = []
-    for work in (Work(), Work(20, {"reading": 2.0}, slowest={"a": 1.0})):
+    for work in (Work(), Work(20, {"waiting_for_reading": 2.0}, slowest={"a": 1.0})):
         finish_run(replace(FINISHED, work=work), RunFiles(str(output)), record)
         contents.append((output / "summary.json").read_bytes())
     assert contents[0] == contents[1]

@@ -9,7 +9,14 @@ SPAN = {"m/1": (0.0, 36.0)}
 
 
 def test_a_record():
-    seconds = {"reading": 4.0, "decoding": 90.0, "waiting": 20.0, "network": 5.0, "losses": 3.0, "writing": 8.0}
+    seconds = {
+        "waiting_for_reading": 4.0,
+        "decoding": 90.0,
+        "waiting_for_decoding": 20.0,
+        "network": 5.0,
+        "losses": 3.0,
+        "writing": 8.0,
+    }
     work = Work(90, seconds, 1000, 2000, SPAN, {"a": 1.23456}, {"b": 12})
     assert performance(work, price_per_hour=0.5) == {
         "pairs": 90,
@@ -33,15 +40,15 @@ def test_a_record():
 @pytest.mark.parametrize(
     ("seconds", "bound", "share"),
     [
-        ({"listing": 3.0, "reading": 1.0}, "listing", 0.75),
-        ({"reading": 3.0, "writing": 1.0}, "reading", 0.75),
+        ({"listing": 3.0, "waiting_for_reading": 1.0}, "listing", 0.75),
+        ({"waiting_for_reading": 3.0, "writing": 1.0}, "reading", 0.75),
         # Threads that decode are beside the others: only waiting for them holds these up.
-        ({"decoding": 100.0, "waiting": 1.0, "network": 3.0}, "network", 0.75),
+        ({"decoding": 100.0, "waiting_for_decoding": 1.0, "network": 3.0}, "network", 0.75),
         # Who waits for the GPU waits for the network of another thread.
         ({"queueing": 2.0, "network": 1.0, "losses": 1.0}, "network", 0.75),
         ({"losses": 3.0, "other": 1.0}, "losses", 0.75),
         ({"optimizing": 3.0, "network": 1.0}, "optimizing", 0.75),
-        ({"writing": 3.0, "waiting": 1.0}, "writing", 0.75),
+        ({"writing": 3.0, "waiting_for_decoding": 1.0}, "writing", 0.75),
     ],
 )
 def test_the_bottleneck(seconds, bound, share):
