@@ -49,7 +49,7 @@ def build(
     scored = (
         chunks[steps.TO_DO]
         | "ReadPairs" >> steps.ReadPairs(config.fields, tuple(keep), config.sandbox, config.policy.max_image_bytes)
-        | _work(config)
+        | _work(config, fingerprint, claim)
         | "WriteChunk" >> steps.WriteChunk(config.output, fingerprint, *formats, claim, earlier)
     )
     (
@@ -62,10 +62,11 @@ def build(
     )
 
 
-def _work(config: Config) -> beam.PTransform:
+def _work(config: Config, fingerprint: str, claim: str) -> beam.PTransform:
     """The step that scores the pairs or, with `--optimize`, also optimizes the generated images."""
     hints = config.resource_hints
-    settings = config.policy, config.batching, config.sandbox, bool(config.accelerator)
+    run = config.output, fingerprint, claim
+    settings = config.policy, config.batching, config.sandbox, bool(config.accelerator), *run
     if config.descent is None:
         return "ScorePairs" >> steps.ScorePairs(config.plan, *settings).with_resource_hints(**hints)
     optimize = steps.OptimizePairs(config.plan, *settings, descent=config.descent)

@@ -79,6 +79,7 @@ def launch(config: Config) -> int:
 def _report(prepared: "Prepared") -> int:
     """Print the run's result, and judge it; return the exit code."""
     from pipeline.audit.gate import gate
+    from pipeline.console.performance import bottleneck
     from pipeline.console.tables import make_console, print_run
     from transforms.schema import NOT_DONE
     from transforms.storage.json_files import read_json
@@ -97,6 +98,8 @@ def _report(prepared: "Prepared") -> int:
         print_run(read_json(files.summary), files, make_console())
         if record.reused:
             print(f"{record.reused} pairs were taken over from {config.reuse or 'an earlier run'}")
+        if told := bottleneck(record.performance or {}):
+            print(told)
     if status == "incomplete":
         failed = read_json(files.summary)["failed_files"]
         lost = [f"{path} ({failed[path]})" for path in failed if failed[path] in NOT_DONE]

@@ -93,6 +93,7 @@ def prepare(config: Config) -> Prepared:
         beam_flags=masked_flags(config.beam_flags),
         started=time.time(),
         claim=uuid.uuid4().hex,
+        price_per_hour=config.price_per_hour,
     )
     earlier = _earlier_run(config, identity, keep) if config.reuse else None
     return Prepared(config, tuple(files), keep, record, rules, baseline, listing, earlier)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
@@ -12,7 +13,7 @@ from pipeline.errors import UsageError
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.json_files import read_json, to_json
 from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
-from transforms.storage.run_record import RunRecord
+from transforms.storage.run_record import DELETING, RunRecord
 from transforms.writing.chunk_files import chunk_directories
 
 # How often a directory is deleted while workers of another run still write into it.
@@ -44,10 +45,10 @@ def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"")
         earlier = _earlier_record(files)
         if earlier is None:
             _refuse_foreign(files)
-        elif overwrite:
+        elif overwrite or _is_half_deleted(earlier, record):
             delete_file(files.success)
             # Before the results, so that the workers of a run that is still at work notice, and end.
-            files.write_whole(files.config, to_json(record.to_json()))
+            files.write_whole(files.config, to_json(replace(record, status=DELETING).to_json()))
             _delete_results(files)
         else:
             _refuse_others(files, earlier, record)
@@ -81,6 +82,11 @@ def _earlier_record(files: RunFiles) -> RunRecord | None:
         return RunRecord.from_json(content)
     except ValueError:
         return None
+
+
+def _is_half_deleted(earlier: RunRecord, record: RunRecord) -> bool:
+    """True if an earlier launch of this run was killed while it deleted the one before, whose files are still there."""
+    return earlier.status == DELETING and earlier.fingerprint == record.fingerprint
 
 
 def _refuse_foreign(files: RunFiles) -> None:

@@ -62,6 +62,11 @@ class RunFiles:
         return FileSystems.join(self.temporary, "listed.json")
 
     @property
+    def workers_directory(self) -> str:
+        """The directory in which worker processes tell what they do, while the run is at work."""
+        return FileSystems.join(self.temporary, "workers")
+
+    @property
     def metrics_directory(self) -> str:
         return FileSystems.join(self.output, "metrics")
 

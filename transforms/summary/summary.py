@@ -16,6 +16,7 @@ from transforms.columns import Column
 from transforms.schema import DEVICE_KEY, NOT_DONE, PRECISION_KEY, Failure, ScoredChunk, row_key, row_keys
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import ScoredPairs, Slices
+from transforms.work import Work
 
 FAILURE_EXAMPLES = 5
 
@@ -47,6 +48,7 @@ class Summary:
         devices: the kinds of device that the workers computed on.
         pairs: the pairs with a row in the metrics.
         slices: the same pairs by the value of a kept field, if one was chosen.
+        work: what the chunks have taken. It is not part of a summary's JSON, whose numbers are the same in every run.
     """
 
     listed: int = 0
@@ -68,6 +70,7 @@ class Summary:
     devices: set[str] = field(default_factory=set)
     pairs: ScoredPairs = field(default_factory=ScoredPairs)
     slices: Slices | None = None
+    work: Work = field(default=Work(), compare=False)
 
     @classmethod
     def empty(cls, columns: Iterable[Column], slice_by: str = "") -> "Summary":
@@ -101,6 +104,7 @@ class Summary:
             devices=_metadata(chunk, DEVICE_KEY) if scored else set(),
             pairs=ScoredPairs.of_table(chunk.metrics, columns),
             slices=Slices.of_table(chunk.metrics, columns, slice_by) if slice_by else None,
+            work=chunk.work,
         )
 
     def merge(self, other: "Summary") -> None:
@@ -134,6 +138,7 @@ class Summary:
         self.pairs.merge(other.pairs)
         if self.slices and other.slices:
             self.slices.merge(other.slices)
+        self.work += other.work
 
     @property
     def scored(self) -> int:

@@ -149,6 +149,26 @@ class TestOverwrite:
         assert claim(str(output), RECORD, overwrite=True) == 0
         assert files_in(output) == ["run.json"]
 
+    @pytest.mark.parametrize("record", [RECORD, record_of(losses=["mse"])], ids=["same", "other"])
+    def test_killed_while_it_deletes(self, output, monkeypatch, record):
+        """The next launch of that run, without --overwrite, deletes the rest, whose files are no chunks of its own."""
+        from pipeline.launch import run_directory
+
+        def kill(_):
+            raise KeyboardInterrupt
+
+        run_in(output, *FINISHED)
+        with monkeypatch.context() as patch:
+            patch.setattr(run_directory, "delete_directory", kill)
+            with pytest.raises(KeyboardInterrupt):
+                claim(str(output), record, overwrite=True)
+        assert "metrics/a.parquet" in files_in(output)
+        with pytest.raises(UsageError, match="holds an unfinished run with other"):
+            claim(str(output), record_of(losses=["psnr"]), overwrite=False)
+        assert claim(str(output), record, overwrite=False) == 0
+        assert files_in(output) == ["run.json"]
+        assert read_record(output) == record
+
     @pytest.mark.heavy
     def test_cut_short(self, output, monkeypatch):
         """The rest is still recognized as a run, but no longer as a finished one."""
