@@ -205,13 +205,10 @@ def test_finish(tmp_path):
     summary = Summary.of_chunk(scored(0), columns_named("mae"))
     write_chunk(scored(0), run)
     with pipeline() as p:
-        _ = p | beam.Create([summary]) | FinishRun(run.output, RECORD)
+        _ = p | beam.Create([summary]) | FinishRun(run.output, "f")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("_SUCCESS", "failures", "metrics", "run.json", "summary.json")
     ]
-
-
-RECORD = RunRecord(fingerprint="f", identity={"losses": ["mae"]})
 
 
 @pytest.mark.parametrize(
@@ -219,7 +216,7 @@ RECORD = RunRecord(fingerprint="f", identity={"losses": ["mae"]})
     [
         pytest.param((scored(0).chunk,), lambda output: SplitDone(output, "f"), id="split"),
         pytest.param(scored(0), lambda output: WriteChunk(output, "f"), id="write"),
-        pytest.param(Summary.empty([]), lambda output: FinishRun(output, RECORD), id="finish"),
+        pytest.param(Summary.empty([]), lambda output: FinishRun(output, "f"), id="finish"),
     ],
 )
 def test_a_job_whose_directory_was_taken_leaves_it_alone(tmp_path, element, step):

@@ -150,7 +150,7 @@ class TestChunkNames:
     )
     def test_tell_the_file_and_are_safe(self, tmp_path, name, slug):
         ((chunk,),) = list_chunks(InputFile(str(tmp_path / name), 0, 0.0), "auto", Fields())
-        assert re.fullmatch(rf"{slug}-[0-9a-f]{{8}}-000000000-000000000", chunk.name)
+        assert re.fullmatch(rf"{slug}-[0-9a-f]{{16}}-000000000-000000000", chunk.name)
 
     def test_unique_over_files_of_one_base_name(self, tmp_path):
         files = [shards.write_tfrecord(tmp_path / folder / "pairs.tfrecord", shards.rows(10)) for folder in "ab"]
