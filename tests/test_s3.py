@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -94,6 +95,14 @@ class TestRun:
         put(f"{output}/mine.txt", b"not of the run")
         run(output, "--overwrite")
         assert {name.partition("/")[0] for name in names(output)} == found - {"metrics_csv"} | {"mine.txt"}
+
+    @pytest.mark.parametrize("chunk_pairs", [1, PAIRS])
+    def test_requests_for_run_json_do_not_grow_with_the_chunks(self, s3, output, chunk_pairs):
+        since = len(s3.requests)
+        assert main([f"--input={BUCKET}/in/*", f"--output={output}", *OPTIONS, f"--chunk_pairs={chunk_pairs}"]) == OK
+        asked = [request for request in s3.requests[since:] if re.match("GET .*/run.json", request)]
+        # The input files, the record to end, and the result to print.
+        assert len(asked) == 3
 
     def test_pack(self, s3, output):
         assert pairloss(["pack", f"--input={BUCKET}/in/*", f"--output={output}", "--shard_pairs=3", "--quiet"]) == OK

@@ -37,7 +37,6 @@ from transforms.steps import (
     WriteChunk,
 )
 from transforms.storage.run_files import RunFiles
-from transforms.storage.run_record import RunRecord
 from transforms.summary.summary import Summary
 from transforms.worker import counters
 from transforms.writing.chunk_files import read_chunk, write_chunk
@@ -75,7 +74,7 @@ def listed(files):
 def claimed(output, fingerprint="f") -> RunFiles:
     """The files of a run whose directory its launcher has claimed."""
     run = RunFiles(str(output))
-    run.write_whole(run.config, json.dumps({"fingerprint": fingerprint, "identity": {}}).encode())
+    run.write_whole(run.config, json.dumps({"fingerprint": fingerprint, "identity": {"losses": ["mae"]}}).encode())
     return run
 
 

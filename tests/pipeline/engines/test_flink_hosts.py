@@ -100,7 +100,7 @@ def finish(launcher: subprocess.Popen, log: Path) -> None:
 def test_both_hosts_take_part(running, undisturbed, output, log):
     finish(start(running, output, log), log)
     assert same_table(metrics(output), undisturbed)
-    assert all("Python sdk harness" in path.read_text() for path in running.cluster.logs.glob("workers-task*.log"))
+    assert flink_jobs.addresses(running.cluster) == {host.address for host in running.task_hosts}
 
 
 def test_a_host_is_cut_off_and_comes_back(running, undisturbed, output, log):

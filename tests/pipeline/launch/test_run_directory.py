@@ -127,7 +127,7 @@ class TestResume:
         run_in(output, *FINISHED)
         with pytest.raises(UsageError, match="holds a finished run: give another --output, or --overwrite"):
             claim(str(output), RECORD, overwrite=False)
-        assert files_in(output) == sorted([*FINISHED, "run.json"])
+        assert files_in(output) == sorted([*FINISHED, *CLAIMED])
 
 
 class TestOverwrite:
