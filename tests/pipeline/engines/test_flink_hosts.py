@@ -125,10 +125,13 @@ def test_the_store_cannot_be_reached_for_a_while(running, undisturbed, output, l
     assert chunks(output).items() >= finished.items()
 
 
-def test_a_host_whose_link_is_slow(running, undisturbed, output, log):
+def test_a_link_becomes_slow(running, undisturbed, output, log):
+    launcher = start(running, output, log)
+    # Before its first chunk, a TaskManager fetches the job's 157 MB of jars.
+    wait_for_chunks(launcher, output, log, 1)
     running.network.slow(running.task_hosts[0], kbit=2000)
     try:
-        finish(start(running, output, log), log)
+        finish(launcher, log)
     finally:
         running.network.unslow(running.task_hosts[0])
     assert same_table(metrics(output), undisturbed)
