@@ -150,16 +150,17 @@ def hosts(slots: int = 1) -> Iterator[Hosts]:
                 yield Hosts(cluster, network, job_host, task_hosts, store, _BUCKET)
 
 
+def missing_for_network() -> str:
+    """Say what this machine lacks for a `Network`; empty: nothing."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "hosts are network namespaces, which only root can make, on Linux; run it as root"
+    tools = [tool for tool in ("ip", "tc", "unshare", "nsenter") if not shutil.which(tool)]
+    return f"found no {', '.join(tools)}; install iproute2 and util-linux" if tools else ""
+
+
 def missing_for_hosts() -> str:
     """Say what this machine lacks for `hosts`; empty: nothing."""
-    missing = []
-    if sys.platform != "linux" or os.geteuid() != 0:
-        missing.append("hosts are network namespaces, which only root can make, on Linux; run it as root")
-    if tools := [tool for tool in ("ip", "tc", "unshare", "nsenter") if not shutil.which(tool)]:
-        missing.append(f"found no {', '.join(tools)}; install iproute2 and util-linux")
-    if cluster := missing_tools():
-        missing.append(cluster)
-    return "; ".join(missing)
+    return missing_for_network() or missing_tools()
 
 
 def main(argv: Sequence[str]) -> int:
