@@ -75,8 +75,7 @@ class InputFiles(_Step):
 
 
 def _input_files(files: RunFiles, fingerprint: str, claim: str) -> Iterator[InputFile]:
-    files.check_owner(fingerprint, claim)
-    return files_of(files.read_record().identity)
+    return files_of(files.read_own_record(fingerprint, claim).identity)
 
 
 @dataclass(eq=False)
@@ -393,7 +392,6 @@ class FinishRun(_Step):
 
 
 def _finish(summary: Summary, files: RunFiles, fingerprint: str, claim: str) -> None:
-    files.check_owner(fingerprint, claim)
-    record = files.read_record()
+    record = files.read_own_record(fingerprint, claim)
     check_listing(files, summary.done, summary.with_failures, summary.optimized_files)
     finish_run(summary, files, record)

@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -131,8 +131,15 @@ class RunFiles:
         Raises:
             ForeignDirectoryError: it does not.
         """
+        self._owned(self._read_owner, fingerprint, claim)
+
+    def read_own_record(self, fingerprint: str, claim: str = "") -> RunRecord:
+        """The content of run.json, checked as by `check_owner`. Raises ForeignDirectoryError."""
+        return self._owned(self.read_record, fingerprint, claim)
+
+    def _owned(self, read: Callable[[], RunRecord], fingerprint: str, claim: str) -> RunRecord:
         try:
-            owner = self._read_owner()
+            owner = read()
         except (*READ_ERRORS, ValueError) as error:
             raise ForeignDirectoryError(
                 f"this worker, {socket.gethostname()}, cannot read {self.config}, which the launcher wrote: give an "
@@ -142,6 +149,7 @@ class RunFiles:
             raise ForeignDirectoryError(f"another run, with other settings or inputs, has taken {self.output}")
         if owner.claim != claim:
             raise ForeignDirectoryError(f"another launcher of the same run has taken {self.output}; this one ends")
+        return owner
 
     def _read_owner(self) -> RunRecord:
         try:

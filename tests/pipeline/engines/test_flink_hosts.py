@@ -24,7 +24,8 @@ from transforms.storage.run_files import RunFiles, list_times
 
 pytestmark = [pytest.mark.flink, pytest.mark.hosts, pytest.mark.slow]
 
-PAIRS, CHUNK_PAIRS = 160, 4
+# So many and so large that something can happen to a run before it ends.
+PAIRS, CHUNK_PAIRS, SIZE = 240, 4, (128, 128)
 SCORE = ("--losses=lpips_vgg,sobel_l1", f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4")
 SLOTS = 2
 # As long as the program waits for a store that refuses, and longer than boto3 waits for a connection.
@@ -37,7 +38,7 @@ def running(tmp_path_factory) -> Iterator[Hosts]:
     if lacking := missing_for_hosts():
         missing("hosts", lacking)
     pairs = [
-        {"id": str(n), "generated": encode(smooth(64, 64, n), "JPEG"), "target": encode(smooth(64, 64, n))}
+        {"id": str(n), "generated": encode(smooth(*SIZE, n), "JPEG"), "target": encode(smooth(*SIZE, n))}
         for n in range(PAIRS)
     ]
     path = shards.write_parquet(tmp_path_factory.mktemp("input") / "pairs.parquet", pa.Table.from_pylist(pairs)).path
