@@ -1,8 +1,9 @@
 """Estimates what a run on Dataflow's GPUs costs, from speeds and prices: `python -m benchmarks.cost`.
 
 Nothing is measured here. Speeds are the estimates of docs/engines.md for `lpips_vgg` in float16 at 256x256, or decoding
-on half as many cores as there are vCPUs, whichever is slower. Prices are parameters: US dollars an hour in us-central1
-as https://cloud.google.com/dataflow/pricing and https://cloud.google.com/compute/gpus-pricing listed them in 2025.
+on half as many cores as there are vCPUs, whichever is slower. Prices are parameters, in US dollars; their
+defaults are about those of 2025 in us-central1, not looked up since. Today's are at
+https://cloud.google.com/dataflow/pricing and https://cloud.google.com/storage/pricing.
 """
 
 import argparse
