@@ -1,9 +1,8 @@
 """Estimates what a run on Dataflow's GPUs costs, from speeds and prices: `python -m benchmarks.cost`.
 
 Nothing is measured here. Speeds are the estimates of docs/engines.md for `lpips_vgg` in float16 at 256x256, or decoding
-on half as many cores as there are vCPUs, whichever is slower. Prices are parameters, in US dollars; their
-defaults are about those of 2025 in us-central1, not looked up since. Today's are at
-https://cloud.google.com/dataflow/pricing and https://cloud.google.com/storage/pricing.
+on half as many cores as there are vCPUs, whichever is slower. Prices are parameters, in US dollars; their defaults are
+about those of 2025 in us-central1, not looked up since. https://cloud.google.com/dataflow/pricing has today's.
 """
 
 import argparse
@@ -15,7 +14,7 @@ from rich.table import Table
 
 # docs/engines.md, of noisy PNGs.
 _DECODED_A_SECOND_AND_CORE = 315
-# Requests a chunk makes: tests/test_s3.py has a server that counts them; docs/scale.md names them.
+# Requests to the store that a chunk makes; docs/scale.md names them.
 _READS_A_CHUNK, _WRITES_A_CHUNK = 7, 1
 
 
