@@ -7,7 +7,6 @@ import pyarrow as pa
 
 from pipeline.config import Config
 from transforms import steps
-from transforms.reading.input_files import InputFile
 from transforms.storage.run_record import RunRecord
 from transforms.writing.earlier_run import EarlierRun
 
@@ -15,7 +14,6 @@ from transforms.writing.earlier_run import EarlierRun
 def build(
     pipeline: beam.Pipeline,
     config: Config,
-    files: Sequence[InputFile],
     keep: Sequence[pa.Field],
     record: RunRecord,
     earlier: EarlierRun | None = None,
@@ -25,16 +23,15 @@ def build(
     Args:
         pipeline: an empty pipeline.
         config: the run's settings, with weights resolved.
-        files: the input files.
         keep: names and types of the kept fields.
-        record: the beginning of run.json.
+        record: the beginning of run.json, which names the input files; the launcher has written it.
         earlier: a run whose chunks are taken over where their input has not changed.
     """
     fingerprint, claim = record.fingerprint, record.claim
     formats = config.metrics_format, config.optimized_format
     listed = (
         pipeline
-        | "Files" >> beam.Create(files, reshuffle=False)
+        | "Files" >> steps.InputFiles(config.output, fingerprint, claim)
         | "SpreadFiles" >> beam.Reshuffle()
         | "ListChunks"
         >> steps.ListChunks(config.fields, config.chunk_pairs, config.input_format, sandbox=config.sandbox)
@@ -58,7 +55,7 @@ def build(
         | "Summarize" >> beam.CombineGlobally(steps.SummarizeChunks(config.columns, config.slice_by))
         # FinishRun deletes the directory that holds the total, so it must run last.
         | "AfterCountListed" >> beam.WaitOn(total)
-        | "Finish" >> steps.FinishRun(config.output, record)
+        | "Finish" >> steps.FinishRun(config.output, fingerprint, claim)
     )
 
 

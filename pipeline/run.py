@@ -68,8 +68,11 @@ def launch(config: Config) -> int:
     try:
         run_job(options, prepared)
     except JobError as error:
-        print(masked(str(error)), file=sys.stderr)
-        return CRASH
+        if is_only_built(options) or not is_finished(config.output, prepared.record):
+            print(masked(str(error)), file=sys.stderr)
+            return CRASH
+        # A cluster may be lost between the last step and the answer to the launcher.
+        print(f"the engine did not tell how the job ended, but {config.output} is finished", file=sys.stderr)
     if is_only_built(options):
         print("the job is built; this launcher does not wait for it", file=sys.stderr)
         return OK

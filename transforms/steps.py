@@ -19,7 +19,7 @@ from transforms.images.decode import DecodePolicy
 from transforms.images.sandboxed import DECODE_TASK
 from transforms.losses.plan import Plan
 from transforms.reading.format import AUTO, FORMATS
-from transforms.reading.input_files import InputFile
+from transforms.reading.input_files import InputFile, files_of
 from transforms.reading.list_chunks import CHUNK_BYTES, CHUNK_PAIRS, list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, ScoredChunk
@@ -29,7 +29,6 @@ from transforms.scoring.optimize import load_optimizer, optimize_chunk
 from transforms.scoring.score import load_evaluator, score_chunk
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
-from transforms.storage.run_record import RunRecord
 from transforms.storage.worker_files import worker_file
 from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
@@ -54,6 +53,33 @@ class _Step(beam.PTransform):
 
     def __post_init__(self) -> None:
         super().__init__()
+
+
+@dataclass(eq=False)
+class InputFiles(_Step):
+    """Pipeline -> InputFile, those that run.json names: a job that carried them would be too large for services.
+
+    Attributes:
+        output: the run's directory.
+        fingerprint: of the run.
+        claim: of its launcher.
+
+    Raises:
+        ForeignDirectoryError: on the worker, if the directory belongs to another run.
+    """
+
+    output: str
+    fingerprint: str
+    claim: str = ""
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[InputFile]:
+        run = beam.Create([RunFiles(self.output)], reshuffle=False)
+        read = beam.FlatMap(_input_files, self.fingerprint, self.claim).with_output_types(InputFile)
+        return pipeline | "Run" >> run | "Read" >> read
+
+
+def _input_files(files: RunFiles, fingerprint: str, claim: str) -> Iterator[InputFile]:
+    return files_of(files.read_own_record(fingerprint, claim).identity)
 
 
 @dataclass(eq=False)
@@ -387,18 +413,20 @@ class FinishRun(_Step):
     """Summary -> None, once the run's last files are written by `finish_run`.
 
     Attributes:
-        output: the run's directory.
-        record: what the launcher knows of the run, the beginning of run.json.
+        output: the run's directory, where the launcher has written the beginning of run.json.
+        fingerprint: of the run.
+        claim: of its launcher.
     """
 
     output: str
-    record: RunRecord
+    fingerprint: str
+    claim: str = ""
 
     def expand(self, summary: beam.PCollection) -> beam.PCollection:
-        return summary | "Finish" >> beam.Map(_finish, RunFiles(self.output), self.record)
+        return summary | "Finish" >> beam.Map(_finish, RunFiles(self.output), self.fingerprint, self.claim)
 
 
-def _finish(summary: Summary, files: RunFiles, record: RunRecord) -> None:
-    files.check_owner(record.fingerprint, record.claim)
+def _finish(summary: Summary, files: RunFiles, fingerprint: str, claim: str) -> None:
+    record = files.read_own_record(fingerprint, claim)
     check_listing(files, summary.done, summary.with_failures, summary.optimized_files)
     finish_run(summary, files, record)

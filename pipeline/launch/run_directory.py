@@ -11,7 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.errors import UsageError
 from transforms.storage.errors import READ_ERRORS, describe
-from transforms.storage.json_files import read_json, to_json
+from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
 from transforms.storage.run_record import DELETING, RunRecord
 from transforms.writing.chunk_files import chunk_directories
@@ -48,11 +48,11 @@ def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"")
         elif overwrite or _is_half_deleted(earlier, record):
             delete_file(files.success)
             # Before the results, so that the workers of a run that is still at work notice, and end.
-            files.write_whole(files.config, to_json(replace(record, status=DELETING).to_json()))
+            files.write_record(replace(record, status=DELETING))
             _delete_results(files)
         else:
             _refuse_others(files, earlier, record)
-        files.write_whole(files.config, to_json(record.to_json()))
+        files.write_record(record)
         if listing:
             files.write_whole(record.identity["input"][0]["path"], listing)
         return sum(1 for _ in list_files(files.metrics_directory))
