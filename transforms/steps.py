@@ -7,7 +7,7 @@ between.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -39,9 +39,6 @@ from transforms.worker.sandbox import Sandbox
 from transforms.worker.stopwatch import stopwatch, timed
 from transforms.writing.chunk_files import check_listing, find_done, write_chunk
 from transforms.writing.earlier_run import EarlierRun, only_retried
-
-if TYPE_CHECKING:
-    pass
 
 # Tags of the outputs of SplitDone.
 TO_DO, DONE = "to_do", "done"
