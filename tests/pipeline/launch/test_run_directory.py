@@ -167,7 +167,7 @@ class TestOverwrite:
         with pytest.raises(UsageError, match="holds an unfinished run with other"):
             claim(str(output), record_of(losses=["psnr"]), overwrite=False)
         assert claim(str(output), record, overwrite=False) == 0
-        assert files_in(output) == ["_temporary/owner.json", "run.json"]
+        assert files_in(output) == CLAIMED
         assert read_record(output) == record
 
     @pytest.mark.heavy
