@@ -142,17 +142,16 @@ def test_losses_on_networks_are_those_of_the_whole(small_tiles, everything_on_ne
 @pytest.mark.heavy
 def test_bits_on_ncnn_do_not_depend_on_threads_and_memory(small_tiles, monkeypatch, everything_on_networks):
     small_tiles()
-    images = pictures(120, 201)
+    images = [picture[:1] for picture in pictures(33, 150)]
     plan = everything_on_networks("ncnn").plan
     networks = Networks(plan)
     found = []
-    for threads, available in ((1, 2**40), (3, 2**40), (3, 0)):
+    for threads, available in ((3, 2**40), (3, 0)):
         monkeypatch.setattr(planar_evaluator, "thread_count", lambda threads=threads: threads)
         monkeypatch.setattr(planar_evaluator, "available_memory", lambda available=available: available)
         found.append(Evaluator(plan, networks)(*images))
     for name, values in found[0].items():
-        for others in found[1:]:
-            np.testing.assert_array_equal(others[name], values, err_msg=name)
+        np.testing.assert_array_equal(found[1][name], values, err_msg=name)
 
 
 @pytest.mark.parametrize(
