@@ -19,9 +19,9 @@ from transforms.worker.threads import thread_count
 
 # Bytes that ncnn may take for one image in one piece, and for a tile of a larger one. Each thread computes a pair of
 # tiles, and holds a quarter of that besides: the first one's features. VGG16's weights take half a gigabyte as Winograd
-# has them, so that two threads keep within 3.5 GB.
+# has them.
 WHOLE_BYTES = 9 * 2**28
-TILE_BYTES = 2**30
+TILE_BYTES = 3 * 2**28
 
 # The features of an image by network and layer.
 _Planar = Mapping[str, Maps]
