@@ -19,9 +19,9 @@ from transforms.worker.threads import thread_count
 
 # Bytes that ncnn may take for one image in one piece, and for a tile of a larger one. Each thread computes a pair of
 # tiles, and holds a quarter of that besides: the first one's features. VGG16's weights take half a gigabyte as Winograd
-# has them, so that two threads keep within 3.5 GB.
+# has them.
 WHOLE_BYTES = 9 * 2**28
-TILE_BYTES = 2**30
+TILE_BYTES = 3 * 2**28
 
 # The features of an image by network and layer.
 _Planar = Mapping[str, Maps]
@@ -58,8 +58,8 @@ class PlanarEvaluator:
         features, values = partial(self._features, layers), partial(self._values, losses)
         # Candidates of one target share its pass through the network.
         if shared := shared_targets(target):
-            theirs = list(self._executor.map(features, target[shared.first]))
-            shared_features = (theirs[row] for row in shared.rows)
+            of_targets = list(self._executor.map(features, target[shared.first]))
+            shared_features = (of_targets[row] for row in shared.rows)
             return self._executor.map(
                 lambda g, t, maps: values(g, t, features(g), maps), generated, target, shared_features
             )
@@ -79,8 +79,8 @@ class PlanarEvaluator:
 
     def _sums(self, name: str, generated: np.ndarray, target: np.ndarray, ours: _Planar, theirs: _Planar) -> Sums:
         network, layers = LOSSES[name].network, self._plan.compared_layers(name)
-        compared = ({layer: maps[network][layer] for layer in layers} for maps in (ours, theirs))
-        return _kernel(name).sums(PlanarPair(generated, target, *compared, self._networks.weights[network]))
+        compared, others = ({layer: maps[network][layer] for layer in layers} for maps in (ours, theirs))
+        return _kernel(name).sums(PlanarPair(generated, target, compared, others, self._networks.weights[network]))
 
     def _value(self, name: str, sums: Sums) -> float:
         return _kernel(name).value(sums, self._networks.weights[LOSSES[name].network])
@@ -94,7 +94,8 @@ class PlanarEvaluator:
             on_it = [name for name in losses if LOSSES[name].network == network]
             of_tile = partial(self._sums_of_tile, on_it, network, compared, generated, target)
             grid = network_tiles(network, compared, *generated.shape[:2])
-            sums |= reduce(_all_added, self._of_large.map(of_tile, grid))
+            of_picture = reduce(_all_added, self._of_large.map(of_tile, grid))
+            sums.update(of_picture)
         return [self._value(name, sums[name]) for name in losses]
 
     def _sums_of_tile(

@@ -21,8 +21,10 @@ from transforms.losses.tile_grid import Core, tiles, up
 
 # Every stride of maps in the losses on pixels divides it.
 _PIXEL_STEP = 16
-# Of a tile, margin included: VGG16 keeps within a gigabyte.
-TILE_PIXELS = 832**2
+# Of a tile, margin included: with these VGG16 keeps within a gigabyte. Losses on pixels have narrow margins, so that
+# small tiles cost little.
+NETWORK_TILE_PIXELS = 832**2
+TILE_PIXELS = 448**2
 
 
 class TiledEvaluator:
@@ -52,7 +54,8 @@ class TiledEvaluator:
         values: dict[str, np.ndarray] = {}
         for (network, margin, step), names in self._grids(losses).items():
             reductions = {name: TiledReductions() for name in names}
-            for tile in tiles(generated.shape[1], generated.shape[2], margin, step, TILE_PIXELS):
+            pixels = NETWORK_TILE_PIXELS if network else TILE_PIXELS
+            for tile in tiles(generated.shape[1], generated.shape[2], margin, step, pixels):
                 parts = [images[:, tile.rows, tile.columns] for images in (generated, target)]
                 # One after the other: the network takes half the memory then.
                 features = partial(self._features, network, tuple(names), tile.core)

@@ -142,28 +142,27 @@ def test_losses_on_networks_are_those_of_the_whole(small_tiles, everything_on_ne
 @pytest.mark.heavy
 def test_bits_on_ncnn_do_not_depend_on_threads_and_memory(small_tiles, monkeypatch, everything_on_networks):
     small_tiles()
-    images = pictures(120, 201)
+    images = [picture[:1] for picture in pictures(33, 150)]
     plan = everything_on_networks("ncnn").plan
     networks = Networks(plan)
     found = []
-    for threads, available in ((1, 2**40), (3, 2**40), (3, 0)):
+    for threads, available in ((3, 2**40), (3, 0)):
         monkeypatch.setattr(planar_evaluator, "thread_count", lambda threads=threads: threads)
         monkeypatch.setattr(planar_evaluator, "available_memory", lambda available=available: available)
         found.append(Evaluator(plan, networks)(*images))
     for name, values in found[0].items():
-        for others in found[1:]:
-            np.testing.assert_array_equal(others[name], values, err_msg=name)
+        np.testing.assert_array_equal(found[1][name], values, err_msg=name)
 
 
 @pytest.mark.parametrize(
     ("network", "size", "number"),
     [
         ("vgg16_lpips", (1024, 1024), 1),
-        ("vgg16_lpips", (1080, 1920), 8),
-        ("vgg16_dists", (3000, 4000), 54),
-        ("vgg16_keras", (600, 20000), 32),
+        ("vgg16_lpips", (1080, 1920), 14),
+        ("vgg16_dists", (3000, 4000), 84),
+        ("vgg16_keras", (600, 20000), 49),
         ("alexnet_lpips", (1080, 1920), 1),
-        ("alexnet_lpips", (3000, 4000), 6),
+        ("alexnet_lpips", (3000, 4000), 8),
     ],
 )
 def test_a_tile_on_ncnn_is_as_large_as_its_memory(network, size, number):
