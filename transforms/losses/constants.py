@@ -15,6 +15,15 @@ def _gaussian(size: int, sigma: float) -> np.ndarray:
 
 SSIM_WINDOW = _gaussian(size=11, sigma=1.5)
 
+# The powers of MS-SSIM's five octaves.
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+# A mean contrast-structure below this is rounding noise, and the slope of its power would overflow.
+MS_SSIM_FLOOR = 1e-10
+
+# BT.601: weights of R, G and B, for a luma of 16 / 255 to 235 / 255.
+LUMA_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+LUMA_OFFSET = 16 / 255
+
 # MATLAB's rgb2gray, to the digits that decide its rounding.
 RGB2GRAY_WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 GMSD_T = 170.0

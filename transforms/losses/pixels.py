@@ -8,12 +8,10 @@ import math
 
 import tensorflow as tf
 
+from transforms.losses.constants import LUMA_WEIGHTS
 from transforms.losses.pair import Pair
 
 CHARBONNIER_EPSILON = 1e-3
-# Weights of R, G and B, for a luma of 16 / 255 to 235 / 255.
-LUMA_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
-LUMA_OFFSET = 16 / 255
 
 
 def mae(pair: Pair) -> tf.Tensor:

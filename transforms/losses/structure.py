@@ -6,15 +6,20 @@ Every loss takes a batch of pairs and returns float32 [B], one number per pair.
 import numpy as np
 import tensorflow as tf
 
-from transforms.losses.constants import GMSD_T, RGB2GRAY_WEIGHTS, SSIM_C1, SSIM_C2, SSIM_WINDOW
+from transforms.losses.constants import (
+    GMSD_T,
+    LUMA_OFFSET,
+    MS_SSIM_FLOOR,
+    MS_SSIM_WEIGHTS,
+    RGB2GRAY_WEIGHTS,
+    SSIM_C1,
+    SSIM_C2,
+    SSIM_WINDOW,
+)
 from transforms.losses.edges import CENTRAL_DIFFERENCE, filter_across, filter_down
 from transforms.losses.pair import Pair
-from transforms.losses.pixels import LUMA_OFFSET, luma
+from transforms.losses.pixels import luma
 from transforms.losses.reductions import Reductions
-
-MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# A mean contrast-structure below this is rounding noise, and the slope of its power would overflow.
-MS_SSIM_FLOOR = 1e-10
 
 PREWITT_SMOOTH = np.full(3, 1 / 3, np.float32)
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from transforms.losses.fused.color import linear_planes, replace_by_cube_roots
+from transforms.losses.fused.structure import halved
 from transforms.losses.ssimulacra2_constants import (
     BY_OCTAVES,
     C2,
@@ -25,7 +26,7 @@ def ssimulacra2(generated: np.ndarray, target: np.ndarray) -> float:
     images = [linear_planes(image, CONES) for image in (target, generated)]
     norms = [_norms(*map(_xyb, images))]
     while len(norms) < OCTAVES and min(images[0].shape[1:]) >= SMALLEST_SIDE:
-        images = [_halved(image) for image in images]
+        images = [halved(image) for image in images]
         norms.append(_norms(*map(_xyb, images)))
     error = float(np.sum(norms * BY_OCTAVES[len(norms), : len(norms)]))
     error = sum(factor * error**degree for degree, factor in enumerate(CUBIC, 1))
@@ -58,21 +59,6 @@ def _mix(roots, dark):  # type: ignore[no-untyped-def]
             roots[0, y, x] = 7 * (red - green) + 0.42
             roots[1, y, x] = (red + green) / 2 - dark + 0.01
             roots[2, y, x] = blue - (red + green) / 2 + 0.55
-
-
-@compiled(nogil=True, error_model="numpy")
-def _halved(image):  # type: ignore[no-untyped-def]
-    """The means of two by two pixels; at an odd edge, of those that there are."""
-    channels, height, width = image.shape
-    halved = np.empty((channels, (height + 1) // 2, (width + 1) // 2))
-    for channel in range(channels):
-        for y in range(halved.shape[1]):
-            one, other = image[channel, 2 * y], image[channel, min(2 * y + 1, height - 1)]
-            for x in range(width // 2):
-                halved[channel, y, x] = (one[2 * x] + one[2 * x + 1] + other[2 * x] + other[2 * x + 1]) / 4
-            if width % 2:
-                halved[channel, y, -1] = (one[-1] + other[-1]) / 2
-    return halved
 
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")

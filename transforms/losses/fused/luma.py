@@ -1,0 +1,37 @@
+"""Losses of the luma. `pixels` and `structure` define them.
+
+They take float64: in float32 the variance of flat luma would cancel.
+"""
+
+import math
+
+import numpy as np
+
+from transforms.losses.constants import LUMA_OFFSET, LUMA_WEIGHTS, RGB2GRAY_WEIGHTS
+from transforms.losses.fused.structure import rounded_luma, ssim_means, sum_and_difference
+
+
+def psnr_y(generated: np.ndarray, target: np.ndarray) -> float:
+    """As `pixels.psnr_y`."""
+    _, difference = _bt601(generated, target)
+    error = float(np.square(difference).mean())
+    return -10 * math.log10(error) if error else math.inf
+
+
+def ssim_y(generated: np.ndarray, target: np.ndarray) -> float:
+    """As `structure.ssim_y`."""
+    return ssim_means(_bt601(generated, target))[1]
+
+
+def ssim_luma(generated: np.ndarray, target: np.ndarray) -> float:
+    """As `structure.ssim_luma`."""
+    levels_per_step = np.iinfo(generated.dtype).max / 255
+    ours, theirs = (rounded_luma(image, levels_per_step, RGB2GRAY_WEIGHTS) for image in (generated, target))
+    return ssim_means(np.stack([ours + theirs - 255, ours - theirs]) / 255)[1]
+
+
+def _bt601(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The sum of two images' luma, less 1, and its difference: [2, H, W]."""
+    weights = np.array(LUMA_WEIGHTS) / np.iinfo(generated.dtype).max
+    planes: np.ndarray = sum_and_difference(generated, target, weights, 2 * LUMA_OFFSET - 1)
+    return planes
