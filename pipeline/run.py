@@ -68,7 +68,7 @@ def launch(config: Config) -> int:
     try:
         run_job(options, prepared)
     except JobError as error:
-        if is_only_built(options) or not is_finished(config.output, prepared.record):
+        if is_only_built(options) or not is_finished(config.output, prepared.record, claimed=True):
             print(masked(str(error)), file=sys.stderr)
             return CRASH
         # A cluster may be lost between the last step and the answer to the launcher.

@@ -62,8 +62,8 @@ def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"")
         ) from error
 
 
-def is_finished(output: str, record: RunRecord) -> bool:
-    """True if the directory holds a finished run with the fingerprint of this record."""
+def is_finished(output: str, record: RunRecord, claimed: bool = False) -> bool:
+    """True if the directory holds a finished run with this record's fingerprint and, if `claimed`, its claim."""
     files = RunFiles(output)
     try:
         if not FileSystems.exists(files.success):
@@ -72,7 +72,9 @@ def is_finished(output: str, record: RunRecord) -> bool:
     except (*READ_ERRORS, ValueError):
         # `claim` reports what is wrong with the directory.
         return False
-    return earlier is not None and earlier.fingerprint == record.fingerprint
+    if earlier is None or (claimed and earlier.claim != record.claim):
+        return False
+    return earlier.fingerprint == record.fingerprint
 
 
 def _earlier_record(files: RunFiles) -> RunRecord | None:
