@@ -9,7 +9,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pairloss
 BEAM := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
 PRISM := $(CACHE)/prism-$(BEAM)/prism
 
-.PHONY: demo test test-slow test-lowest check flink prism prism-binary lint docs bench clean
+.PHONY: demo test test-slow test-lowest check flink flink-hosts prism prism-binary lint docs bench clean
 
 demo: $(VENV)/.samples
 	$(BIN)/pairloss samples --output=$(DEMO)/pairs
@@ -29,10 +29,10 @@ test: $(VENV)/.test
 # of HEIC and JPEG XL, whose absence other tests are about.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pipeline.weights
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not hosts'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint=constraints.txt --upgrade \
 	  --target=$(VENV)/decoders pi-heif pillow-jxl-plugin
-	PYTHONPATH=$(VENV)/decoders $(BIN)/python -m pytest tests/transforms/images/test_extras.py
+	PYTHONPATH=$(VENV)/decoders $(BIN)/python -m pytest tests/transforms/images/test_extras.py tests/test_fuzz.py
 
 # The fast tests again, with the lowest versions that setup.py admits, for Python 3.11 or 3.12; those of tensorflow-io,
 # which loads with none but the lowest TensorFlow; and those of failing uploads, where google-cloud-storage 2 differs.
@@ -51,6 +51,11 @@ flink: $(VENV)/.samples
 	$(BIN)/python -m pipeline.samples --output=$(DEMO)/pairs
 	$(BIN)/python -m deploy.flink.compare --input='$(DEMO)/pairs/*.parquet' --output=$(DEMO)/flink \
 	  --keep_fields=photo,degradation --chunk_pairs=8
+
+# The same on hosts of their own, network namespaces with a store among them. Needs root; `pytest -m hosts` cuts links.
+flink-hosts: $(VENV)/.samples $(VENV)/.test
+	$(BIN)/python -m pipeline.samples --output=$(DEMO)/pairs
+	$(BIN)/python -m deploy.flink.hosts --input='$(DEMO)/pairs/*.parquet' --keep_fields=photo,degradation --chunk_pairs=8
 
 # Beam's local engine in Go, built from its source, and held against the one in Python.
 prism: $(VENV)/.test $(PRISM)

@@ -39,6 +39,8 @@ setup(
         "h5py>=3.11",
         "jinja2>=3.1.2",
         "markupsafe>=2.1.2",
+        # It has wheels wherever TensorFlow has some.
+        "ncnn>=1.0.20260114",
         "pillow>=12.1.1",
         "simplejpeg>=1.9",
         "numba>=0.61",
@@ -66,7 +68,6 @@ setup(
             "kubernetes-validate>=1.35",
             "moto[s3]>=5.1",
             "mypy>=1.14",
-            "ncnn>=1.0.20260114",
             "pandas>=2.2",
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -78,8 +79,6 @@ setup(
             "types-setuptools",
             "yamllint>=1.35",
         ],
-        # Winograd convolutions: faster in float32 on CPUs without AMX, for more memory on pictures of megapixels.
-        "ncnn": ["ncnn>=1.0.20260114"],
         # Paths at s3://.
         "aws": ["boto3>=1.35"],
         # Decodes only, and needs no GPL library.

@@ -2,9 +2,13 @@
 
 The same pairs of 256x256 as folders, a zip file, a tar, Parquet and TFRecord: how long a pair takes to list and to
 read, without scoring, and how fast a whole run of `--preset=edges` is. The bound is decoding alone, on all cores.
+
+`--listing=1000000` measures instead how long the launcher takes to pair so many files with as many others and to cut
+their listing, and its memory.
 """
 
 import argparse
+import resource
 import sys
 import tarfile
 import time
@@ -14,18 +18,23 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bounds import DISTINCT_PAIRS, SQUARE, decoding_speed, sample_pairs
+from pipeline.config import Config
 from pipeline.launch.prepare import find_inputs
 from pipeline.parse import parse
 from pipeline.run import main as run
 from pipeline.samples import SamplePair, write_parquet, write_tfrecord
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
+from transforms.schema import ChunkSeries
 
 SIDES = ("generated", "target")
+# A file system admits so many names of one file.
+_LINKS = 50_000
 
 
 def main() -> int:
@@ -35,7 +44,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of which the fastest counts (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=12, help="of measuring decoding (default: %(default)s)")
     parser.add_argument("--only", choices=WRITERS, action="append", help="a container; repeat it for several")
+    parser.add_argument("--listing", type=int, metavar="PAIRS", help="pair files of a few bytes, and nothing else")
     given = parser.parse_args()
+    if given.listing:
+        return _show_listing(given.listing)
     with TemporaryDirectory() as directory:
         # The first run of a process imports and starts more than the others.
         run_seconds(Path(directory), _parquet(Path(directory), sample_pairs(SQUARE, DISTINCT_PAIRS)))
@@ -57,16 +69,49 @@ def main() -> int:
     return 0
 
 
-def reading_seconds(directory: Path, flags: list[str]) -> tuple[float, float]:
-    """Seconds to find the pairs and cut them into chunks, and to read the chunks one after the other."""
+def _show_listing(pairs: int) -> int:
+    """Pair files, and print the time and the memory that it takes."""
+    with TemporaryDirectory() as directory:
+        for side in SIDES:
+            _many_files(Path(directory, side), pairs)
+        start, before, imported = time.perf_counter(), time.process_time(), _peak_memory()
+        _, series, _ = _listed(Path(directory), [f"--{side}={directory}/{side}" for side in SIDES])
+        seconds, of_cpu = time.perf_counter() - start, time.process_time() - before
+        memory = _peak_memory() - imported
+    cut = sum(len(one) for one in series)
+    print(f"{pairs} pairs, {cut} chunks: {seconds:.0f} s, {of_cpu:.0f} s of CPU time, {memory / 1e9:.1f} GB of memory")
+    return 0
+
+
+def _peak_memory() -> int:
+    # macOS counts bytes, Linux kilobytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _many_files(directory: Path, count: int) -> None:
+    directory.mkdir()
+    for first in range(0, count, _LINKS):
+        file = directory / f"{first:07}.png"
+        file.write_bytes(b"no image")
+        for number in range(first + 1, min(first + _LINKS, count)):
+            (directory / f"{number:07}.png").hardlink_to(file)
+
+
+def _listed(directory: Path, flags: list[str]) -> tuple[Config, list[ChunkSeries], tuple[pa.Field, ...]]:
+    """The pairs as a run finds them and cuts them into chunks, and its kept fields."""
     config = parse([*flags, f"--output={directory}/read", "--preset=edges", "--quiet"])
-    start = time.perf_counter()
     files, listing, keep = find_inputs(config)
     if listing:
         path = Path(files[0].path)
         path.parent.mkdir(parents=True)
         path.write_bytes(listing)
-    series = [one for file in files for one in list_chunks(file, config.input_format, config.fields)]
+    return config, [one for file in files for one in list_chunks(file, config.input_format, config.fields)], keep
+
+
+def reading_seconds(directory: Path, flags: list[str]) -> tuple[float, float]:
+    """Seconds to find the pairs and cut them into chunks, and to read the chunks one after the other."""
+    start = time.perf_counter()
+    config, series, keep = _listed(directory, flags)
     listed = time.perf_counter()
     for one in series:
         for encoded in read_series(one, config.fields, keep, config.sandbox):

@@ -37,7 +37,7 @@ def main() -> int:
 
 def _costs() -> Table:
     random = np.random.default_rng(0)
-    chunks = [_chunk(random) for _ in range(DIFFERENT_CHUNKS)]
+    chunks = [scored_chunk(random) for _ in range(DIFFERENT_CHUNKS)]
     started = time.perf_counter()
     summaries = [Summary.of_chunk(chunk, COLUMNS) for chunk in chunks]
     summarized = time.perf_counter()
@@ -75,7 +75,8 @@ def _errors() -> Table:
     return table
 
 
-def _chunk(random: np.random.Generator) -> ScoredChunk:
+def scored_chunk(random: np.random.Generator) -> ScoredChunk:
+    """A chunk with random values of `COLUMNS`."""
     metrics = _metrics({column: random.lognormal(-2, 0.7, CHUNK_PAIRS) for column in COLUMNS})
     return ScoredChunk(Chunk("chunk", "pairs.parquet", "parquet", 0, CHUNK_PAIRS), metrics)
 

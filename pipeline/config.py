@@ -10,6 +10,7 @@ from pipeline.flags import (
     accelerator,
     path,
     patterns,
+    price,
     storage_size,
 )
 from transforms.columns import Column
@@ -100,6 +101,14 @@ class Config:
         identity=False,
         type=storage_size,
         metavar="SIZE",
+    )
+    price_per_hour: float | None = setting(
+        "what a worker machine costs an hour, in any currency: run.json then tells what a million pairs cost",
+        None,
+        group="work",
+        identity=False,
+        type=price,
+        metavar="PRICE",
     )
     output: str = setting(
         "the run's directory, local, gs:// or s3://; an unfinished run in it is resumed",

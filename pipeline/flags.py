@@ -14,6 +14,7 @@ The metadata of such a field:
 
 import argparse
 import dataclasses
+import math
 import os
 import re
 import sys
@@ -202,6 +203,17 @@ def storage_size(text: str) -> str:
     if text and not re.fullmatch(r"[0-9]+(\.[0-9]+)?[KMGT]i?B", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not an amount of memory; write it like 16GB")
     return text
+
+
+def price(text: str) -> float:
+    """A number above zero."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a price; give a number above 0, such as 0.35")
+    return number
 
 
 def positive(text: str) -> int:

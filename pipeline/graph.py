@@ -7,7 +7,6 @@ import pyarrow as pa
 
 from pipeline.config import Config
 from transforms import steps
-from transforms.reading.input_files import InputFile
 from transforms.storage.run_record import RunRecord
 from transforms.writing.earlier_run import EarlierRun
 
@@ -15,7 +14,6 @@ from transforms.writing.earlier_run import EarlierRun
 def build(
     pipeline: beam.Pipeline,
     config: Config,
-    files: Sequence[InputFile],
     keep: Sequence[pa.Field],
     record: RunRecord,
     earlier: EarlierRun | None = None,
@@ -25,16 +23,15 @@ def build(
     Args:
         pipeline: an empty pipeline.
         config: the run's settings, with weights resolved.
-        files: the input files.
         keep: names and types of the kept fields.
-        record: the beginning of run.json.
+        record: the beginning of run.json, which names the input files; the launcher has written it.
         earlier: a run whose chunks are taken over where their input has not changed.
     """
     fingerprint, claim = record.fingerprint, record.claim
     formats = config.metrics_format, config.optimized_format
     listed = (
         pipeline
-        | "Files" >> beam.Create(files, reshuffle=False)
+        | "Files" >> steps.InputFiles(config.output, fingerprint, claim)
         | "SpreadFiles" >> beam.Reshuffle()
         | "ListChunks"
         >> steps.ListChunks(config.fields, config.chunk_pairs, config.input_format, sandbox=config.sandbox)
@@ -49,7 +46,7 @@ def build(
     scored = (
         chunks[steps.TO_DO]
         | "ReadPairs" >> steps.ReadPairs(config.fields, tuple(keep), config.sandbox, config.policy.max_image_bytes)
-        | _work(config)
+        | _work(config, fingerprint, claim)
         | "WriteChunk" >> steps.WriteChunk(config.output, fingerprint, *formats, claim, earlier)
     )
     (
@@ -58,14 +55,15 @@ def build(
         | "Summarize" >> beam.CombineGlobally(steps.SummarizeChunks(config.columns, config.slice_by))
         # FinishRun deletes the directory that holds the total, so it must run last.
         | "AfterCountListed" >> beam.WaitOn(total)
-        | "Finish" >> steps.FinishRun(config.output, record)
+        | "Finish" >> steps.FinishRun(config.output, fingerprint, claim)
     )
 
 
-def _work(config: Config) -> beam.PTransform:
+def _work(config: Config, fingerprint: str, claim: str) -> beam.PTransform:
     """The step that scores the pairs or, with `--optimize`, also optimizes the generated images."""
     hints = config.resource_hints
-    settings = config.policy, config.batching, config.sandbox, bool(config.accelerator)
+    run = config.output, fingerprint, claim
+    settings = config.policy, config.batching, config.sandbox, bool(config.accelerator), *run
     if config.descent is None:
         return "ScorePairs" >> steps.ScorePairs(config.plan, *settings).with_resource_hints(**hints)
     optimize = steps.OptimizePairs(config.plan, *settings, descent=config.descent)

@@ -68,8 +68,11 @@ def launch(config: Config) -> int:
     try:
         run_job(options, prepared)
     except JobError as error:
-        print(masked(str(error)), file=sys.stderr)
-        return CRASH
+        if is_only_built(options) or not is_finished(config.output, prepared.record, claimed=True):
+            print(masked(str(error)), file=sys.stderr)
+            return CRASH
+        # A cluster may be lost between the last step and the answer to the launcher.
+        print(f"the engine did not tell how the job ended, but {config.output} is finished", file=sys.stderr)
     if is_only_built(options):
         print("the job is built; this launcher does not wait for it", file=sys.stderr)
         return OK
@@ -79,6 +82,7 @@ def launch(config: Config) -> int:
 def _report(prepared: "Prepared") -> int:
     """Print the run's result, and judge it; return the exit code."""
     from pipeline.audit.gate import gate
+    from pipeline.console.performance import bottleneck
     from pipeline.console.tables import make_console, print_run
     from transforms.schema import NOT_DONE
     from transforms.storage.json_files import read_json
@@ -97,6 +101,8 @@ def _report(prepared: "Prepared") -> int:
         print_run(read_json(files.summary), files, make_console())
         if record.reused:
             print(f"{record.reused} pairs were taken over from {config.reuse or 'an earlier run'}")
+        if told := bottleneck(record.performance or {}):
+            print(told)
     if status == "incomplete":
         failed = read_json(files.summary)["failed_files"]
         lost = [f"{path} ({failed[path]})" for path in failed if failed[path] in NOT_DONE]

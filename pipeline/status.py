@@ -5,17 +5,28 @@ Exit codes: 0 it is finished or at work; 1 it broke off, or nothing has been wri
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from pipeline.console.numbers import printable
+from pipeline.console.performance import bottleneck, pairs_named
 from pipeline.errors import CRASH, OK, USAGE, UsageError
 from pipeline.flags import Parser
+from transforms.summary.performance import performance
+from transforms.work import Work
+
+if TYPE_CHECKING:
+    from transforms.storage.run_record import RunRecord
+    from transforms.storage.worker_files import Doing, WorkerReport
 
 # The speed is an average over this time: chunks end minutes apart.
 _SPEED_SECONDS = 600.0
-# A chunk of hard descents takes that long on a CPU.
+# The listing of a large file takes that long.
 _SILENT_SECONDS = 1800.0
+# How many worker processes are shown, those first that have been silent longest.
+_MOST_WORKERS = 10
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,9 @@ class Status:
         chunks: how many these are.
         failed: how many of them have failures.
         speed: pairs per second of late; 0 if that is not known.
-        last_written: when the last chunk was written, or the run began, in seconds since 1970.
+        last_written: when a chunk or a worker's report was written last, or the run began, in seconds since 1970.
+        workers: the last report of each worker process of the last launcher; without any, the run has just begun.
+        work: what all chunks have taken whose workers have reported since.
     """
 
     listed: int
@@ -37,6 +50,8 @@ class Status:
     failed: int
     speed: float
     last_written: float
+    workers: "Sequence[WorkerReport]" = ()
+    work: Work = field(default=Work())
 
     def describe(self, now: float) -> list[str]:
         """Lines for people."""
@@ -47,7 +62,27 @@ class Status:
             left = f", {_duration((self.listed - self.done) / self.speed)} left" if self.listed else ""
             lines.append(f"{self.speed:.1f} pairs/s{left}")
         lines.append(f"last written {_duration(now - self.last_written)} ago")
-        return lines
+        lines += _describe_workers(self.workers, now)
+        return [*lines, *_describe_performance(performance(self.work))]
+
+
+def _describe_workers(workers: "Sequence[WorkerReport]", now: float) -> Iterator[str]:
+    """A line for each worker process: when it reported last, and what it was doing."""
+    for worker in sorted(workers, key=lambda worker: worker.told)[:_MOST_WORKERS]:
+        doing = "; ".join(_describe_thread(thread, worker.told) for thread in worker.doing)
+        yield f"worker {worker.process}, {_duration(now - worker.told)} ago: {doing or 'between two chunks'}"
+    if len(workers) > _MOST_WORKERS:
+        yield f"and {len(workers) - _MOST_WORKERS} more workers"
+
+
+def _describe_thread(thread: "Doing", told: float) -> str:
+    pairs = f"{thread.pairs} pairs in {_duration(told - thread.since)}"
+    return f"{thread.stage.replace('_', ' ')}, {printable(thread.what)}, {pairs}"
+
+
+def _describe_performance(record: Mapping[str, Any]) -> list[str]:
+    """What held the run up, as far as it is known, and the pairs that stand out."""
+    return [line for line in (bottleneck(record), *pairs_named(record)) if line]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -70,32 +105,35 @@ def _status(output: str) -> int:
     from transforms.storage.errors import READ_ERRORS, describe
     from transforms.storage.json_files import read_json
     from transforms.storage.run_files import RunFiles
-    from transforms.storage.run_record import RunRecord
+    from transforms.storage.run_record import DELETING, RunRecord
 
     try:
         record = RunRecord.from_json(read_json(RunFiles(output).config))
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(f"{output} holds no run: {describe(error)}; name the directory of --output") from error
-    if record.status != "running":
+    if record.status not in ("running", DELETING):
         counts = record.counts or {}
         print(f"{record.status.replace('_', ' ')} after {_duration(record.seconds or 0)}")
         print(", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number))
+        for line in _describe_performance(record.performance or {}):
+            print(line)
         return OK
     now = time.time()
-    status = read_status(output, record.started)
+    status = read_status(output, record)
     print(*status.describe(now), sep="\n")
     if now - status.last_written > _SILENT_SECONDS:
-        print("it has probably broken off; the command that began it resumes it")
+        since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(status.last_written))
+        print(f"it has probably broken off, at about {since}; the command that began it resumes it")
         return CRASH
     return OK
 
 
-def read_status(output: str, started: float) -> Status:
-    """The status of a run at work, from the names and times of its chunks' files.
+def read_status(output: str, record: "RunRecord") -> Status:
+    """The status of a run at work, from the names and times of its chunks' files, and what its workers report.
 
     Args:
         output: its directory.
-        started: when it was launched, in seconds since 1970.
+        record: the content of its run.json.
 
     Raises:
         READ_ERRORS: (of `storage.errors`) the directory cannot be listed.
@@ -104,23 +142,27 @@ def read_status(output: str, started: float) -> Status:
     from transforms.storage.errors import READ_ERRORS
     from transforms.storage.json_files import read_json
     from transforms.storage.run_files import RunFiles, list_files, list_times
+    from transforms.storage.worker_files import read_reports
 
     files = RunFiles(output)
     listed = 0
     with suppress(*READ_ERRORS):
         listed = read_json(files.listed)["pairs"]
     written = [(pairs_of_file(path), changed) for path, changed in list_times(files.metrics_directory)]
-    last = max((changed for _, changed in written), default=started)
+    last = max((changed for _, changed in written), default=record.started)
     # Up to the last chunk: the next ones are at work, and their time is not over.
-    begun = max(started, last - _SPEED_SECONDS)
+    begun = max(record.started, last - _SPEED_SECONDS)
     lately = sum(pairs for pairs, changed in written if changed > begun)
+    reports = read_reports(files, record.fingerprint)
     return Status(
         listed=listed,
         done=sum(pairs for pairs, _ in written),
         chunks=len(written),
         failed=sum(1 for _ in list_files(files.failures_directory)),
         speed=lately / (last - begun) if last > begun else 0.0,
-        last_written=last,
+        last_written=max(last, record.started, *(report.told for report in reports)),
+        workers=tuple(report for report in reports if report.claim == record.claim),
+        work=sum((report.work for report in reports), Work()),
     )
 
 

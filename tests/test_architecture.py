@@ -21,6 +21,7 @@ TRANSFORMS = (
     *(
         "settings",
         "columns",
+        "work",
         "schema",
         "worker",
         "storage",

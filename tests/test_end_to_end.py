@@ -86,6 +86,17 @@ class TestOutputs:
         assert run["status"] == "finished"
         assert run["counts"] == {"listed": 20, "read": 20, "scored": 20, "failed": 0, "unread": 0, "files_failed": 0}
         assert {"fingerprint", "identity", "versions", "seconds", "precision"} <= run.keys()
+        performance = run["performance"]
+        assert (performance["pairs"], performance["workers"]) == (20, 1)
+        assert performance["bytes_read"] > parquet.stat().st_size / 2
+        # These losses need no network.
+        worked = {stage for stage, seconds in performance["seconds"].items() if seconds}
+        waits, beside = {"waiting_for_reading", "waiting_for_decoding"}, {"reading", "decoding"}
+        assert worked == {"listing", "losses", "writing", "other", *waits, *beside}
+        assert 0 < sum(performance["seconds"][stage] for stage in worked - beside) <= run["seconds"]
+        assert performance["worker_seconds"] <= run["seconds"]
+        assert "cost_per_million_pairs" not in performance
+        assert set(performance["largest"]) <= set(table["id"].to_pylist())
         summary = read(output / "summary.json")["losses"]["sobel_l1"]
         values = table["sobel_l1"].to_numpy().astype(np.float64)
         assert (summary["count"], summary["min"], summary["max"]) == (20, values.min(), values.max())

@@ -1,5 +1,6 @@
 """Runs that are killed, run out of disk or overlap, and are started again."""
 
+import json
 import os
 import resource
 import shutil
@@ -17,6 +18,8 @@ from support.pictures import encode, smooth
 
 from pipeline.errors import CRASH, INCOMPLETE, OK, USAGE
 from pipeline.run import main
+from pipeline.status import main as status
+from transforms.storage import worker_files
 
 pytestmark = pytest.mark.heavy
 
@@ -88,7 +91,12 @@ def test_killed_run_resumes(parquet, lpips_weights, tmp_path, capsys, flags):
     finished = kill_after(3, output, *arguments(parquet, output, *flags))
 
     assert main(arguments(parquet, output, *flags)) == OK
-    assert f"{len(finished)} chunks are done" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"{len(finished)} chunks are done" in printed.err
+    assert "-bound: " in printed.out
+    # The killed worker had not lived long enough to report.
+    performance = json.loads((output / "run.json").read_text())["performance"]
+    assert performance["pairs"] == PAIRS - CHUNK_PAIRS * len(finished)
     after = finished_chunks(output)
     assert {name: after[name] for name in finished} == finished
     assert results(output) == results(undisturbed)
@@ -112,6 +120,33 @@ def test_killed_run_of_image_files_resumes(pairs, undisturbed, tmp_path, contain
     assert after == before
 
 
+def test_what_a_broken_run_took_is_told_and_counted(parquet, tmp_path, monkeypatch, capsys):
+    """Workers report after every pair here, not every half minute. The last chunk is done, but not reported."""
+    monkeypatch.setattr(worker_files, "_LEAST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(worker_files, "_PAUSES_PER_WRITE", 0)
+    output, rename, written = tmp_path / "run", FileSystems.rename, []
+
+    def break_off(sources, targets):
+        rename(sources, targets)
+        written.extend(target for target in targets if "/metrics/" in target)
+        if len(written) == 5:
+            raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystems, "rename", break_off)
+        assert main(arguments(parquet, output, "--losses=mae", "--quiet")) == CRASH
+    assert status([str(output)]) == OK
+    told = capsys.readouterr().out
+    assert f"{5 * CHUNK_PAIRS} pairs done of {PAIRS}" in told
+    assert f", {CHUNK_PAIRS} pairs in " in told
+    assert "slowest pairs: " in told
+    assert main(arguments(parquet, output, "--losses=mae", "--quiet")) == OK
+    performance = json.loads((output / "run.json").read_text())["performance"]
+    assert performance["pairs"] == PAIRS - CHUNK_PAIRS
+    assert capsys.readouterr().out == ""
+    assert not (output / "_temporary").exists()
+
+
 def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path, capfd):
     output = tmp_path / "run"
     losses = "--losses=mae,mse,psnr,charbonnier,sobel_l1,sobel_l2,fd_l1,fd_l2,gdl,multiscale_fd,tv,gmsd,ssim"
@@ -124,7 +159,7 @@ def test_full_disk_breaks_off_with_one_message_and_resumes(parquet, tmp_path, ca
     assert lines[0].startswith("error: the run broke off: ")
     assert "File too large" in lines[0]
     assert not finished_chunks(output)
-    assert os.listdir(output / "_temporary") == ["listed.json"]
+    assert sorted(os.listdir(output / "_temporary")) == ["listed.json", "owner.json"]
 
     assert main(arguments(parquet, output, losses, "--quiet")) == OK
     assert len(pq.read_table(output / "metrics")) == PAIRS

@@ -237,8 +237,8 @@ class TestResume:
         with gcs.refusing(Fault("PUT .*/metrics/", 403, skip=1)):
             run(pattern, output, expected=CRASH)
         assert f"{ACCOUNT} does not have" in capsys.readouterr().err
-        temporary, written, record = names(output)
-        assert (temporary, record) == ("_temporary/listed.json", "run.json")
+        listed, owner, written, record = names(output)
+        assert (listed, owner, record) == ("_temporary/listed.json", "_temporary/owner.json", "run.json")
         assert written.startswith("metrics/")
         run(pattern, output)
         assert len(metrics(output)) == PAIRS

@@ -7,12 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import flink_jobs, shards
-from support.bombs import SEGFAULT, SPIN, environment_with_bugs, huge_png
+from support.bombs import SEGFAULT, SPIN, environment_with_bugs, huge_png, npz
 from support.child_setup import interruptible
+from support.containers import CONTAINERS, flags, write_containers
 from support.pictures import encode, smooth
 from support.required import missing, prism_binary
 
@@ -22,24 +24,36 @@ from pipeline.errors import OK
 from pipeline.run import main
 
 PAIRS = 60
-LIMITS = ["--max_record_seconds=2", f"--max_record_memory={300 << 20}", "--max_image_pixels=1000000000"]
+LIMITS = ["--max_record_seconds=1", f"--max_record_memory={150 << 20}", "--max_image_pixels=1000000000"]
 ENGINES = {"in process": [], "two processes": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]}
+# Containers of arrays, and those that stand for the others in `make test`.
+ARRAYS, QUICK = ("arrays folders", "arrays parquet"), ("parquet", "zip")
+SIDE = 8000
+POISON = {7: SEGFAULT, 25: SPIN, 26: huge_png(SIDE), 59: SEGFAULT}
+IMAGE, ARRAY = encode(smooth(24, 32)), npz(smooth(24, 32))
+POISONOUS_ARRAYS = {
+    7: ARRAY + b"SEGFAULT",
+    25: ARRAY + b"SPIN",
+    26: npz(np.zeros((SIDE, SIDE), np.uint8)),
+    59: SEGFAULT,
+}
+
+
+def pairs(poison: dict[int, bytes], good: bytes = IMAGE) -> list[dict[str, str | bytes]]:
+    return [{"id": str(number), "generated": poison.get(number, good), "target": good} for number in range(PAIRS)]
 
 
 def write(path: Path, poison: dict[int, bytes]) -> Path:
-    good = encode(smooth(24, 32))
-    pairs = [
-        {"id": str(n), "generated": poison.get(n, encode(smooth(24, 32, n))), "target": good} for n in range(PAIRS)
-    ]
-    shards.write_parquet(path, pa.Table.from_pylist(pairs))
+    shards.write_parquet(path, pa.Table.from_pylist(pairs(poison)))
     return path
 
 
 def arguments(path: Path, output: Path, *flags: str) -> list[str]:
-    return [f"--input={path}", f"--output={output}", "--preset=edges", "--quiet", "--chunk_pairs=20", *flags]
+    return [f"--input={path}", *options(output), *flags]
 
 
-POISON = {7: SEGFAULT, 25: SPIN, 26: huge_png(), 59: SEGFAULT}
+def options(output: Path) -> list[str]:
+    return [f"--output={output}", "--preset=edges", "--quiet", "--chunk_pairs=20"]
 
 
 def check(output: Path) -> None:
@@ -51,19 +65,44 @@ def check(output: Path) -> None:
     assert failures == {id: ("decode", reason) for id, reason in reasons.items()}
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    "engine",
-    [pytest.param(name, marks=[] if name == "in process" else pytest.mark.slow) for name in (*ENGINES, "prism")],
-)
-def test_each_poison_fails_alone(
-    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    flags = [f"--prism_location={prism_binary()}"] if engine == "prism" else ENGINES[engine]
-    path, output = write(tmp_path / "pairs.parquet", POISON), tmp_path / "run"
+@pytest.fixture
+def bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-ins are deadly in every process that is started."""
     # Workers take the environment, and children of a sandbox the path.
     monkeypatch.setenv("PYTHONPATH", environment_with_bugs(tmp_path / "site")["PYTHONPATH"])
     monkeypatch.syspath_prepend(tmp_path / "site")
+
+
+@pytest.fixture(scope="module")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]]:
+    """Per container the flags that read the poisonous pairs from it."""
+    root = tmp_path_factory.mktemp("containers")
+    write_containers(root, pairs(POISON))
+    write_containers(root / "arrays", pairs(POISONOUS_ARRAYS, ARRAY), "npz")
+    found = {name: flags(root, name) for name in CONTAINERS}
+    return found | {name: (*flags(root / "arrays", name.split()[1]), "--range=0..255") for name in ARRAYS}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "container",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in (*CONTAINERS, *ARRAYS)],
+)
+@pytest.mark.usefixtures("bugs")
+def test_each_poison_fails_alone(
+    tmp_path: Path, container: str, containers: dict[str, tuple[str, ...]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = [*containers[container], *options(tmp_path / "run"), *LIMITS]
+    assert (main(run), capfd.readouterr().err) == (OK, "")
+    check(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["two processes", "prism"])
+@pytest.mark.usefixtures("bugs")
+def test_each_poison_fails_alone_on_engines(tmp_path: Path, engine: str, capfd: pytest.CaptureFixture[str]) -> None:
+    flags = [f"--prism_location={prism_binary()}"] if engine == "prism" else ENGINES[engine]
+    path, output = write(tmp_path / "pairs.parquet", POISON), tmp_path / "run"
     assert (main(arguments(path, output, *LIMITS, *flags)), capfd.readouterr().err) == (OK, "")
     check(output)
 

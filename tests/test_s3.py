@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
-from botocore.exceptions import IncompleteReadError
+from botocore.exceptions import EndpointConnectionError, IncompleteReadError
 from botocore.response import StreamingBody
 from support import shards
 from support.pictures import encode, noise, smooth
@@ -94,6 +95,14 @@ class TestRun:
         put(f"{output}/mine.txt", b"not of the run")
         run(output, "--overwrite")
         assert {name.partition("/")[0] for name in names(output)} == found - {"metrics_csv"} | {"mine.txt"}
+
+    @pytest.mark.parametrize("chunk_pairs", [1, PAIRS])
+    def test_requests_for_run_json_do_not_grow_with_the_chunks(self, s3, output, chunk_pairs):
+        since = len(s3.requests)
+        assert main([f"--input={BUCKET}/in/*", f"--output={output}", *OPTIONS, f"--chunk_pairs={chunk_pairs}"]) == OK
+        asked = [request for request in s3.requests[since:] if re.match("GET .*/run.json", request)]
+        # The input files, the record to end, and the result to print.
+        assert len(asked) == 3
 
     def test_pack(self, s3, output):
         assert pairloss(["pack", f"--input={BUCKET}/in/*", f"--output={output}", "--shard_pairs=3", "--quiet"]) == OK
@@ -306,6 +315,42 @@ class TestObjects:
         left[0] = 3
         with pytest.raises(StoreError, match="1 read, but total bytes expected is 7"):
             get(f"{output}/a")
+
+    @pytest.fixture
+    def outage(self, s3, monkeypatch) -> list[int]:
+        """How many of the next requests for an object's metadata find no store, in a list."""
+        left, client = [0], s3_module._client(None)
+        ask = client.head_object
+
+        def head_object(**kwargs):
+            left[0] -= 1
+            if left[0] >= 0:
+                raise EndpointConnectionError(endpoint_url="http://nowhere")
+            return ask(**kwargs)
+
+        monkeypatch.setattr(client, "head_object", head_object)
+        monkeypatch.setattr(s3_module, "_RETRY", s3_module._RETRY.with_delay(initial=0.001, maximum=0.001))
+        return left
+
+    def test_a_store_that_has_answered_is_waited_for(self, output, outage):
+        put(f"{output}/a", b"content")
+        outage[0] = 7
+        assert FileSystems.exists(f"{output}/a")
+        assert outage[0] < 0
+
+    def test_a_store_that_never_answered_is_not_waited_for(self, output, outage):
+        s3_module._answered.clear()
+        outage[0] = 7
+        with pytest.raises(StoreError, match='Could not connect to the endpoint URL: "http://nowhere"'):
+            FileSystems.exists(f"{output}/a")
+        assert outage[0] == 6
+
+    def test_no_store_is_waited_for_without_end(self, output, outage, monkeypatch):
+        put(f"{output}/a", b"content")
+        monkeypatch.setattr(s3_module, "_RETRY", s3_module._RETRY.with_timeout(0.01))
+        outage[0] = 10**6
+        with pytest.raises(StoreError, match='Could not connect to the endpoint URL: "http://nowhere"'):
+            FileSystems.exists(f"{output}/a")
 
     def test_reads_ranges(self, s3, output):
         put(f"{output}/large", self.NEW)

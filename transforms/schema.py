@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from transforms.columns import Column
 from transforms.settings import setting
+from transforms.work import Work
 
 # The column that tells the candidates of one target apart: with the id it names a row. Several fields of generated
 # images give it, and so does a kept field of that name.
@@ -138,6 +139,7 @@ class Chunk:
         damage: why the files of an earlier try could not be used; empty: there were none.
         retried: sources of the pairs that are scored, if an earlier run's result of the others is taken over; empty:
             all are scored.
+        listing_seconds: how long a worker took to find it, and those that came with it.
     """
 
     name: str
@@ -152,6 +154,7 @@ class Chunk:
     version: str = ""
     damage: str = ""
     retried: Set[str] = frozenset()
+    listing_seconds: float = field(default=0.0, compare=False)
 
     @property
     def pairs(self) -> int:
@@ -260,11 +263,13 @@ class EncodedChunk:
         pairs: table of `encoded_schema`, in file order; images that repeat may be dictionaries of `binary`; a last
             column `notes` if there is something to note.
         failures: the records that could not be read, or the one file failure.
+        work: what it has taken so far.
     """
 
     chunk: Chunk
     pairs: pa.Table
     failures: tuple[Failure, ...] = ()
+    work: Work = field(default=Work(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -278,6 +283,7 @@ class ScoredChunk:
         optimized: table of `OPTIMIZED_SCHEMA` if the run optimizes.
         optimized_files: those with its optimized images, once they are written, relative to the run's directory.
         reused: number of pairs that were taken over from an earlier run.
+        work: what it has taken in this launch of the run.
     """
 
     chunk: Chunk
@@ -286,6 +292,7 @@ class ScoredChunk:
     optimized: pa.Table | None = None
     optimized_files: tuple[str, ...] = ()
     reused: int = 0
+    work: Work = field(default=Work(), compare=False)
 
     @property
     def done(self) -> bool:

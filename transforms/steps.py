@@ -5,9 +5,9 @@ between.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -19,7 +19,7 @@ from transforms.images.decode import DecodePolicy
 from transforms.images.sandboxed import DECODE_TASK
 from transforms.losses.plan import Plan
 from transforms.reading.format import AUTO, FORMATS
-from transforms.reading.input_files import InputFile
+from transforms.reading.input_files import InputFile, files_of
 from transforms.reading.list_chunks import CHUNK_BYTES, CHUNK_PAIRS, list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, ScoredChunk
@@ -29,17 +29,16 @@ from transforms.scoring.optimize import load_optimizer, optimize_chunk
 from transforms.scoring.score import load_evaluator, score_chunk
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
-from transforms.storage.run_record import RunRecord
+from transforms.storage.worker_files import worker_file
 from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
+from transforms.work import Work
 from transforms.worker.counters import count
 from transforms.worker.one_ahead import one_ahead
 from transforms.worker.sandbox import Sandbox
+from transforms.worker.stopwatch import stopwatch, timed
 from transforms.writing.chunk_files import check_listing, find_done, write_chunk
 from transforms.writing.earlier_run import EarlierRun, only_retried
-
-if TYPE_CHECKING:
-    pass
 
 # Tags of the outputs of SplitDone.
 TO_DO, DONE = "to_do", "done"
@@ -51,6 +50,33 @@ class _Step(beam.PTransform):
 
     def __post_init__(self) -> None:
         super().__init__()
+
+
+@dataclass(eq=False)
+class InputFiles(_Step):
+    """Pipeline -> InputFile, those that run.json names: a job that carried them would be too large for services.
+
+    Attributes:
+        output: the run's directory.
+        fingerprint: of the run.
+        claim: of its launcher.
+
+    Raises:
+        ForeignDirectoryError: on the worker, if the directory belongs to another run.
+    """
+
+    output: str
+    fingerprint: str
+    claim: str = ""
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[InputFile]:
+        run = beam.Create([RunFiles(self.output)], reshuffle=False)
+        read = beam.FlatMap(_input_files, self.fingerprint, self.claim).with_output_types(InputFile)
+        return pipeline | "Run" >> run | "Read" >> read
+
+
+def _input_files(files: RunFiles, fingerprint: str, claim: str) -> Iterator[InputFile]:
+    return files_of(files.read_own_record(fingerprint, claim).identity)
 
 
 @dataclass(eq=False)
@@ -84,10 +110,11 @@ class ListChunks(_Step):
 
 
 def _list(file: InputFile, *settings: Any) -> Iterator[ChunkSeries]:
-    for series in list_chunks(file, *settings):
+    for series, watch in timed(list_chunks(file, *settings), file.path, "listing"):
         count("chunks_listed", len(series))
         count("pairs_listed", _pairs(series))
-        yield series
+        first, *others = series
+        yield (replace(first, listing_seconds=watch.seconds["listing"]), *others)
 
 
 @dataclass(eq=False)
@@ -171,7 +198,7 @@ class _SplitDone(beam.DoFn):
             if isinstance(chunk, ScoredChunk):
                 count("chunks_found_done")
                 count("pairs_done", chunk.chunk.pairs)
-                yield TaggedOutput(DONE, chunk)
+                yield TaggedOutput(DONE, replace(chunk, work=_listing(chunk.chunk)))
             else:
                 to_do.append(chunk)
         if to_do:
@@ -186,7 +213,7 @@ class ReadPairs(_Step):
         fields: the fields to read.
         keep: the kept fields with the types of the result.
         sandbox: parses the files.
-        max_image_bytes: most bytes that are fetched of an image at an http(s) address.
+        max_image_bytes: larger images that records name are not read.
     """
 
     fields: Fields
@@ -200,14 +227,24 @@ class ReadPairs(_Step):
 
 
 def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:
+    path = series[0].path
     # A chunk is scored while the next one is read.
-    for encoded in one_ahead(read_series(series, *settings)):
+    ahead = one_ahead(timed(read_series(series, *settings), path, "reading"))
+    for (encoded, reading), waiting in timed(ahead, path, "waiting_for_reading"):
         lost = sum(failure.scope == "file" for failure in encoded.failures)
         count("chunks_read")
         count("chunks_unreadable", lost)
         count("pairs_read", encoded.pairs.num_rows + len(encoded.failures) - lost)
         count("bytes_read", encoded.pairs.nbytes)
-        yield only_retried(encoded)
+        wanted = only_retried(encoded)
+        pairs = wanted.pairs.num_rows + len(wanted.failures) - lost
+        work = _listing(encoded.chunk) + reading.work(pairs, encoded.pairs.nbytes) + waiting.work()
+        yield replace(wanted, work=work)
+
+
+def _listing(chunk: Chunk) -> Work:
+    """The work of finding a chunk, which every launch of a run does again."""
+    return Work(seconds={"listing": chunk.listing_seconds})
 
 
 @dataclass(eq=False)
@@ -220,6 +257,9 @@ class ScorePairs(_Step):
         batching: size of the batches; None: what suits the worker's device.
         sandbox: decodes the images.
         needs_gpu: whether a worker without a GPU is a mistake.
+        output: the run's directory, in which the worker tells what it does; empty: it does not.
+        fingerprint: of the run.
+        claim: of its launcher.
     """
 
     plan: Plan
@@ -227,6 +267,9 @@ class ScorePairs(_Step):
     batching: Batching | None = None
     sandbox: Sandbox = Sandbox()
     needs_gpu: bool = False
+    output: str = ""
+    fingerprint: str = ""
+    claim: str = ""
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
         return chunks | "Score" >> beam.ParDo(_Work(self, load_evaluator, score_chunk))
@@ -261,6 +304,7 @@ class _Work(beam.DoFn):
     def __init__(self, step: ScorePairs, load: Callable[..., Any], work: Callable[..., ScoredChunk]):
         self.plan, self.needs_gpu = step.plan, step.needs_gpu
         self.policy, self.batching, self.sandbox = step.policy, step.batching, step.sandbox
+        self.run = (RunFiles(step.output), step.fingerprint, step.claim) if step.output else None
         self.load, self.work = load, work
 
     def setup(self) -> None:
@@ -270,8 +314,17 @@ class _Work(beam.DoFn):
 
     def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
         batching = self.batching or batching_for(self.model.device.memory_bytes)
-        done = partial(count, "pairs_done")
-        yield self.work(chunk, self.model, policy=self.policy, batching=batching, on_done=done, sandbox=self.sandbox)
+        with stopwatch(chunk.chunk.name, "other") as watch:
+
+            def done(pairs: int) -> None:
+                count("pairs_done", pairs)
+                watch.pairs += pairs
+                if self.run:
+                    worker_file(*self.run).tell()
+
+            settings = {"policy": self.policy, "batching": batching, "sandbox": self.sandbox}
+            scored = self.work(chunk, self.model, on_done=done, **settings)
+        yield replace(scored, work=chunk.work + watch.work())
 
 
 @dataclass(eq=False)
@@ -310,14 +363,17 @@ def _write(
     earlier: EarlierRun | None,
 ) -> ScoredChunk:
     # For every chunk, because another run may have taken the directory since the last one.
-    files.check_owner(fingerprint, claim)
-    if earlier:
-        chunk = earlier.complete(chunk)
-    written = write_chunk(chunk, files, metrics_format, optimized_format, fingerprint)
+    with stopwatch(chunk.chunk.name, "writing") as watch:
+        files.check_owner(fingerprint, claim)
+        if earlier:
+            chunk = earlier.complete(chunk)
+        written = write_chunk(chunk, files, metrics_format, optimized_format, fingerprint)
     count("chunks_written")
     count("pairs_scored", len(chunk.metrics))
     count("pairs_failed", sum(failure.scope == "pair" for failure in chunk.failures))
-    return written
+    work = chunk.work + watch.work()
+    worker_file(files, fingerprint, claim).add(work)
+    return replace(written, work=work)
 
 
 @dataclass(eq=False)
@@ -354,18 +410,20 @@ class FinishRun(_Step):
     """Summary -> None, once the run's last files are written by `finish_run`.
 
     Attributes:
-        output: the run's directory.
-        record: what the launcher knows of the run, the beginning of run.json.
+        output: the run's directory, where the launcher has written the beginning of run.json.
+        fingerprint: of the run.
+        claim: of its launcher.
     """
 
     output: str
-    record: RunRecord
+    fingerprint: str
+    claim: str = ""
 
     def expand(self, summary: beam.PCollection) -> beam.PCollection:
-        return summary | "Finish" >> beam.Map(_finish, RunFiles(self.output), self.record)
+        return summary | "Finish" >> beam.Map(_finish, RunFiles(self.output), self.fingerprint, self.claim)
 
 
-def _finish(summary: Summary, files: RunFiles, record: RunRecord) -> None:
-    files.check_owner(record.fingerprint, record.claim)
+def _finish(summary: Summary, files: RunFiles, fingerprint: str, claim: str) -> None:
+    record = files.read_own_record(fingerprint, claim)
     check_listing(files, summary.done, summary.with_failures, summary.optimized_files)
     finish_run(summary, files, record)

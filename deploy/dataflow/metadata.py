@@ -22,17 +22,19 @@ NOT_PARAMETERS = {
 }
 
 _WEIGHTS = [network.flag for network in NETWORKS.values()]
-# Patterns of valid values, as POSIX extended expressions. Paths are at gs://, because workers open them.
+# Patterns of valid values, as POSIX extended expressions. Paths are in a store, because workers open them; the program
+# checks all in a list.
+_STORED = "(gs|s3)://.+$"
 _PATTERNS = {
-    **dict.fromkeys(("input", "generated", "target"), "^gs://[^, ]+(,gs://[^, ]+)*$"),
-    "output": "^gs://.+$",
-    **dict.fromkeys(_WEIGHTS, "^gs://.+$"),
+    **dict.fromkeys(("input", "target", "mask", "output", "reuse", *_WEIGHTS), f"^{_STORED}"),
+    "image_root": "^(gs|s3|https?)://.+$",
+    # A candidate may have a name.
+    "generated": f"^([A-Za-z0-9_.-]+=)?{_STORED}",
     "accelerator": "^type:[a-z0-9-]+;count:[1-9][0-9]*(;[^; ]+)*$",
     "min_ram": "^[0-9]+([.][0-9]+)?[KMGT]i?B$",
 }
 _WHOLE_NUMBER = "^[0-9]+$"
 _WHOLE_NUMBER_TYPES = ("int", "positive")
-_TYPES = {"output": "GCS_WRITE_FOLDER", **dict.fromkeys(_WEIGHTS, "GCS_READ_FILE")}
 
 
 def describe() -> dict[str, Any]:
@@ -57,7 +59,8 @@ def _parameter(action: argparse.Action, group: str) -> dict[str, Any]:
         "helpText": (action.help or "") % vars(action),
         "groupName": group,
         "isOptional": not action.required,
-        "paramType": _TYPES.get(name, "TEXT"),
+        # Of the types for paths Google has some for gs:// alone.
+        "paramType": "TEXT",
     }
     if action.choices and action.default is None:
         # An ENUM has a default: the console would choose the first if the user chooses none.

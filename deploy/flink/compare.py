@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 from deploy.flink.downloads import FLINK_VERSION, FlinkError
 from deploy.flink.session_cluster import SessionCluster
 from transforms.schema import CHUNK_KEY
+from transforms.storage.run_files import RunFiles, list_files
+from transforms.storage.whole_files import read_file
 
 SAME, DIFFERENT, NO_FLINK = 0, 1, 2
 
@@ -36,12 +39,26 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="local directory for the three runs")
     given, flags = parser.parse_known_args(argv)
+    return compare(SessionCluster(), flags, str(given.output))
+
+
+def compare(starting: AbstractContextManager[SessionCluster], flags: Sequence[str], output: str) -> int:
+    """Score with DirectRunner and on a cluster, in both ways, and print the outcome.
+
+    Args:
+        starting: starts the cluster when it is entered.
+        flags: of the runs, without the engine and the output.
+        output: local or `s3://` directory for the three runs.
+
+    Returns:
+        the exit code.
+    """
     try:
         print(
             f"starting Flink {FLINK_VERSION}; the first start on this machine fetches 230 MB and builds a jar",
             flush=True,
         )
-        with SessionCluster() as cluster:
+        with starting as cluster:
             print(f"Flink is up at {cluster.master}, with 2 slots and Beam's worker pool", flush=True)
             engines = {
                 "DirectRunner": ["--runner=DirectRunner"],
@@ -49,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
                 "uber jar": cluster.flags(uber_jar=True),
             }
             tables = {
-                name: _score(cluster, name, [*flags, *engine], given.output / name.replace(" ", "_"))
+                name: _score(cluster, name, [*flags, *engine], f"{output}/{name.replace(' ', '_')}")
                 for name, engine in engines.items()
             }
     except FlinkError as error:
@@ -70,9 +87,10 @@ def main(argv: Sequence[str]) -> int:
     return SAME
 
 
-def metrics(output: Path) -> pa.Table:
-    """The metrics of a run in the order of the input."""
-    table = pq.read_table(output / "metrics").sort_by("source")
+def metrics(output: str | Path) -> pa.Table:
+    """The metrics of a run, in a local directory or in a store, in the order of the input."""
+    files = sorted(list_files(RunFiles(str(output)).metrics_directory))
+    table = pa.concat_tables([pq.read_table(pa.BufferReader(read_file(file))) for file in files]).sort_by("source")
     # The first chunk's name is among the metadata; that of folders comes from a listing in the run's own directory.
     metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != CHUNK_KEY}
     return table.replace_schema_metadata(metadata)
@@ -83,7 +101,7 @@ def same_table(one: pa.Table, other: pa.Table) -> bool:
     return one.equals(other, check_metadata=True)
 
 
-def _score(cluster: SessionCluster, name: str, flags: Sequence[str], output: Path) -> pa.Table:
+def _score(cluster: SessionCluster, name: str, flags: Sequence[str], output: str) -> pa.Table:
     run = [os.path.relpath(sys.executable), "-m", "pipeline.run", f"--output={output}", "--overwrite", "--quiet"]
     command = [*run, *flags]
     print(f"\n{name}:\n  {shlex.join(command)}", flush=True)

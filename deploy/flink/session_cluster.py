@@ -14,6 +14,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,33 @@ _OPENED = (
 )
 
 
+@dataclass(frozen=True)
+class Host:
+    """A machine of a cluster.
+
+    Attributes:
+        name: of its logs.
+        address: under which the others reach it.
+        bind: address at which its servers listen.
+        enter: the beginning of every command that runs there.
+    """
+
+    name: str = ""
+    address: str = "localhost"
+    bind: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+
+
+THIS_MACHINE = Host()
+
+
 class SessionCluster:
     """A cluster that runs inside the `with` block.
 
     Attributes:
         master: address of the JobManager, as `--flink_master` takes it.
-        worker_pool: address of the worker pool, as `--environment_config` takes it.
+        worker_pool: address of the worker pool beside each TaskManager, as `--environment_config` takes it.
         logs: directory of the logs of the cluster's processes.
-        task_manager: its process.
     """
 
     def __init__(
@@ -68,19 +88,27 @@ class SessionCluster:
         python: str | Path = sys.executable,
         variables: Mapping[str, str] | None = None,
         directory: Path | None = None,
+        job_host: Host = THIS_MACHINE,
+        task_hosts: Sequence[Host] = (THIS_MACHINE,),
     ) -> None:
         """Set up nothing yet.
 
         Args:
-            slots: slots of the TaskManager: the number of chunks that it works on at once.
+            slots: slots of a TaskManager: the number of chunks that it works on at once.
             python: the interpreter of the workers.
             variables: the workers' environment variables, in addition to those of this process.
             directory: the workers' working directory; None: that of this process.
+            job_host: where the JobManager runs.
+            task_hosts: where TaskManagers run, each with a worker pool beside it.
         """
         self._slots = slots
         self._python = Path(python)
         self._worker_variables = variables or {}
         self._worker_directory = directory
+        self._job_host = job_host
+        self._task_hosts = tuple(task_hosts)
+        self._task_managers: dict[Host, subprocess.Popen] = {}
+        self._pools: dict[Host, subprocess.Popen] = {}
 
     def __enter__(self) -> "SessionCluster":
         """Start it.
@@ -89,15 +117,17 @@ class SessionCluster:
             FlinkError: Java or Maven is missing, a download failed, or a part of the cluster does not start.
         """
         self._java, self._jars, self._job_server = find_java(), flink_jars(), job_server_jar()
+        # They are free on every host, because nothing else runs on hosts other than this machine.
         master, rpc, pool = free_ports(3)
-        self.master, self.worker_pool = f"localhost:{master}", f"localhost:{pool}"
+        self.master, self.worker_pool = f"{self._job_host.address}:{master}", f"localhost:{pool}"
         with ExitStack() as stack:
             self._scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pairloss-flink-")))
             self._group = stack.enter_context(ProcessGroup())
             self._write_settings(master, rpc)
-            self._start_java("jobmanager", _JOB_MANAGER, "-Xmx512m")
-            self.start_task_manager()
-            self.start_worker_pool()
+            self.start_job_manager()
+            for host in self._task_hosts:
+                self.start_task_manager(host)
+                self._start_worker_pool(host)
             self._stack = stack.pop_all()
         return self
 
@@ -122,34 +152,51 @@ class SessionCluster:
             *(["--flink_submit_uber_jar"] if uber_jar else []),
             "--environment_type=EXTERNAL",
             f"--environment_config={self.worker_pool}",
-            f"--parallelism={parallelism or self._slots}",
+            f"--parallelism={parallelism or self._slots * len(self._task_hosts)}",
         ]
 
     def start(self, command: Sequence[str], log: Path | None = None) -> subprocess.Popen:
         """Start a launcher. It ends with the cluster at the latest, as does the job server that it starts."""
         return self._group.start(command, log, self._variables())
 
-    def start_task_manager(self) -> None:
-        """Start a TaskManager, and wait until the JobManager knows its slots."""
-        self.task_manager = self._start_java("taskmanager", _TASK_MANAGER, *_TASK_MANAGER_JAVA)
-        self._wait(self._has_slots, self.task_manager, "taskmanager")
+    def start_job_manager(self) -> None:
+        """Start the JobManager, and wait until it answers."""
+        self._job_manager = self._start_java(self._job_host, "jobmanager", _JOB_MANAGER, "-Xmx512m")
+        self._wait(lambda: self._slots_known() >= 0, self._job_manager, "jobmanager")
+
+    def kill_job_manager(self) -> None:
+        """Kill the JobManager, as the loss of its machine would."""
+        self._job_manager.send_signal(signal.SIGKILL)
+        self._job_manager.wait()
+
+    def start_task_manager(self, host: Host | None = None) -> None:
+        """Start the TaskManager of a host, by default of the first, and wait until the JobManager knows its slots."""
+        host = host or self._task_hosts[0]
+        name = f"taskmanager{host.name}"
+        settings = [f"-Dtaskmanager.host={host.address}", f"-Dtaskmanager.bind-host={host.bind}"]
+        started = self._start_java(host, name, _TASK_MANAGER, *_TASK_MANAGER_JAVA, settings=settings)
+        self._task_managers[host] = started
+        self._wait(lambda: self._slots_known() >= self._slots * len(self._task_managers), started, name)
 
     def kill_task_manager(self) -> None:
-        """Kill the TaskManager, as the loss of its machine would."""
-        self.task_manager.send_signal(signal.SIGKILL)
-        self.task_manager.wait()
-        self._wait(lambda: not self._has_slots(), None, "jobmanager")
+        """Kill the TaskManager of the first host, as the loss of its machine would."""
+        lost = self._task_managers.pop(self._task_hosts[0])
+        lost.send_signal(signal.SIGKILL)
+        lost.wait()
+        self._wait(lambda: 0 <= self._slots_known() <= self._slots * len(self._task_managers), None, "jobmanager")
 
-    def start_worker_pool(self) -> None:
+    def _start_worker_pool(self, host: Host) -> None:
         """Start Beam's worker pool, which starts a worker process for each job when the TaskManager asks for one."""
         port = self.worker_pool.rpartition(":")[2]
         # It is run by its path, because this package need not be in the workers' directory.
-        command = [str(self._python), worker_pool.__file__, f"--service_port={port}"]
+        command = [*host.enter, str(self._python), worker_pool.__file__, f"--service_port={port}"]
         # The pool starts the workers with the first `python` on the path.
         path = os.pathsep.join([str(self._python.parent), os.environ.get("PATH", os.defpath)])
         variables = {**self._variables(), "PATH": path, **self._worker_variables}
-        self._pool = self._group.start(command, self._log("workers"), variables, self._worker_directory)
-        self._wait(lambda: is_listening(self.worker_pool), self._pool, "workers")
+        name = f"workers{host.name}"
+        pool = self._group.start(command, self._log(name), variables, self._worker_directory)
+        self._pools[host] = pool
+        self._wait(lambda: is_listening(f"{host.address}:{port}"), pool, name)
 
     def ask(self, path: str) -> dict[str, Any]:
         """The JobManager's answer to a GET request of its REST interface.
@@ -163,7 +210,7 @@ class SessionCluster:
 
     def workers(self) -> list[Running]:
         """Return the worker processes, which do the scoring."""
-        return children(self._pool.pid)
+        return [worker for pool in self._pools.values() for worker in children(pool.pid)]
 
     def _variables(self) -> dict[str, str]:
         # A killed process cannot delete its temporary files, so they go to a directory of ours. Beam runs the first
@@ -183,21 +230,20 @@ class SessionCluster:
         self._temporary.mkdir()
         network = _NETWORK_MIB * self._slots
         settings = {
-            "jobmanager.rpc.address": "localhost",
+            "jobmanager.rpc.address": self._job_host.address,
             "jobmanager.rpc.port": rpc,
-            "jobmanager.bind-host": "127.0.0.1",
+            "jobmanager.bind-host": self._job_host.bind,
             "jobmanager.memory.process.size": "1g",
-            "rest.address": "localhost",
+            "rest.address": self._job_host.address,
             "rest.port": master,
-            "rest.bind-address": "127.0.0.1",
-            "taskmanager.host": "localhost",
-            "taskmanager.bind-host": "127.0.0.1",
+            "rest.bind-address": self._job_host.bind,
             "taskmanager.numberOfTaskSlots": self._slots,
             "io.tmp.dirs": str(self._temporary),
             # Notice a lost TaskManager within half a minute, and start its tasks again. A busy machine may hold one up
             # for ten seconds.
             "heartbeat.interval": 1000,
             "heartbeat.timeout": 30000,
+            "cluster.evenly-spread-out-slots": True,
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": 3,
             "restart-strategy.fixed-delay.delay": "1 s",
@@ -208,21 +254,23 @@ class SessionCluster:
         # JSON is valid YAML.
         (self._scratch / "config.yaml").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
-    def _start_java(self, name: str, main: str, *options: str) -> subprocess.Popen:
+    def _start_java(
+        self, host: Host, name: str, main: str, *options: str, settings: Sequence[str] = ()
+    ) -> subprocess.Popen:
         opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
         logging = "-Dorg.apache.logging.log4j.level=INFO"
         temporary = f"-Djava.io.tmpdir={self._temporary}"
-        command = [str(self._java), *options, *opened, logging, temporary, "-cp", f"{self._jars}/*", main]
-        command += ["--configDir", str(self._scratch)]
+        command = [*host.enter, str(self._java), *options, *opened, logging, temporary, "-cp", f"{self._jars}/*", main]
+        command += ["--configDir", str(self._scratch), *settings]
         return self._group.start(command, self._log(name), self._variables())
 
-    def _has_slots(self) -> bool:
+    def _slots_known(self) -> int:
+        """The number of slots that the JobManager knows; -1 if it does not answer yet, or answers that it starts."""
         try:
             slots: int = self.ask("/overview")["slots-total"]
         except OSError:
-            # It does not listen yet, or answers that it is starting.
-            return False
-        return slots >= self._slots
+            return -1
+        return slots
 
     def _wait(self, condition: Callable[[], bool], process: subprocess.Popen | None, name: str) -> None:
         def ended() -> bool:

@@ -30,7 +30,7 @@ def check(options: PipelineOptions, config: Config) -> None:
         # Without them, Beam asks gcloud and the metadata server, which takes minutes.
         raise UsageError(f"--runner=DataflowRunner needs {', '.join(missing)}")
     if local := [f"{flag}={path}" for flag, path in _worker_paths(config) if not is_remote_path(path)]:
-        raise UsageError(f"{', '.join(local)}: Dataflow's workers do not see local files; give gs:// paths")
+        raise UsageError(f"{', '.join(local)}: Dataflow's workers do not see local files; give gs:// or s3:// paths")
     image = options.view_as(WorkerOptions).sdk_container_image
     if not (image or options.view_as(SetupOptions).setup_file):
         raise UsageError(
@@ -93,7 +93,9 @@ def _give_each_process_a_gpu(options: PipelineOptions) -> None:
 
 def _worker_paths(config: Config) -> Iterator[tuple[str, str]]:
     """Flags with paths that workers open."""
-    for flag in ("input", "generated", "target"):
+    for flag in ("input", "generated", "target", "mask"):
         yield from ((f"--{flag}", pattern) for pattern in getattr(config, flag))
     yield "--output", config.output
+    optional = {"--image_root": config.fields.image_root, "--reuse": config.reuse}
+    yield from ((flag, path) for flag, path in optional.items() if path)
     yield from ((f"--{NETWORKS[name].flag}", path) for name, path in config.weights.items())

@@ -16,7 +16,7 @@ _REMEDIES = {
         "--sdk_container_image"
     ),
     r"ConnectException: .*Connection refused": (
-        "no worker pool answers at --environment_config: start one beside every TaskManager"
+        "no worker pool answers at --environment_config: start one beside every TaskManager; or the JobManager is gone"
     ),
     r"(PermissionError|NotADirectoryError|Read-only file system)": (
         "give an --output that every worker may write to, such as a gs:// directory"

@@ -35,7 +35,7 @@ def run_job(options: PipelineOptions, prepared: Prepared) -> None:
         try:
             with progress(config.quiet, None if engine.works_here(options) else config.output), engine.watch(options):
                 pipeline = beam.Pipeline(options=options)
-                graph.build(pipeline, config, prepared.files, prepared.keep, prepared.record, prepared.earlier)
+                graph.build(pipeline, config, prepared.keep, prepared.record, prepared.earlier)
                 result = pipeline.run()
                 elsewhere = engine.where(options, result)
                 if elsewhere and not config.quiet:

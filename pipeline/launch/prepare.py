@@ -47,7 +47,6 @@ class Prepared:
 
     Attributes:
         config: the settings, with the weights in its plan.
-        files: the input files.
         keep: names and types of the kept fields.
         record: the content of run.json until the run ends.
         rules: those of `--gate`.
@@ -57,7 +56,6 @@ class Prepared:
     """
 
     config: Config
-    files: tuple[InputFile, ...]
     keep: tuple[pa.Field, ...]
     record: RunRecord
     rules: tuple[Rule, ...] = ()
@@ -93,9 +91,10 @@ def prepare(config: Config) -> Prepared:
         beam_flags=masked_flags(config.beam_flags),
         started=time.time(),
         claim=uuid.uuid4().hex,
+        price_per_hour=config.price_per_hour,
     )
     earlier = _earlier_run(config, identity, keep) if config.reuse else None
-    return Prepared(config, tuple(files), keep, record, rules, baseline, listing, earlier)
+    return Prepared(config, keep, record, rules, baseline, listing, earlier)
 
 
 def _earlier_run(config: Config, identity: Mapping[str, Any], keep: tuple[pa.Field, ...]) -> EarlierRun | None:

@@ -4,15 +4,16 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.errors import UsageError
 from transforms.storage.errors import READ_ERRORS, describe
-from transforms.storage.json_files import read_json, to_json
+from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
-from transforms.storage.run_record import RunRecord
+from transforms.storage.run_record import DELETING, RunRecord
 from transforms.writing.chunk_files import chunk_directories
 
 # How often a directory is deleted while workers of another run still write into it.
@@ -44,14 +45,14 @@ def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"")
         earlier = _earlier_record(files)
         if earlier is None:
             _refuse_foreign(files)
-        elif overwrite:
+        elif overwrite or _is_half_deleted(earlier, record):
             delete_file(files.success)
             # Before the results, so that the workers of a run that is still at work notice, and end.
-            files.write_whole(files.config, to_json(record.to_json()))
+            files.write_record(replace(record, status=DELETING))
             _delete_results(files)
         else:
             _refuse_others(files, earlier, record)
-        files.write_whole(files.config, to_json(record.to_json()))
+        files.write_record(record)
         if listing:
             files.write_whole(record.identity["input"][0]["path"], listing)
         return sum(1 for _ in list_files(files.metrics_directory))
@@ -61,8 +62,8 @@ def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"")
         ) from error
 
 
-def is_finished(output: str, record: RunRecord) -> bool:
-    """True if the directory holds a finished run with the fingerprint of this record."""
+def is_finished(output: str, record: RunRecord, claimed: bool = False) -> bool:
+    """True if the directory holds a finished run with this record's fingerprint and, if `claimed`, its claim."""
     files = RunFiles(output)
     try:
         if not FileSystems.exists(files.success):
@@ -71,7 +72,9 @@ def is_finished(output: str, record: RunRecord) -> bool:
     except (*READ_ERRORS, ValueError):
         # `claim` reports what is wrong with the directory.
         return False
-    return earlier is not None and earlier.fingerprint == record.fingerprint
+    if earlier is None or (claimed and earlier.claim != record.claim):
+        return False
+    return earlier.fingerprint == record.fingerprint
 
 
 def _earlier_record(files: RunFiles) -> RunRecord | None:
@@ -81,6 +84,11 @@ def _earlier_record(files: RunFiles) -> RunRecord | None:
         return RunRecord.from_json(content)
     except ValueError:
         return None
+
+
+def _is_half_deleted(earlier: RunRecord, record: RunRecord) -> bool:
+    """True if an earlier launch of this run was killed while it deleted the one before, whose files are still there."""
+    return earlier.status == DELETING and earlier.fingerprint == record.fingerprint
 
 
 def _refuse_foreign(files: RunFiles) -> None:

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,12 @@ class TestMetadata:
         [
             ("input", "gs://bucket/*.parquet", True),
             ("input", "gs://bucket/a.parquet,gs://bucket/b/*", True),
+            ("input", "s3://bucket/*.parquet", True),
+            ("input", "gs://bucket/{a,b}/my pairs.parquet, s3://bucket/c.parquet", True),
             ("input", "", False),
+            ("weights", "s3://bucket/weights.safetensors", True),
+            ("output", "s3://bucket/run", True),
+            ("image_root", "https://example.com/sets", True),
             ("accelerator", ACCELERATOR, True),
             ("accelerator", "type:nvidia-tesla-t4;count:1;install-nvidia-driver", True),
             ("accelerator", "type:nvidia-l4;count:1;install-nvidia-driver:5xx", True),
@@ -69,8 +75,7 @@ class TestMetadata:
         ],
     )
     def test_the_patterns_and_the_program_agree(self, name, value, good):
-        (parameter,) = (entry for entry in json.loads(self.METADATA)["parameters"] if entry["name"] == name)
-        assert all(re.search(pattern, value) for pattern in parameter["regexes"]) is good
+        assert self.admits(name, value) is good
         flags = {"input": "in", "output": "out", name: value}
         try:
             parse([f"--{flag}={text}" for flag, text in flags.items()])
@@ -78,6 +83,37 @@ class TestMetadata:
             assert not good
         else:
             assert good
+
+    @pytest.mark.parametrize(
+        ("paths", "good"),
+        [
+            ({"generated": "s3://b/out", "target": "gs://b/gt", "mask": "s3://b/masks"}, True),
+            ({"generated": "a=s3://b/out"}, True),
+            ({"generated": "out"}, False),
+            ({"generated": "a=out"}, False),
+            ({"target": "gt"}, False),
+            ({"mask": "masks"}, False),
+            ({"output": "run"}, False),
+            ({"image_root": "sets"}, False),
+            ({"reuse": "runs/yesterday"}, False),
+            ({"weights": "weights.safetensors"}, False),
+        ],
+    )
+    def test_paths_are_those_that_dataflow_admits(self, paths, good):
+        """What the form refuses, the launcher refuses as well."""
+        assert all(self.admits(name, path) for name, path in paths.items()) is good
+        records = paths.keys() & {"image_root", "reuse"}
+        pairs = {"input": "s3://b/a.csv"} if records else {"generated": "gs://b/out", "target": "gs://b/gt"}
+        flags = {"runner": "DataflowRunner", "project": "p", "region": "r", "temp_location": "gs://b/tmp"}
+        flags |= {"sdk_container_image": IMAGE, "output": "gs://b/run", **pairs, **paths}
+        config = parse([f"--{name}={value}" for name, value in flags.items()])
+        refused = pytest.raises(UsageError, match="do not see local files; give gs:// or s3:// paths")
+        with nullcontext() if good else refused:
+            check_engine(beam_options(config.beam_flags), config)
+
+    def admits(self, name: str, value: str) -> bool:
+        (parameter,) = (entry for entry in json.loads(self.METADATA)["parameters"] if entry["name"] == name)
+        return all(re.search(pattern, value) for pattern in parameter["regexes"])
 
 
 class TestRunbook:

@@ -63,6 +63,7 @@ def test_defaults():
     ("arguments", "field", "value"),
     [
         (["--input_format=tfrecord"], "input_format", "tfrecord"),
+        (["--price_per_hour=0.35"], "price_per_hour", 0.35),
         (
             ["--id_field=key", "--generated_field=a.b", "--target_field=c", "--keep_fields=x, y"],
             "fields",
@@ -300,6 +301,10 @@ WRONG = [
     ([*NEEDED, "--optimize", "--objective=psnr"], ["--objective", "psnr", "take", "mse"]),
     ([*NEEDED, "--keep_fields=steps", "--optimize"], ["--keep_fields", "steps", "clash"]),
     ([*NEEDED, "--objective=psnr", "--pixel_gradient"], ["--objective", "psnr", "take", "mse"]),
+    *(
+        ([*NEEDED, f"--price_per_hour={value}"], ["--price_per_hour", f"'{value}'", "above 0"])
+        for value in ("0", "-1", "nan", "inf", "cheap", "")
+    ),
     ([*NEEDED, "--overwrite=maybe"], ["--overwrite", "'maybe'", "true", "false"]),
     ([*NEEDED, "--keep_fields=label,ssim"], ["--keep_fields", "ssim", "rename"]),
     ([*NEEDED, "--keep_fields=generated"], ["--keep_fields", "generated"]),

@@ -6,7 +6,7 @@ from support import shards
 from support.pictures import encode, smooth
 
 from pipeline import run
-from pipeline.errors import NOTHING_SCORED, OK
+from pipeline.errors import CRASH, NOTHING_SCORED, OK
 from pipeline.launch import job
 
 FAILED = NOTHING_SCORED
@@ -37,6 +37,22 @@ def test_rules_and_baseline_are_read_once_at_the_start(pairs, tmp_path, monkeypa
     flags = [f"--output={tmp_path / 'run'}", f"--gate={rules}", f"--baseline={baseline}"]
     assert run.main([*pairs, *flags]) == FAILED
     assert "1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("ended", "code"), [(True, OK), (False, CRASH)])
+def test_an_engine_that_is_lost(pairs, tmp_path, monkeypatch, capsys, ended, code):
+    """The directory tells if it was lost after the run had ended."""
+    run_job = job.run_job
+
+    def run_and_lose(*arguments):
+        if ended:
+            run_job(*arguments)
+        raise job.JobError("error: the run broke off: Connection refused")
+
+    monkeypatch.setattr(job, "run_job", run_and_lose)
+    assert run.main([*pairs, f"--output={tmp_path / 'run'}"]) == code
+    assert ("is finished" in capsys.readouterr().err) == ended
 
 
 def test_version(capsys):

@@ -5,6 +5,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 SEGFAULT, SPIN = (b"\x89PNG\r\n\x1a\n" + name for name in (b"SEGFAULT", b"SPIN"))
@@ -12,6 +13,17 @@ SEGFAULT, SPIN = (b"\x89PNG\r\n\x1a\n" + name for name in (b"SEGFAULT", b"SPIN")
 # Python runs it as it starts: in every process of a run, decoding one of the stand-ins does what its name says.
 _SITE = """
 import importlib.machinery, os, sys
+
+def deadly(decode):
+    def wrapper(data, *others):
+        if data.endswith(b"SEGFAULT"):
+            os.kill(os.getpid(), 11)
+        if data.endswith(b"SPIN"):
+            open(os.path.join(os.path.dirname(__file__), "spinning"), "w").close()
+            while True:
+                pass
+        return decode(data, *others)
+    return wrapper
 
 class Finder:
     @staticmethod
@@ -23,18 +35,7 @@ class Finder:
 
         def exec_module(module):
             run(module)
-            load_image = module.load_image
-
-            def deadly(data, *others):
-                if data.endswith(b"SEGFAULT"):
-                    os.kill(os.getpid(), 11)
-                if data.endswith(b"SPIN"):
-                    open(os.path.join(os.path.dirname(__file__), "spinning"), "w").close()
-                    while True:
-                        pass
-                return load_image(data, *others)
-
-            module.load_image = deadly
+            module.load_image, module.decode_array = deadly(module.load_image), deadly(module.decode_array)
 
         spec.loader.exec_module = exec_module
         return spec
@@ -57,4 +58,11 @@ def huge_png(side: int = 12000) -> bytes:
     """A PNG of one colour: a few hundred kB, of which side x side pixels are made."""
     buffer = BytesIO()
     Image.new("L", (side, side)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def npz(pixels: np.ndarray) -> bytes:
+    """The pixels as a compressed .npz."""
+    buffer = BytesIO()
+    np.savez_compressed(buffer, pixels)
     return buffer.getvalue()

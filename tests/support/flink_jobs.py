@@ -61,6 +61,14 @@ def failures(cluster: SessionCluster, latest: int) -> list[str]:
     return [cluster.ask(f"/jobs/{job}/exceptions")["root-exception"] for job in failed]
 
 
+def addresses(cluster: SessionCluster) -> set[str]:
+    """The addresses of the TaskManagers that took part in the latest job."""
+    job = f"/jobs/{jobs(cluster)[0]['jid']}"
+    vertices = [f"{job}/vertices/{vertex['id']}/taskmanagers" for vertex in cluster.ask(job)["vertices"]]
+    found = [manager for vertex in vertices for manager in cluster.ask(vertex)["taskmanagers"]]
+    return {manager["endpoint"].partition(":")[0] for manager in found}
+
+
 def counted(cluster: SessionCluster) -> Counter[str]:
     """Our counters of the latest job, from the last attempt of each step."""
     totals: Counter[str] = Counter()

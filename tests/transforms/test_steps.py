@@ -37,7 +37,6 @@ from transforms.steps import (
     WriteChunk,
 )
 from transforms.storage.run_files import RunFiles
-from transforms.storage.run_record import RunRecord
 from transforms.summary.summary import Summary
 from transforms.worker import counters
 from transforms.writing.chunk_files import read_chunk, write_chunk
@@ -75,7 +74,7 @@ def listed(files):
 def claimed(output, fingerprint="f") -> RunFiles:
     """The files of a run whose directory its launcher has claimed."""
     run = RunFiles(str(output))
-    run.write_whole(run.config, json.dumps({"fingerprint": fingerprint, "identity": {}}).encode())
+    run.write_whole(run.config, json.dumps({"fingerprint": fingerprint, "identity": {"losses": ["mae"]}}).encode())
     return run
 
 
@@ -205,13 +204,10 @@ def test_finish(tmp_path):
     summary = Summary.of_chunk(scored(0), columns_named("mae"))
     write_chunk(scored(0), run)
     with pipeline() as p:
-        _ = p | beam.Create([summary]) | FinishRun(run.output, RECORD)
+        _ = p | beam.Create([summary]) | FinishRun(run.output, "f")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("_SUCCESS", "failures", "metrics", "run.json", "summary.json")
     ]
-
-
-RECORD = RunRecord(fingerprint="f", identity={"losses": ["mae"]})
 
 
 @pytest.mark.parametrize(
@@ -219,7 +215,7 @@ RECORD = RunRecord(fingerprint="f", identity={"losses": ["mae"]})
     [
         pytest.param((scored(0).chunk,), lambda output: SplitDone(output, "f"), id="split"),
         pytest.param(scored(0), lambda output: WriteChunk(output, "f"), id="write"),
-        pytest.param(Summary.empty([]), lambda output: FinishRun(output, RECORD), id="finish"),
+        pytest.param(Summary.empty([]), lambda output: FinishRun(output, "f"), id="finish"),
     ],
 )
 def test_a_job_whose_directory_was_taken_leaves_it_alone(tmp_path, element, step):

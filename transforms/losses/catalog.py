@@ -32,8 +32,8 @@ class Loss:
         layers: the layers it compares; empty for those that `--vgg_layers` chooses.
         kernel: the same on a CPU, fused; empty if there is none. See `transforms.losses.fused`.
         gradient_kernel: of a loss on features, value and gradient on a CPU, fused; empty if there is none.
-        planar_kernel: of a loss on features, the same on maps whose channels are rows, as ncnn returns them; empty if
-            there is none. See `transforms.losses.fused.planar`.
+        planar_kernel: of a loss on features, a `transforms.losses.fused.planar.PlanarLoss` that computes the same on
+            maps whose channels are rows, as ncnn returns them, in sums that add up over tiles; empty if there is none.
         reach: how many pixels around a position its maps depend on, beyond a network's own reach, if it reduces over
             positions by `pair.over` alone; then large pictures are evaluated in tiles. A loss on features must take
             every position by itself, and say 0. None: pictures beyond `plan.WHOLE_PIXELS` are too large for it.
@@ -391,6 +391,7 @@ _LOSSES = (
             layers=tuple(ALEXNET_LAYERS),
             kernel="transforms.losses.fused.lpips:lpips",
             gradient_kernel="transforms.losses.fused.lpips:lpips_and_gradient",
+            planar_kernel="transforms.losses.fused.planar:lpips",
             reach=0,
             maskable=True,
             map="transforms.losses.perceptual:lpips_map",
@@ -406,6 +407,7 @@ _LOSSES = (
         min_side=16,
         network="vgg16_dists",
         layers=LPIPS_LAYERS,
+        planar_kernel="transforms.losses.fused.planar:dists",
         reach=0,
     ),
     *_losses_on_vgg16("", "vgg16_lpips", "VGG16 features"),

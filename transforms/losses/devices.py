@@ -12,7 +12,8 @@ import ctypes
 import os
 import re
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -20,6 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from transforms.worker.stopwatch import lap
 from transforms.worker.tensorflow_import import import_tensorflow
 
 _turn = count()
@@ -70,9 +72,19 @@ class Device:
         scope: AbstractContextManager[Any] = tf.device(self.name)
         return scope
 
-    def turn(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def turn(self) -> Iterator[None]:
         """A context that one thread at a time enters on a GPU, so that it holds one batch; on a CPU, every thread."""
-        return _lock(self.name) if self.on_gpu else nullcontext()
+        if not self.on_gpu:
+            yield
+            return
+        lock = _lock(self.name)
+        with lap("queueing"):
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def batch(self, pairs: int) -> int:
         """The number of pairs to compute at once for so many pairs: on a GPU the next power of two.

@@ -3,7 +3,7 @@
 TensorFlow is imported if a loss needs it: kernels and ncnn compute the common ones on CPUs.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pkgutil import resolve_name
@@ -13,20 +13,16 @@ import numpy as np
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
-from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.plan import MASK_COVERAGE, EvaluationError, OutOfMemoryError, Plan
-from transforms.losses.shared_targets import SharedTargets, shared_targets
+from transforms.losses.planar_evaluator import PlanarEvaluator
+from transforms.losses.shared_targets import shared_targets
+from transforms.worker.stopwatch import lap
 from transforms.worker.tensorflow_import import import_tensorflow
 from transforms.worker.threads import thread_count
 
 if TYPE_CHECKING:
     from transforms.losses.graph import GraphEvaluator
-
-# ncnn takes 2 kB of memory per pixel of the images that it computes at once. Larger ones it computes one by one.
-_PIXELS_AT_ONCE = 2**20
-# One image's features as ncnn returns them, [C, h·w] by network and layer.
-_Planar = Mapping[str, Mapping[str, np.ndarray]]
 
 
 class Evaluator:
@@ -55,6 +51,7 @@ class Evaluator:
         self.precision = self._networks.precision
         self.backend = "ncnn" if self._networks.on_ncnn else "tensorflow"
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
+        self._planar = PlanarEvaluator(plan, self._networks, self._executor)
         # On a GPU, the most pixels of a batch.
         self._most_pixels = MOST_PIXELS_ON_GPU
 
@@ -96,13 +93,12 @@ class Evaluator:
             with self.device.turn():
                 if self.plan.protocol.gt_mean and not with_gradient:
                     images[:2] = self._graph.match_means(*images)
-                if not self.plan.fits_whole(height, width):
-                    columns = self._graph.in_tiles(losses, *images)
-                elif self.device.on_gpu:
-                    columns = self._whole_on_gpu(losses, with_gradient, *images)
-                else:
-                    self._networks.check_memory(losses, len(generated) * height * width, with_gradient)
-                    columns = self._whole(losses, with_gradient, *images)
+                on_ncnn = tuple(name for name in losses if LOSSES[name].network in self._networks.on_ncnn)
+                others = tuple(name for name in losses if name not in on_ncnn)
+                from_ncnn = self._planar(on_ncnn, *images[:2]) if on_ncnn else iter([])
+                columns = self._others(others, with_gradient, *images) if others else {}
+                with lap(_stage(on_ncnn)):
+                    columns |= dict(zip(on_ncnn, np.array(list(from_ncnn), np.float32).T, strict=True))
         except MemoryError as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
         if self.plan.objective and "objective" not in columns and set(self.plan.objective_losses) <= columns.keys():
@@ -116,6 +112,17 @@ class Evaluator:
         from transforms.losses.graph import GraphEvaluator
 
         return GraphEvaluator(self.plan, self._networks, self._executor)
+
+    def _others(self, losses: tuple[str, ...], with_gradient: bool, *images: np.ndarray) -> dict[str, np.ndarray]:
+        """The losses that no network on ncnn is needed for, and perhaps the objective with its gradient."""
+        pairs, height, width, _ = images[0].shape
+        if not self.plan.fits_whole(height, width):
+            with lap(_stage(losses)):
+                return self._graph.in_tiles(losses, *images)
+        if self.device.on_gpu:
+            return self._whole_on_gpu(losses, with_gradient, *images)
+        self._networks.check_memory(losses, pairs * height * width, with_gradient)
+        return self._whole(losses, with_gradient, *images)
 
     def _whole_on_gpu(self, losses: tuple[str, ...], with_gradient: bool, *images: np.ndarray) -> dict[str, np.ndarray]:
         """Evaluate batches of `Device.batch` pairs, the last one repeated, as large as have been seen to fit."""
@@ -153,60 +160,29 @@ class Evaluator:
         of_levels = generated.dtype.kind == "u"
         on_levels = tuple(name for name in fusible if of_levels and not LOSSES[name].network)
         # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
-        on_ncnn = tuple(name for name in losses if LOSSES[name].network in self._networks.on_ncnn)
-        on_features = tuple(
-            name for name in fusible if LOSSES[name].network and name not in on_ncnn and self.precision != "float16"
-        )
+        on_features = tuple(name for name in fusible if LOSSES[name].network and self.precision != "float16")
         kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
         fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
         # Candidates of one target share its pass through the network. A GPU gets few sizes of batch instead.
-        sharing = self.plan.networks and not (with_gradient or self.device.on_gpu)
+        with_networks = any(LOSSES[name].network for name in losses)
+        sharing = with_networks and not (with_gradient or self.device.on_gpu)
         shared = shared_targets(target) if sharing else None
-        ncnn_values = self._values_on_ncnn(on_ncnn, generated, target, shared)
-        in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features, *on_ncnn))
+        in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features))
         columns: dict[str, np.ndarray] = {}
         if in_graph or on_features:
-            columns = self._graph(in_graph, on_features, with_gradient, shared, generated, target, *mask)
+            with lap(_stage((*in_graph, *on_features))):
+                columns = self._graph(in_graph, on_features, with_gradient, shared, generated, target, *mask)
         columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
-        columns |= dict(zip(on_ncnn, np.array(list(ncnn_values), np.float32).T, strict=True))
         return columns
 
-    def _values_on_ncnn(
-        self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray, shared: SharedTargets | None
-    ) -> Iterator[Sequence[float]]:
-        """The values of the losses, a sequence for each pair; a pair's bits depend on the pair alone."""
-        layers = {name: self.plan.layers(name, losses) for name in self._networks.on_ncnn}
-        features = partial(_features_on_ncnn, self._networks.on_ncnn, layers)
-        values = partial(self._compare_on_ncnn, losses)
-        if not losses:
-            return iter([()] * len(generated))
-        if shared:
-            theirs = list(self._executor.map(features, target[shared.first]))
-            return self._executor.map(lambda image, row: values(features(image), theirs[row]), generated, shared.rows)
-        if len(generated) < thread_count() and generated[0, ..., 0].size <= _PIXELS_AT_ONCE:
-            # A thread for each image.
-            return map(values, *(self._executor.map(features, images) for images in (generated, target)))
-        return self._executor.map(lambda *pair: values(*map(features, pair)), generated, target)
 
-    def _compare_on_ncnn(self, losses: tuple[str, ...], generated: _Planar, target: _Planar) -> list[float]:
-        values = []
-        for name in losses:
-            loss = LOSSES[name]
-            ours, theirs = (
-                {k: by[loss.network][k] for k in self.plan.compared_layers(name)} for by in (generated, target)
-            )
-            values.append(resolve_name(loss.planar_kernel)(ours, theirs, self._networks.weights[loss.network]))
-        return values
+def _stage(losses: Sequence[str]) -> str:
+    """The stage of a worker's time in which losses are computed in one pass."""
+    return "network" if any(LOSSES[name].network for name in losses) else "losses"
 
 
 def _coverage(mask: np.ndarray) -> dict[str, np.ndarray]:
     return {MASK_COVERAGE.name: mask.mean(axis=(1, 2)).astype(np.float32)} if mask.size else {}
-
-
-def _features_on_ncnn(
-    networks: Mapping[str, NcnnNetwork], layers: Mapping[str, tuple[str, ...]], image: np.ndarray
-) -> _Planar:
-    return {name: network.features(image, layers[name]) for name, network in networks.items() if layers[name]}
 
 
 def _apply_kernels(kernels: Sequence[Callable[..., Any]], generated: np.ndarray, target: np.ndarray) -> list[float]:

@@ -19,6 +19,7 @@ from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, OutO
 from transforms.losses.reductions import Reductions
 from transforms.losses.shared_targets import SharedTargets
 from transforms.losses.tiles import TiledEvaluator
+from transforms.worker.stopwatch import lap
 
 Values = dict[str, tf.Tensor]
 
@@ -112,7 +113,8 @@ class GraphEvaluator:
             views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in features[name].items()}
             weights = self._networks.weights[loss.network]
             rows = shared.rows if shared else None
-            columns[name] = resolve_name(loss.kernel)(views, weights, self._executor, rows)
+            with lap("losses"):
+                columns[name] = resolve_name(loss.kernel)(views, weights, self._executor, rows)
         return columns
 
     def _build_graph(

@@ -12,10 +12,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from transforms.losses.constants import LPIPS_EPSILON
+from transforms.losses.constants import DISTS_C1, DISTS_C2, LPIPS_EPSILON
 from transforms.losses.pair import Pair
-
-DISTS_C1 = DISTS_C2 = 1e-6
 
 
 def lpips(pair: Pair) -> tf.Tensor:

@@ -195,7 +195,7 @@ class Plan:
 
     @property
     def networks_on_ncnn(self) -> tuple[str, ...]:
-        """The networks that ncnn can compute: it knows them, and all losses of the plan on them know its layout."""
+        """The networks that ncnn can compute: all losses of the plan on them know its layout."""
         losses = {LOSSES[name] for name in (*self.losses, *self.objective_losses)}
         unknown = {loss.network for loss in losses if not loss.planar_kernel}
-        return tuple(name for name in self.networks if NETWORKS[name].ncnn and name not in unknown)
+        return tuple(name for name in self.networks if name not in unknown)

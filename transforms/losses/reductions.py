@@ -5,30 +5,15 @@ its `reach`. With a mask only the positions in it count; a reduction over none o
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from transforms.losses.tile_grid import Core
+
 # Positions that are multiplied at once: long sums of products lose digits in float32.
 _PRODUCTS_AT_ONCE = 2**14
-
-
-class Core(NamedTuple):
-    """The pixels of a tile without its margin, counted from the tile's corner; None: up to the tile's edge."""
-
-    top: int = 0
-    bottom: int | None = None
-    left: int = 0
-    right: int | None = None
-
-    def of(self, maps: Any, stride: int = 1) -> Any:
-        """The positions of a tile's maps [B, h, w, ...] that belong to the core; `stride` pixels lie between two."""
-        rows, columns = (
-            slice(start // stride, None if stop is None else stop // stride)
-            for start, stop in ((self.top, self.bottom), (self.left, self.right))
-        )
-        return maps[:, rows, columns]
 
 
 def positions_in(mask: tf.Tensor, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:

@@ -101,14 +101,15 @@ def format_names() -> tuple[str, ...]:
 def chunk_name(path: str, format: str, start: int, stop: int) -> str:
     """Name a chunk after its file and its records, safe as a file name.
 
-    A hash of the path keeps files of the same base name apart. `format` is empty if it could not be told.
+    A hash of the path keeps files of the same base name apart; one of 32 bits would not among 100 000. `format` is
+    empty if it could not be told.
     """
     stem = path.rpartition("/")[2]
     if format == LISTING or (format and FORMATS[format].claims(stem, b"")):
         stem = _EXTENSION.sub(r"\1", stem)
     # Readers of a directory of Parquet files skip names that begin with a dot or an underscore.
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:_MAX_SLUG].lstrip("._-") or "file"
-    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return f"{slug}-{digest}-{start:09d}-{stop:09d}"
 
 

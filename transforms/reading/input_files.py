@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -84,6 +84,11 @@ def match_files(patterns: Sequence[str]) -> list[InputFile]:
         label = file.path if file.label in labels else file.label
         labels[label] = replace(file, label=label)
     return sorted(labels.values())
+
+
+def files_of(identity: Mapping[str, Any]) -> Iterator[InputFile]:
+    """The input files of a run, from the identity in its run.json."""
+    return (InputFile(**file) for file in identity["input"])
 
 
 def open_input(path: str, version: str = "") -> BinaryIO:

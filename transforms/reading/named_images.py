@@ -7,16 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from transforms.images.decode import DecodePolicy
 from transforms.reading.image_paths import PLACES, Place, bytes_once, pairs_table
 from transforms.reading.record_error import RecordError
 from transforms.reading.web_images import Web, fetch_addresses, is_address
-from transforms.reading.zip_members import ZipMember, read_member
+from transforms.reading.zip_members import ZipMember, read_members
 from transforms.schema import Chunk, EncodedChunk, encoded_schema, row_failure
+from transforms.worker.sandbox import Sandbox
 
 # Most of the time of reading from an object store is waiting.
 _THREADS = 16
@@ -55,7 +58,12 @@ def resolve(path: str, root: str, allow_http: bool = False) -> str:
 
 
 def fetch_images(
-    encoded: EncodedChunk, root: str | None, keep: Sequence[pa.Field], web: Web | None = None
+    encoded: EncodedChunk,
+    root: str | None,
+    keep: Sequence[pa.Field],
+    sandbox: Sandbox = Sandbox(),
+    max_image_bytes: int = DecodePolicy.max_image_bytes,
+    allow_http: bool = False,
 ) -> EncodedChunk:
     """Read the images of a `named_chunk`, each once, however many pairs name it; another chunk is as it was.
 
@@ -63,7 +71,9 @@ def fetch_images(
         encoded: the chunk.
         root: the directory that no path leads out of; None: the launcher named the files.
         keep: the kept fields.
-        web: the limits of what is fetched from http(s) addresses; None: nothing is.
+        sandbox: unpacks members of zip files.
+        max_image_bytes: larger images are not read.
+        allow_http: whether to fetch images from http(s) addresses.
     """
     table = encoded.pairs
     named = [field.name for field in PLACES if field.name in table.schema.names]
@@ -71,16 +81,17 @@ def fetch_images(
         return encoded
     schema = encoded_schema(keep, masked=len(named) == len(PLACES))
     failed = list(encoded.failures)
-    places = [[_resolved(at, encoded.chunk, root, web) for at in table[name].to_pylist()] for name in named]
+    places = [[_resolved(at, encoded.chunk, root, allow_http) for at in table[name].to_pylist()] for name in named]
     wanted: dict[str, set[Place]] = defaultdict(set)
     for found in chain(*places):
         if isinstance(found, Place):
             wanted[found.path].add(_to_read(found))
-    addresses = [path for path in wanted if web and is_address(path)]
-    answers = fetch_addresses(addresses, web) if web else {}
+    addresses = [path for path in wanted if allow_http and is_address(path)]
+    answers = fetch_addresses(addresses, Web(max_image_bytes, sandbox.clock_seconds))
     files = {address: dict.fromkeys(wanted.pop(address), answer) for address, answer in answers.items()}
     with ThreadPoolExecutor(_THREADS, "read_image") as pool:
-        files |= zip(wanted, pool.map(_read, wanted, wanted.values()), strict=True)
+        read = partial(_read, sandbox=sandbox, most_bytes=max_image_bytes)
+        files |= zip(wanted, pool.map(read, wanted, wanted.values()), strict=True)
     images: list[list[bytes | None]] = [table.column(2 + side).to_pylist() for side in range(len(named))]
     good = []
     for row in range(table.num_rows):
@@ -103,7 +114,7 @@ def fetch_images(
 
 
 def _resolved(
-    at: Mapping[str, Any] | None, chunk: Chunk, root: str | None, web: Web | None
+    at: Mapping[str, Any] | None, chunk: Chunk, root: str | None, allow_http: bool
 ) -> Place | RecordError | None:
     if at is None:
         return None
@@ -111,7 +122,7 @@ def _resolved(
     if not place.path and place.start is not None:
         return replace(place, path=chunk.path)
     try:
-        return place if root is None else replace(place, path=resolve(place.path, root, web is not None))
+        return place if root is None else replace(place, path=resolve(place.path, root, allow_http))
     except RecordError as error:
         return error
 
@@ -121,7 +132,7 @@ def _to_read(place: Place) -> Place:
     return replace(place, size=None) if place.start is None else place
 
 
-def _read(path: str, places: Iterable[Place]) -> dict[Place, bytes | RecordError]:
+def _read(path: str, places: Iterable[Place], sandbox: Sandbox, most_bytes: int) -> dict[Place, bytes | RecordError]:
     """These parts of a file, opened once, or why they cannot be read."""
     # Flags are made of the table of formats, without the seconds that Beam's import takes.
     from transforms.reading.input_files import open_input
@@ -132,22 +143,39 @@ def _read(path: str, places: Iterable[Place]) -> dict[Place, bytes | RecordError
         if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
             return dict.fromkeys(places, RecordError("unreadable_image", f"{path} is not a regular file"))
         with open_input(path) as file:
-            return {place: _read_place(file, place) for place in sorted(places, key=lambda place: place.start or 0)}
+            return _read_places(file, sorted(places, key=lambda place: place.start or 0), sandbox, most_bytes)
     except (*READ_ERRORS, ValueError) as error:
         message = f"the record's path {path} cannot be read: {describe(error)}"
         return dict.fromkeys(places, RecordError("unreadable_image", message))
 
 
-def _read_place(file: BinaryIO, place: Place) -> bytes | RecordError:
-    if place.start is None:
-        return file.read()
-    try:
-        if place.packed is not None:
-            return read_member(file, ZipMember(place.start, place.packed, place.size or 0, place.crc or 0))
-        file.seek(place.start)
-        return file.read(-1 if place.size is None else place.size)
-    except RecordError as error:
-        return RecordError(error.reason, f"{place.path}, offset {place.start}: {error}", error.data)
+def _read_places(
+    file: BinaryIO, places: Sequence[Place], sandbox: Sandbox, most_bytes: int
+) -> dict[Place, bytes | RecordError]:
+    members = {
+        place: ZipMember(place.start, place.packed, place.size or 0, place.crc or 0)
+        for place in places
+        if place.start is not None and place.packed is not None
+    }
+    unpacked = read_members(file, list(members.values()), sandbox, most_bytes)
+    found = dict(zip(members, unpacked, strict=True))
+    found |= {place: _read_range(file, place, most_bytes) for place in places if place not in members}
+    return {place: _located(one, place) if isinstance(one, RecordError) else one for place, one in found.items()}
+
+
+def _read_range(file: BinaryIO, place: Place, most_bytes: int) -> bytes | RecordError:
+    start = place.start or 0
+    # The size of a sparse file says nothing about what fits in memory.
+    size = file.seek(0, os.SEEK_END) - start if place.size is None else place.size
+    if size > most_bytes:
+        return RecordError("too_many_bytes", f"{size} bytes; max_image_bytes is {most_bytes}.")
+    file.seek(start)
+    return file.read(size)
+
+
+def _located(error: RecordError, place: Place) -> RecordError:
+    where = place.path if place.start is None else f"{place.path}, offset {place.start}"
+    return RecordError(error.reason, f"{where}: {error}")
 
 
 def _checked(place: Place | RecordError, files: Mapping[str, Mapping[Place, bytes | RecordError]]) -> bytes:

@@ -78,7 +78,7 @@ def pair_files(
     left, right = _find(ours, "--generated", sandbox), _find(theirs, "--target", sandbox)
     pairs = list(_join(left, right, order, theirs[0].fields))
     if all(pair.reason in ("no_target", "no_generated") for pair in pairs):
-        raise ValueError(_nothing_matches(left, right))
+        raise ValueError(_nothing_matches(pairs))
     if mask:
         masks = [_directory(one) for one in parse_templates(mask)]
         check_templates(ours, masks, "--mask")
@@ -120,20 +120,25 @@ def _files(prefix: str, depth: int | None, sandbox: Sandbox) -> Iterator[InputFi
                 yield ArchivedFile(path, member.size, found.modified, etag=found.etag, archive=archive, member=member)
 
 
-def _find(templates: Sequence[Template], flag: str, sandbox: Sandbox) -> list[tuple[Values, InputFile]]:
+def _find(templates: Sequence[Template], flag: str, sandbox: Sandbox) -> Iterator[tuple[Values, InputFile]]:
     """The files that the templates match, each once, with the values of fields and wildcards."""
-    found: dict[tuple[InputFile, str], tuple[Values, InputFile]] = {}
+    seen: set[tuple[InputFile, str]] = set()
     for template in templates:
         matches = False
         try:
             for file in _files(template.prefix, template.depth, sandbox):
-                if (values := template.match(file.path)) is not None:
-                    matches = bool(found.setdefault((file, template.candidate), (values, file)))
+                values = template.match(file.path)
+                matches = matches or values is not None
+                if values is None or (file, template.candidate) in seen:
+                    continue
+                # One template finds no file twice, and there may be a million.
+                if len(templates) > 1:
+                    seen.add((file, template.candidate))
+                yield values, file
         except (*READ_ERRORS, SandboxError) as error:
             raise ValueError(f"{flag}={template.text!r} cannot be looked up: {describe(error)}") from error
         if not matches:
             raise ValueError(f"{flag}={template.text!r} matches no file")
-    return list(found.values())
 
 
 def _join(
@@ -153,10 +158,10 @@ def _join(
 
     targets: dict[Key, list[InputFile]] = defaultdict(list)
     generated: dict[tuple[Key, str], list[tuple[Values, InputFile]]] = defaultdict(list)
-    for values, file in right:
-        targets[_key(values, shared, bool(order))].append(file)
     for values, file in left:
         generated[_key(values, order, bool(order)), values.get(CANDIDATE, "")].append((values, file))
+    for values, file in right:
+        targets[_key(values, shared, bool(order))].append(file)
     candidates = sorted({candidate for _, candidate in generated})
     paired = set()
     for (full, candidate), files in generated.items():
@@ -222,8 +227,10 @@ def _names(files: Sequence[InputFile]) -> str:
     return f"{shown}, ..." if len(files) > 3 else shown
 
 
-def _nothing_matches(left: Sequence[tuple[Values, InputFile]], right: Sequence[tuple[Values, InputFile]]) -> str:
-    ours, theirs = (sorted(file.path for _, file in side) for side in (left, right))
+def _nothing_matches(pairs: Iterable[FilePair]) -> str:
+    found = [(pair.generated, pair.target) for pair in pairs]
+    # Each candidate lacks the same target.
+    ours, theirs = (sorted({file.path for file in side if file}) for side in zip(*found, strict=True))
     remedy = suggest(ours, theirs)
     return (
         f"none of the {len(ours)} generated images has one of the {len(theirs)} targets. Generated: "

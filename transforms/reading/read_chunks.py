@@ -10,7 +10,6 @@ from transforms.reading.format import FORMATS, LISTING
 from transforms.reading.input_files import check_version, open_input
 from transforms.reading.named_images import fetch_images
 from transforms.reading.sandboxed import read_chunks
-from transforms.reading.web_images import Web
 from transforms.schema import NOT_DONE, Chunk, ChunkSeries, EncodedChunk, Fields, as_utf8, encoded_schema, pair_failure
 from transforms.storage.errors import READ_ERRORS, describe, not_done_reason
 from transforms.worker.sandbox import Sandbox, SandboxError
@@ -43,11 +42,10 @@ def read_series(
         fields: the fields to read.
         keep: the kept fields with the types of the result, as `check_fields` gave them.
         sandbox: parses the file.
-        max_image_bytes: most bytes that are fetched of an image at an http(s) address, if `fields` allow these.
+        max_image_bytes: larger images that records name are not read.
     """
     path = series[0].path if series else ""
     root = None if series and series[0].format == LISTING else fields.image_root or path.rpartition("/")[0]
-    web = Web(max_image_bytes, sandbox.clock_seconds) if fields.allow_http else None
     empty = encoded_schema(keep, bool(fields.mask)).empty_table()
     done = 0
     while done < len(series):
@@ -56,7 +54,7 @@ def read_series(
             done += 1
             continue
         try:
-            for encoded in _read_on(series[done:], fields, keep, sandbox, root, web):
+            for encoded in _read_on(series[done:], fields, keep, sandbox, root, max_image_bytes):
                 done += 1
                 yield encoded
         except SandboxError as error:
@@ -73,13 +71,13 @@ def _read_on(
     keep: Sequence[pa.Field],
     sandbox: Sandbox,
     root: str | None,
-    web: Web | None,
+    max_image_bytes: int,
 ) -> Iterator[EncodedChunk]:
     """Read to the end of the series. Raises SandboxError or one of `READ_ERRORS` at the first chunk that fails."""
     path, version = series[0].path, series[0].version
     with open_input(path, version) as file:
         for encoded in read_chunks(FORMATS[series[0].format], sandbox, file, series, fields, keep):
-            fetched = fetch_images(encoded, root, keep, web)
+            fetched = fetch_images(encoded, root, keep, sandbox, max_image_bytes, fields.allow_http)
             # The file may have been written to while it was read.
             check_version(path, version)
             yield fetched

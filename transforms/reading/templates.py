@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import cached_property
 
 from transforms.schema import CANDIDATE
 
@@ -47,6 +48,15 @@ class Template:
     shortest: str
     candidate: str = ""
 
+    # There may be a million paths, and looking up a compiled expression takes longer than matching one.
+    @cached_property
+    def _longest(self) -> re.Pattern[str]:
+        return re.compile(self.expression, re.DOTALL)
+
+    @cached_property
+    def _shortest(self) -> re.Pattern[str]:
+        return re.compile(self.shortest, re.DOTALL)
+
     def match(self, path: str) -> dict[str, str] | None:
         """`values` of a path, with its candidate. Raises ValueError as `values`."""
         values = self.values(path)
@@ -58,13 +68,13 @@ class Template:
         Raises:
             ValueError: the fields could have other values as well.
         """
-        found = re.fullmatch(self.expression, path, re.DOTALL)
+        found = self._longest.fullmatch(path)
         if not found:
             return None
         if not self.fields:
             return {str(number): text for number, text in enumerate(found.groups()) if text}
         values = found.groupdict()
-        other = re.fullmatch(self.shortest, path, re.DOTALL)
+        other = self._shortest.fullmatch(path)
         if other and other.groupdict() != values:
             readings = " or ".join(", ".join(f"{k}={v!r}" for k, v in d.items()) for d in (values, other.groupdict()))
             raise ValueError(

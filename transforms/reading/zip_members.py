@@ -10,18 +10,17 @@ from typing import Any, BinaryIO
 
 from transforms.reading.record_error import RecordError
 from transforms.worker.messages import Buffer
-from transforms.worker.sandbox import Sandbox
+from transforms.worker.sandbox import Item, Sandbox, SandboxError, records_of
 
 REASONS = {
-    "damaged_zip_member": "zip: the member is damaged, encrypted, packed by another method than deflate, or too large",
+    "damaged_zip_member": "zip: the member is damaged, encrypted, or packed by another method than deflate",
 }
-
-# No image that may be scored has more bytes, whatever it is packed to.
-MAX_MEMBER_BYTES = 256 << 20
 
 _ARCHIVE = re.compile(r"(.*?\.zip)(?:/(.*))?", re.IGNORECASE | re.DOTALL)
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _LISTED_AT_A_TIME = 1000
+# A child gets so many bytes of members at a time, so that packed and unpacked ones seldom fill memory together.
+_BYTES_AT_A_TIME = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def list_members(file: BinaryIO, sandbox: Sandbox) -> Iterator[tuple[str, ZipMem
             yield name, ZipMember(*numbers)
 
 
-def give_members(arguments: Any, parts: Sequence[Buffer], file: BinaryIO) -> Iterator[tuple[Any, Sequence[Buffer]]]:
+def give_members(arguments: Any, parts: Sequence[Buffer], file: BinaryIO) -> Iterator[Item]:
     """The task of `list_members`."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -66,32 +65,89 @@ def give_members(arguments: Any, parts: Sequence[Buffer], file: BinaryIO) -> Ite
         yield members[first : first + _LISTED_AT_A_TIME], ()
 
 
-def read_member(file: BinaryIO, member: ZipMember) -> bytes:
-    """The data of a member; no more than its size is ever unpacked.
+def read_members(
+    file: BinaryIO, members: Sequence[ZipMember], sandbox: Sandbox, most_bytes: int
+) -> Iterator[bytes | RecordError]:
+    """The data of members, in order, or why a member cannot be had.
 
-    Raises:
-        RecordError: it is damaged, or cannot be unpacked.
+    Only headers are parsed here. Deflated members are unpacked in a child, none beyond its size.
+
+    Args:
+        file: the archive.
+        members: of it.
+        sandbox: unpacks.
+        most_bytes: larger members are not read.
     """
-    if member.size > MAX_MEMBER_BYTES or member.packed > MAX_MEMBER_BYTES:
-        raise RecordError("damaged_zip_member", f"{member.size} bytes; at most {MAX_MEMBER_BYTES} are unpacked")
+    for group in _groups(members):
+        read = [_read(file, member, most_bytes) for member in group]
+        packed = [
+            [b"%d" % member.size, one.data]
+            for member, one in zip(group, read, strict=True)
+            if isinstance(one, _Deflated)
+        ]
+        unpacked = iter(list(sandbox.each(f"{__name__}:unpack_members", {}, packed)) if packed else ())
+        for member, one in zip(group, read, strict=True):
+            data = _unpacked(next(unpacked)) if isinstance(one, _Deflated) else one
+            yield data if isinstance(data, RecordError) else _checked(data, member)
+
+
+def unpack_members(arguments: Any, parts: Sequence[Buffer], file: BinaryIO | None) -> Iterator[Item]:
+    """The task of `read_members`: of each record, a size and deflated bytes, the data, or the error."""
+    for size, data in records_of(arguments, parts):
+        try:
+            yield "", [zlib.decompressobj(-zlib.MAX_WBITS).decompress(data or b"", int(size or 0) + 1)]
+        except zlib.error as error:
+            yield str(error), []
+
+
+@dataclass(frozen=True)
+class _Deflated:
+    """A member's data as it lies in the file."""
+
+    data: bytes
+
+
+def _groups(members: Sequence[ZipMember]) -> Iterator[list[ZipMember]]:
+    group: list[ZipMember] = []
+    size = 0
+    for member in members:
+        if group and size + member.size > _BYTES_AT_A_TIME:
+            yield group
+            group, size = [], 0
+        group.append(member)
+        size += member.size
+    if group:
+        yield group
+
+
+def _read(file: BinaryIO, member: ZipMember, most_bytes: int) -> bytes | _Deflated | RecordError:
+    """The data of a member, perhaps still deflated."""
+    if (size := max(member.size, member.packed)) > most_bytes:
+        return RecordError("too_many_bytes", f"{size} bytes; max_image_bytes is {most_bytes}.")
     if member.start < 0:
-        raise RecordError("damaged_zip_member", f"it cannot begin at offset {member.start}")
+        return RecordError("damaged_zip_member", f"it cannot begin at offset {member.start}")
     file.seek(member.start)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
-        raise RecordError("damaged_zip_member", f"no member of the zip file begins at offset {member.start}")
+        return RecordError("damaged_zip_member", f"no member of the zip file begins at offset {member.start}")
     _, _, flags, method, *_, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
     if flags & 1 or method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         how = "encrypted" if flags & 1 else f"packed by method {method}"
-        raise RecordError("damaged_zip_member", f"it is {how}; pack it again with deflate, or unpack the zip file")
+        return RecordError("damaged_zip_member", f"it is {how}; pack it again with deflate, or unpack the zip file")
     file.seek(member.start + _LOCAL_HEADER.size + name_bytes + extra_bytes)
     data = file.read(member.packed)
-    if method == zipfile.ZIP_DEFLATED:
-        try:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
-        except zlib.error as error:
-            raise RecordError("damaged_zip_member", f"it cannot be unpacked: {error}", data) from error
-    if len(data) != member.size or zlib.crc32(data) != member.crc:
-        message = f"its {len(data)} bytes are not the {member.size} that were packed"
-        raise RecordError("damaged_zip_member", message, data)
-    return data
+    return _Deflated(data) if method == zipfile.ZIP_DEFLATED else data
+
+
+def _unpacked(result: Item | SandboxError) -> bytes | RecordError:
+    """A member's data, from a child's answer."""
+    if isinstance(result, SandboxError):
+        return RecordError(result.reason, f"unpacking it: {result}")
+    error, parts = result
+    return RecordError("damaged_zip_member", f"it cannot be unpacked: {error}") if error else bytes(parts[0])
+
+
+def _checked(data: bytes, member: ZipMember) -> bytes | RecordError:
+    if len(data) == member.size and zlib.crc32(data) == member.crc:
+        return data
+    return RecordError("damaged_zip_member", f"its {len(data)} bytes are not the {member.size} that were packed")

@@ -13,12 +13,13 @@ from PIL import Image
 
 from transforms.descent.settings import Descent
 from transforms.images.decode import DecodedPair, DecodePolicy
-from transforms.images.sandboxed import decode_pairs
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import OPTIMIZED_SCHEMA, EncodedChunk, ScoredChunk, optimization_fields
 from transforms.scoring.batch import Batching
+from transforms.scoring.decode_ahead import decode_timed
 from transforms.scoring.score import Evaluate, score_chunk
 from transforms.worker.sandbox import Sandbox
+from transforms.worker.stopwatch import add_beside, lap
 from transforms.worker.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
@@ -90,14 +91,15 @@ def optimize_chunk(
     records = _take(encoded.pairs, [position[source] for source in before.metrics["source"].to_pylist()])
     results: dict[int, Optimized] = {}
     failed: set[int] = set()
-    for rows, slots in _groups(before.metrics, plan, batching):
-        starts = partial(_starts, records, policy=policy, sandbox=sandbox)
-        for row, result in optimize_rows(starts, rows, slots, optimizer.objective, descent):
-            if result is None:
-                failed.add(row)
-            else:
-                results[row] = result
-            done(1)
+    starts = partial(_starts, records, policy=policy, sandbox=sandbox)
+    with lap("optimizing"):
+        for rows, slots in _groups(before.metrics, plan, batching):
+            for row, result in optimize_rows(starts, rows, slots, optimizer.objective, descent):
+                if result is None:
+                    failed.add(row)
+                else:
+                    results[row] = result
+                done(1)
     done(len(before.metrics) - len(results) - len(failed))
     images = {row: _png(result.image) for row, result in results.items()}
     after = _score_again(encoded, records, images, optimizer.evaluator, policy, batching, sandbox)
@@ -160,7 +162,9 @@ def _starts(records: pa.Table, rows: Sequence[int], policy: DecodePolicy, sandbo
 
     for row in rows:
         encoded = (records["generated"][row].as_py(), records["target"][row].as_py())
-        (pair,) = decode_pairs([encoded], policy, sandbox)
+        with lap("waiting_for_decoding"):
+            (pair,), seconds = decode_timed([encoded], policy, sandbox)
+        add_beside("decoding", seconds)
         if isinstance(pair, DecodedPair):
             yield Start(row, pair.generated, pair.target)
 

@@ -1,20 +1,21 @@
 """Score a chunk: decode ahead in threads, batch by shape, evaluate the losses."""
 
-from collections import Counter, deque
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
-from transforms.images.sandboxed import EncodedPair, decode_pairs
+from transforms.images.sandboxed import EncodedPair
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import (
     BACKEND_KEY,
+    CANDIDATE,
     DEVICE_KEY,
     PRECISION_KEY,
     EncodedChunk,
@@ -23,24 +24,18 @@ from transforms.schema import (
     encoded_schema,
     metrics_schema,
     row_failure,
+    row_key,
 )
 from transforms.scoring.batch import Batching, P, batch_by_shape
+from transforms.scoring.decode_ahead import decode_ahead
 from transforms.scoring.model_cache import load_once
+from transforms.work import MOST_NAMED
 from transforms.worker.sandbox import Sandbox
-from transforms.worker.threads import thread_count
+from transforms.worker.stopwatch import lap, name_pairs
 
 if TYPE_CHECKING:
     from transforms.losses.devices import Device
     from transforms.losses.evaluate import Evaluator
-
-# How many batches of decoded pairs may wait for the network: two keep it busy, and more would only take memory.
-_BATCHES_AHEAD = 2
-
-# Larger pictures are not decoded ahead, but when it is their turn: several at once might fill the memory.
-_PIXELS_AHEAD = 2**23
-
-# Pairs that a child decodes at a time: fewer would leave it waiting for the next ones.
-_TASK_PAIRS = 4
 
 # Note of a pair that the GPU had no memory for.
 SCORED_ON_CPU = "scored_on_cpu"
@@ -111,6 +106,7 @@ def score_chunk(
     pairs = encoded.pairs
     result = _Rows(pairs, evaluator.plan)
     failed: dict[int, Failure] = {}
+    seconds = np.zeros(len(pairs))
 
     def fail(position: int, stage: str, reason: str, message: str, data: bytes | None = None) -> None:
         failed[position] = row_failure(pairs, position, stage, reason, message, data)
@@ -120,8 +116,9 @@ def score_chunk(
         if on_done:
             on_done(number)
 
-    def good_pairs(decoded: Iterable[DecodedPair | DecodeError]) -> Iterator[_ChunkPair]:
-        for position, outcome in zip(order, decoded, strict=True):
+    def good_pairs(decoded: Iterable[tuple[DecodedPair | DecodeError, float]]) -> Iterator[_ChunkPair]:
+        for position, (outcome, taken) in zip(order, decoded, strict=True):
+            seconds[position] = taken
             if isinstance(outcome, DecodedPair) and _lies_in(outcome.mask, evaluator.plan):
                 yield _ChunkPair(outcome.generated, outcome.target, outcome.notes, outcome.mask, position)
             elif isinstance(outcome, DecodedPair):
@@ -135,8 +132,9 @@ def score_chunk(
     done(encoded.chunk.pairs - len(pairs))
     images = encoded_pairs(pairs, evaluator.plan.protocol.masked)
     order = _candidates_together(images)
-    decoded = _decode_ahead([images[row] for row in order], policy, sandbox, batching)
+    decoded = decode_ahead([images[row] for row in order], policy, sandbox, batching)
     for group in batch_by_shape(good_pairs(decoded), batching):
+        begun = time.perf_counter()
         for part, columns in evaluate_group(evaluator, group):
             notes: tuple[str, ...] = ()
             if isinstance(columns, EvaluationError) and evaluator.device.on_gpu:
@@ -147,8 +145,23 @@ def score_chunk(
             else:
                 result.put(part, columns, notes)
                 done(len(part))
+            seconds[[pair.position for pair in part]] += (time.perf_counter() - begun) / len(part)
+            begun = time.perf_counter()
+    _name_pairs(pairs, seconds, result.size)
     failures = (*encoded.failures, *(failed[position] for position in sorted(failed)))
     return ScoredChunk(encoded.chunk, result.table(pairs, evaluator), failures)
+
+
+def _name_pairs(pairs: pa.Table, seconds: np.ndarray, size: np.ndarray) -> None:
+    """Name the pairs that took longest, and those of most pixels."""
+
+    def named(numbers: np.ndarray) -> dict[str, Any]:
+        first = np.argsort(-numbers, kind="stable")[:MOST_NAMED]
+        rows = zip(keys.take(first).to_pylist(), numbers[first].tolist(), strict=True)
+        return {row_key(row): number for row, number in rows if number}
+
+    keys = pairs.select([name for name in ("id", CANDIDATE) if name in pairs.schema.names])
+    name_pairs(named(seconds), named(size.astype(np.int64).prod(axis=1)))
 
 
 def _lies_in(mask: np.ndarray | None, plan: Plan) -> bool:
@@ -175,46 +188,6 @@ def _candidates_together(encoded: Sequence[EncodedPair]) -> list[int]:
     targets = [pair[1] for pair in encoded]
     keys = [row if target is None else first.setdefault(id(target), row) for row, target in enumerate(targets)]
     return sorted(range(len(encoded)), key=keys.__getitem__)
-
-
-def _decode_ahead(
-    encoded: Sequence[EncodedPair], policy: DecodePolicy, sandbox: Sandbox, batching: Batching
-) -> Iterator[DecodedPair | DecodeError]:
-    """Decode pairs in this order, in threads that wait for a child each; what waits for the network is bounded."""
-    ahead = replace(policy, max_image_pixels=min(policy.max_image_pixels, _PIXELS_AHEAD))
-    threads = thread_count()
-    pending: deque[Future[list[DecodedPair | DecodeError]]] = deque()
-    submitted = taken = largest = 0
-    executor = ThreadPoolExecutor(threads, "decode")
-    try:
-        while taken < len(encoded):
-            # Until one has come out, pairs are taken to be as large as they may be; after that, as large as the
-            # largest so far.
-            fitting = batching.pending_bytes // (largest or 6 * ahead.max_image_pixels)
-            most = max(1, min(_BATCHES_AHEAD * batching.pairs, fitting))
-            task = min(_TASK_PAIRS, max(1, most // threads), len(encoded) - submitted)
-            while 0 < task < min(most, len(encoded) - submitted) and _same_target(encoded, submitted + task):
-                # Candidates go together, so that their target is decoded once.
-                task += 1
-            if task and submitted + task - taken <= most:
-                together = encoded[submitted : submitted + task]
-                pending.append(executor.submit(decode_pairs, together, ahead, sandbox))
-                submitted += task
-                continue
-            for outcome in pending.popleft().result():
-                if isinstance(outcome, DecodedPair):
-                    largest = max(largest, outcome.generated.nbytes + outcome.target.nbytes)
-                elif outcome.reason == "too_many_pixels" and ahead != policy:
-                    (outcome,) = decode_pairs([encoded[taken]], policy, sandbox)
-                taken += 1
-                yield outcome
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _same_target(encoded: Sequence[EncodedPair], row: int) -> bool:
-    """Whether a row has the target of the row before."""
-    return encoded[row][1] is encoded[row - 1][1] is not None
 
 
 def encoded_pairs(rows: pa.Table, masked: bool = False) -> list[EncodedPair]:
@@ -256,7 +229,8 @@ def evaluate_group(
     try:
         masks = [pair.mask for pair in group if pair.mask is not None]
         images = ([pair.generated for pair in group], [pair.target for pair in group], *([masks] if masks else []))
-        columns = evaluator(*map(_stack, images))
+        with lap("losses"):
+            columns = evaluator(*map(_stack, images))
     except EvaluationError as error:
         if len(group) == 1:
             yield group, error

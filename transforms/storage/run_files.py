@@ -5,9 +5,9 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from transforms.schema import Chunk
 from transforms.storage.errors import READ_ERRORS, describe
-from transforms.storage.json_files import read_json
+from transforms.storage.json_files import read_json, to_json
 from transforms.storage.run_record import RunRecord
 
 # How often a file is written if another run keeps deleting its temporary file before it is renamed.
@@ -62,6 +62,16 @@ class RunFiles:
         return FileSystems.join(self.temporary, "listed.json")
 
     @property
+    def workers_directory(self) -> str:
+        """The directory in which worker processes tell what they do, while the run is at work."""
+        return FileSystems.join(self.temporary, "workers")
+
+    @property
+    def owner(self) -> str:
+        """The file that holds run.json without the identity, while the run is at work."""
+        return FileSystems.join(self.temporary, "owner.json")
+
+    @property
     def metrics_directory(self) -> str:
         return FileSystems.join(self.output, "metrics")
 
@@ -98,6 +108,25 @@ class RunFiles:
         """The chunk's failures. A chunk without failures has no such file."""
         return FileSystems.join(self.failures_directory, f"{chunk.name}.jsonl")
 
+    def write_record(self, record: RunRecord) -> None:
+        """Write run.json, and `owner`.
+
+        Raises:
+            READ_ERRORS: (of `storage.errors`) one of them could not be written.
+        """
+        self.write_whole(self.config, to_json(record.to_json()))
+        # Workers ask for the owner before each chunk, and run.json names every input file: that would be a square.
+        self.write_whole(self.owner, to_json(replace(record, identity={}).to_json()))
+
+    def read_record(self) -> RunRecord:
+        """The content of run.json.
+
+        Raises:
+            READ_ERRORS: (of `storage.errors`) it cannot be read.
+            ValueError: it is not the record of a run.
+        """
+        return RunRecord.from_json(read_json(self.config))
+
     def check_owner(self, fingerprint: str, claim: str = "") -> None:
         """Check, on a worker, that the directory belongs to this run, as this launcher has claimed it.
 
@@ -107,8 +136,15 @@ class RunFiles:
         Raises:
             ForeignDirectoryError: it does not.
         """
+        self._owned(self._read_owner, fingerprint, claim)
+
+    def read_own_record(self, fingerprint: str, claim: str = "") -> RunRecord:
+        """The content of run.json, checked as by `check_owner`. Raises ForeignDirectoryError."""
+        return self._owned(self.read_record, fingerprint, claim)
+
+    def _owned(self, read: Callable[[], RunRecord], fingerprint: str, claim: str) -> RunRecord:
         try:
-            owner = RunRecord.from_json(read_json(self.config))
+            owner = read()
         except (*READ_ERRORS, ValueError) as error:
             raise ForeignDirectoryError(
                 f"this worker, {socket.gethostname()}, cannot read {self.config}, which the launcher wrote: give an "
@@ -118,6 +154,14 @@ class RunFiles:
             raise ForeignDirectoryError(f"another run, with other settings or inputs, has taken {self.output}")
         if owner.claim != claim:
             raise ForeignDirectoryError(f"another launcher of the same run has taken {self.output}; this one ends")
+        return owner
+
+    def _read_owner(self) -> RunRecord:
+        try:
+            return RunRecord.from_json(read_json(self.owner))
+        except READ_ERRORS:
+            # The run has ended, and its temporary files are gone.
+            return self.read_record()
 
     def write_whole(self, path: str, content: bytes) -> None:
         """Write a file so that it appears whole or not at all, replacing an older one.

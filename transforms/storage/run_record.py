@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# The status while a run is deleted that is overwritten.
+DELETING = "deleting"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """The content of run.json.
 
     Attributes:
-        status: `running`, `finished`, `nothing_scored`, or `incomplete` if input is still to be read.
+        status: `DELETING` while the run that was there before is deleted, `running`, `finished`, `nothing_scored`, or
+            `incomplete` if input is still to be read.
         fingerprint: hash of the identity. An unfinished run is resumed only by a run with the same one.
         claim: of the launcher that took the directory; it differs with every launch.
         identity: everything that decides the rows: version, settings, hashes of the weights, input files.
@@ -23,6 +27,8 @@ class RunRecord:
         devices: the kinds of device that computed; None: it has not ended.
         reused: number of pairs taken over from the earlier run of `--reuse`; None: it has not ended.
         scored_again: why the files of an earlier try could not be used, by chunk; None: it has not ended.
+        price_per_hour: of a worker machine; None: it was not given.
+        performance: where the workers' time went, see `summary.performance`; None: it has not ended.
     """
 
     status: str = "running"
@@ -38,6 +44,8 @@ class RunRecord:
     reused: int | None = None
     scored_again: Mapping[str, str] | None = None
     claim: str = ""
+    price_per_hour: float | None = None
+    performance: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON, without what is not known yet."""
@@ -64,8 +72,8 @@ class RunRecord:
 # The JSON type of each field.
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("status", "fingerprint", "claim"), str),
-    **dict.fromkeys(("identity", "versions", "counts", "scored_again"), dict),
+    **dict.fromkeys(("identity", "versions", "counts", "scored_again", "performance"), dict),
     **dict.fromkeys(("beam_flags", "precision", "devices"), list),
-    **dict.fromkeys(("started", "seconds"), (int, float)),
+    **dict.fromkeys(("started", "seconds", "price_per_hour"), (int, float)),
     "reused": int,
 }

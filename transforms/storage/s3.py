@@ -8,15 +8,17 @@ import io
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from apache_beam.io.aws import s3filesystem
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystemio import Downloader, DownloaderStream
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+from google.api_core.exceptions import RetryError
+from google.api_core.retry import Retry
 
 from transforms.storage.errors import ChangedError, StoreError
 
@@ -39,6 +41,9 @@ _GIVEN = {
 }
 _SIGN_IN = "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _lock = threading.Lock()
+# Set once a store has answered. One that never has is probably not there, and nobody should wait for it.
+_answered = threading.Event()
+_Answer = TypeVar("_Answer")
 
 
 class S3Metadata(FileMetadata):
@@ -72,18 +77,19 @@ class S3FileSystem(s3filesystem.S3FileSystem):
 
     def metadata(self, path: str) -> S3Metadata:
         bucket, key = _split(path)
-        with _told():
-            answer = self._client.head_object(Bucket=bucket, Key=key)
+        answer = _ask(self._client.head_object, Bucket=bucket, Key=key)
         return S3Metadata(path, answer["ContentLength"], answer)
 
     def _list(self, dir_or_prefix: str) -> Iterator[S3Metadata]:
         bucket, prefix = _split(dir_or_prefix)
-        with _told():
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-                for found in page.get("Contents", ()):
-                    # An empty object of such a name stands for a directory.
-                    if not found["Key"].endswith("/"):
-                        yield S3Metadata(f"s3://{bucket}/{found['Key']}", found["Size"], found)
+        wanted = {"Bucket": bucket, "Prefix": prefix}
+        while wanted:
+            page = _ask(self._client.list_objects_v2, **wanted)
+            for found in page.get("Contents", ()):
+                # An empty object of such a name stands for a directory.
+                if not found["Key"].endswith("/"):
+                    yield S3Metadata(f"s3://{bucket}/{found['Key']}", found["Size"], found)
+            wanted = wanted | {"ContinuationToken": page["NextContinuationToken"]} if page["IsTruncated"] else {}
 
     def open(
         self, path: str, mime_type: str = "", compression_type: str = CompressionTypes.UNCOMPRESSED
@@ -95,8 +101,7 @@ class S3FileSystem(s3filesystem.S3FileSystem):
     def create(
         self, path: str, mime_type: str = "", compression_type: str = CompressionTypes.UNCOMPRESSED
     ) -> "_Upload":
-        with _told():
-            return _Upload(self._client, path)
+        return _Upload(self._client, path)
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects, given as patterns in which wildcards are escaped."""
@@ -108,8 +113,7 @@ class S3FileSystem(s3filesystem.S3FileSystem):
         for bucket, inside in keys.items():
             for start in range(0, len(inside), _DELETED_AT_ONCE):
                 some = [{"Key": key} for key in inside[start : start + _DELETED_AT_ONCE]]
-                with _told():
-                    answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True})
+                answer = _ask(self._client.delete_objects, Bucket=bucket, Delete={"Objects": some, "Quiet": True})
                 for error in answer.get("Errors", ()):
                     failed[f"s3://{bucket}/{error['Key']}"] = _error(error, 403 * (error["Code"] == "AccessDenied"))
         if failed:
@@ -132,20 +136,22 @@ class _Download(Downloader):
         return self._found.size_in_bytes
 
     def get_range(self, start: int, end: int) -> bytes:
-        from botocore.exceptions import BotoCoreError
-
         bucket, key = _split(self._found.path)
         asked = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{end - 1}"}
         asked |= {"IfMatch": self._found.etag} if self._found.etag else {}
-        with _told():
-            for tries_left in reversed(range(_TRIES)):
-                answer = self._client.get_object(**asked)
-                try:
-                    content: bytes = answer["Body"].read()
-                    break
-                except BotoCoreError:
-                    if not tries_left:
-                        raise
+        return _ask(self._fetch, asked)
+
+    def _fetch(self, asked: Mapping[str, Any]) -> bytes:
+        from botocore.exceptions import BotoCoreError
+
+        for tries_left in reversed(range(_TRIES)):
+            answer = self._client.get_object(**asked)
+            try:
+                content: bytes = answer["Body"].read()
+                break
+            except BotoCoreError:
+                if not tries_left:
+                    raise
         return content
 
 
@@ -168,9 +174,10 @@ class _Upload:
     def close(self) -> None:
         content, self._content = self._content, None
         if content is not None:
-            content.seek(0)
-            with _told():
-                self._client.upload_fileobj(content, *_split(self._path))
+            _ask(self._upload, content.getvalue())
+
+    def _upload(self, content: bytes) -> None:
+        self._client.upload_fileobj(io.BytesIO(content), *_split(self._path))
 
     def __enter__(self) -> "_Upload":
         return self
@@ -191,7 +198,7 @@ def _client(options: PipelineOptions | None) -> Any:
     """A client of boto3, one for all paths and threads of the process."""
     flags = options.view_as(S3Options) if isinstance(options, PipelineOptions) else None
     given = {name: value for flag, name in _GIVEN.items() if (value := getattr(flags, flag, None))}
-    with _lock:
+    with _lock, _told():
         return _new_client(tuple(given.items()))
 
 
@@ -211,6 +218,32 @@ def _new_client(given: tuple[tuple[str, str], ...]) -> Any:
         signature_version=UNSIGNED if unsigned else None,
     )
     return session.client("s3", config=config, **settings)
+
+
+def _ask(request: Callable[..., _Answer], *args: Any, **kwargs: Any) -> _Answer:
+    """The answer to a request; a store that has answered before and now does not is asked for two minutes."""
+    from botocore.exceptions import ClientError
+
+    with _told():
+        try:
+            answer = _RETRY(request)(*args, **kwargs)
+        except RetryError as error:
+            raise error.cause from error
+        except ClientError:
+            _answered.set()
+            raise
+    _answered.set()
+    return answer
+
+
+def _is_outage(error: Exception) -> bool:
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
+    return _answered.is_set() and isinstance(error, ConnectionError | HTTPClientError)
+
+
+# As long as the client of gs:// waits. boto3 itself gives up in seconds if connections are refused or hosts are gone.
+_RETRY = Retry(predicate=_is_outage, maximum=20.0, timeout=120.0)
 
 
 @contextmanager

@@ -7,15 +7,14 @@ to the same result as their chunks.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from typing import Any
-
-import numpy as np
 
 from transforms.columns import Column
 from transforms.schema import DEVICE_KEY, NOT_DONE, PRECISION_KEY, Failure, ScoredChunk, row_key, row_keys
 from transforms.summary.distribution import Distribution
+from transforms.summary.ids import Ids
 from transforms.summary.scored_pairs import ScoredPairs, Slices
+from transforms.work import Work
 
 FAILURE_EXAMPLES = 5
 
@@ -33,7 +32,7 @@ class Summary:
         unread: records of files, or parts of files, that could not be read.
         chunks: number of chunks.
         earlier_duplicates: scored pairs that had the id of another one when they were summarized and read back.
-        ids: hashes of the keys of the other scored pairs. They and the next six are not part of a summary's JSON.
+        ids: the keys of the other scored pairs. They and the next six are not part of a summary's JSON.
         done: names of the chunks with metrics.
         with_failures: names of the chunks with failures.
         optimized_files: number of files with optimized images.
@@ -47,6 +46,7 @@ class Summary:
         devices: the kinds of device that the workers computed on.
         pairs: the pairs with a row in the metrics.
         slices: the same pairs by the value of a kept field, if one was chosen.
+        work: what the chunks have taken. It is not part of a summary's JSON, whose numbers are the same in every run.
     """
 
     listed: int = 0
@@ -54,7 +54,7 @@ class Summary:
     unread: int = 0
     chunks: int = 0
     earlier_duplicates: int = field(default=0, compare=False)
-    ids: list[np.ndarray] = field(default_factory=list, compare=False)
+    ids: Ids = field(default_factory=Ids, compare=False)
     done: set[str] = field(default_factory=set, compare=False)
     with_failures: set[str] = field(default_factory=set, compare=False)
     optimized_files: int = field(default=0, compare=False)
@@ -68,6 +68,7 @@ class Summary:
     devices: set[str] = field(default_factory=set)
     pairs: ScoredPairs = field(default_factory=ScoredPairs)
     slices: Slices | None = None
+    work: Work = field(default=Work(), compare=False)
 
     @classmethod
     def empty(cls, columns: Iterable[Column], slice_by: str = "") -> "Summary":
@@ -87,7 +88,7 @@ class Summary:
             failed=len(failed),
             unread=chunk.chunk.pairs - scored - len(failed) if files else 0,
             chunks=1,
-            ids=[_hashes(row_keys(chunk.metrics).to_pylist())],
+            ids=Ids.of(row_keys(chunk.metrics).to_pylist()),
             done={chunk.chunk.name} if chunk.done else set(),
             with_failures={chunk.chunk.name} if chunk.failures else set(),
             optimized_files=len(chunk.optimized_files),
@@ -101,6 +102,7 @@ class Summary:
             devices=_metadata(chunk, DEVICE_KEY) if scored else set(),
             pairs=ScoredPairs.of_table(chunk.metrics, columns),
             slices=Slices.of_table(chunk.metrics, columns, slice_by) if slice_by else None,
+            work=chunk.work,
         )
 
     def merge(self, other: "Summary") -> None:
@@ -116,7 +118,7 @@ class Summary:
         self.unread += other.unread
         self.chunks += other.chunks
         self.earlier_duplicates += other.earlier_duplicates
-        self.ids += other.ids
+        self.ids.merge(other.ids)
         self.done |= other.done
         self.with_failures |= other.with_failures
         self.optimized_files += other.optimized_files
@@ -134,6 +136,7 @@ class Summary:
         self.pairs.merge(other.pairs)
         if self.slices and other.slices:
             self.slices.merge(other.slices)
+        self.work += other.work
 
     @property
     def scored(self) -> int:
@@ -142,9 +145,8 @@ class Summary:
 
     @property
     def duplicate_ids(self) -> int:
-        """Scored pairs whose id another scored pair before them has."""
-        ids = np.concatenate(self.ids) if self.ids else np.zeros(0, np.uint64)
-        return self.earlier_duplicates + len(ids) - len(np.unique(ids))
+        """Scored pairs whose id another scored pair before them has; beyond `MOST_IDS` pairs, an estimate."""
+        return self.earlier_duplicates + self.ids.duplicates
 
     @property
     def columns(self) -> dict[str, Distribution]:
@@ -216,12 +218,6 @@ def _metadata(chunk: ScoredChunk, key: bytes) -> set[str]:
     """The value that the metrics' schema has for a key, if it has one."""
     metadata = chunk.metrics.schema.metadata
     return {metadata[key].decode()} if key in metadata else set()
-
-
-def _hashes(ids: Iterable[str]) -> np.ndarray:
-    """64 bits of each id, the same on every worker."""
-    digests = (blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest() for id in ids)
-    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _examples(failed: Iterable[Failure]) -> dict[str, tuple[Example, ...]]:

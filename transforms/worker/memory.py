@@ -1,4 +1,4 @@
-"""The memory that this process may still take."""
+"""The memory that this process may still take, and the most that it has taken."""
 
 import ctypes
 import math
@@ -22,6 +22,12 @@ def release_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has held at once, without its children."""
+    # macOS counts bytes, other systems count kilobytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _of_machine() -> float:

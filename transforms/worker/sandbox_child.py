@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
         with contextlib.suppress(EOFError, ConnectionError):
             send(worker, {"kind": "ready"})
             while True:
-                _serve(worker, seconds, memory)
+                memory += _serve(worker, seconds, memory)
 
 
 class _WorkersFile(io.RawIOBase):
@@ -96,17 +96,24 @@ class _WorkersFile(io.RawIOBase):
         return len(data)
 
 
-def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
-    """Run one task, and send its items, or the error it ended with."""
+def _serve(worker: socket.socket, seconds: float, memory: int) -> int:
+    """Run one task, and send its items, or the error it ended with.
+
+    Returns:
+        the bytes of address space that the task's libraries take if they had not been imported yet.
+    """
     request, parts = receive(worker)
     descriptor = receive_descriptor(worker) if request["is_given"] else None
+    libraries = 0
     try:
         # No record is to blame for what a module does as it is imported.
+        before = _address_space()
         task = pkgutil.resolve_name(request["task"])
+        libraries = _address_space() - before
         size = request["file_size"]
         seconds += seconds * (size or 0) / _FILE_BYTES_PER_TIME
         _start_clock(seconds)
-        _limit_memory(memory + min(2 * (size or 0), _MOST_FOR_FILE))
+        _limit_memory(memory + libraries + min(2 * (size or 0), _MOST_FOR_FILE))
         file = None if size is None else io.BufferedReader(_WorkersFile(worker, size, descriptor), _BUFFER_BYTES)
         for item, buffers in task(request["arguments"], parts, file):
             send(worker, {"kind": "item", "item": item}, buffers)
@@ -120,8 +127,11 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> None:
         else:
             send(worker, {"kind": "error", "type": type(error).__name__, "message": str(error)})
     finally:
+        # The worker's next request is limited by nothing, and neither is the import of its task.
+        _limit_memory(None)
         if descriptor is not None:
             os.close(descriptor)
+    return libraries
 
 
 def _start_clock(seconds: float) -> None:
@@ -149,11 +159,13 @@ def _address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def _limit_memory(bytes: int) -> None:
+def _limit_memory(bytes: int | None) -> None:
+    """Limit the address space; None: as far as the system does."""
     if sys.platform == "linux":
         # `ulimit -v` of the user may be lower, and cannot be raised.
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (bytes if hard == resource.RLIM_INFINITY else min(bytes, hard), hard))
+        limits = [limit for limit in (bytes, hard) if limit is not None and limit != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min(limits, default=resource.RLIM_INFINITY), hard))
 
 
 if __name__ == "__main__":

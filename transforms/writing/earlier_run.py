@@ -9,11 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.reading.input_files import InputFile
+from transforms.reading.input_files import InputFile, files_of
 from transforms.schema import Chunk, EncodedChunk, ScoredChunk
-from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles
-from transforms.storage.run_record import RunRecord
 from transforms.storage.whole_files import read_file
 from transforms.writing.chunk_files import DamagedChunkError, find_done, write_chunk
 
@@ -40,8 +38,7 @@ class EarlierRun:
     @cached_property
     def _inputs(self) -> Mapping[str, InputFile]:
         """Its input files by their paths. Read by each worker, because there may be a million."""
-        identity = RunRecord.from_json(read_json(RunFiles(self.output).config)).identity
-        return {file["path"]: InputFile(**file) for file in identity["input"]}
+        return {file.path: file for file in files_of(RunFiles(self.output).read_record().identity)}
 
     def take_over(
         self, chunk: Chunk, files: RunFiles, formats: tuple[str, str], fingerprint: str

@@ -55,7 +55,8 @@ def test_a_workers_exception(mode, told, step, plain):
             "Pipeline job failed in state FAILED: \njava.net.ConnectException: java.net.ConnectException: "
             "finishConnect(..) failed: Connection refused",
             "ConnectException: java.net.ConnectException: finishConnect(..) failed: Connection refused; "
-            "no worker pool answers at --environment_config: start one beside every TaskManager",
+            "no worker pool answers at --environment_config: start one beside every TaskManager; or the JobManager is "
+            "gone",
         ),
         (
             "Pipeline job failed in state FAILED: \njava.lang.Exception: The user defined 'open()' method caused an "
@@ -65,7 +66,7 @@ def test_a_workers_exception(mode, told, step, plain):
             " finishConnect(..) failed: Connection refused: localhost/127.0.0.1:41897\n",
             "AbstractChannel$AnnotatedConnectException: finishConnect(..) failed: Connection refused: "
             "localhost/127.0.0.1:41897; no worker pool answers at --environment_config: start one beside every "
-            "TaskManager",
+            "TaskManager; or the JobManager is gone",
         ),
         (
             "Traceback (most recent call last):\nRuntimeError: OSError: [Errno 28] No space [while running 'a/b']\n)",

@@ -1,5 +1,6 @@
 """Runs on a real Flink cluster give the same rows as without Flink, even if processes are killed."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -73,6 +74,9 @@ def test_scores_the_same_bits(cluster, lpips_weights, tmp_path, uber_jar):
     flink_jobs.finish(flink_jobs.start(cluster, output, *arguments, uber_jar=uber_jar), output)
     assert same_table(metrics(output), scored)
     assert (output / "_SUCCESS").exists()
+    performance = json.loads((output / "run.json").read_text())["performance"]
+    assert performance["pairs"] == few
+    assert performance["seconds"]["network"] > 0
     counts = flink_jobs.counted(cluster)
     assert (counts["pairs_listed"], counts["pairs_scored"]) == (few, few)
     assert (counts["chunks_written"], counts["chunks_found_done"]) == (6, 0)

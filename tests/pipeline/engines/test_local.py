@@ -1,5 +1,6 @@
 """Several workers on this machine give the rows of one, share its threads, and leave no process behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -82,6 +83,9 @@ class TestSameRows:
         assert score(parquet, tmp_path / "run", *flags, *PROCESSES) == one
         assert [table.num_rows for table in one] == [24] * len(one)
         assert len(one) == 1 + ("--optimize" in flags)
+        performance = json.loads((tmp_path / "run" / "run.json").read_text())["performance"]
+        assert (performance["pairs"], performance["workers"]) == (24, 1)
+        assert performance["seconds"]["optimizing" if "--optimize" in flags else "network"] > 0
         lines = capfd.readouterr().err.splitlines()
         assert lines[0] == "listing the pairs"
         assert "0 of 24 pairs" in lines

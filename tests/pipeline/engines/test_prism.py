@@ -1,5 +1,6 @@
 """Prism, Beam's local engine in Go, gives the same rows as FnApiRunner. `make prism` builds it."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -55,6 +56,9 @@ def test_the_same_rows(prism, parquet, lpips_weights, tmp_path, flags):
         assert main([*arguments, engine]) == OK
         parts = [directory for directory in ("metrics", "optimized") if (tmp_path / name / directory).exists()]
         tables.append([pq.read_table(tmp_path / name / part).sort_by("source") for part in parts])
+        performance = json.loads((tmp_path / name / "run.json").read_text())["performance"]
+        assert performance["pairs"] == 20
+        assert performance["seconds"]["decoding"] > 0
     assert tables[0] == tables[1]
     assert len(tables[0][0]) == 20
 

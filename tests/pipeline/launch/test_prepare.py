@@ -50,8 +50,8 @@ class TestInput:
 
     def test_files_are_sorted_and_each_there_once(self, tmp_path, input):
         other = shards.write_parquet(tmp_path / "in" / "other.parquet", pa.Table.from_pylist(ROWS))
-        found = prepared(f"{input},{tmp_path}/in/*.parquet", f"--input={input}").files
-        assert [file.path for file in found] == [other.path, str(input)]
+        found = prepared(f"{input},{tmp_path}/in/*.parquet", f"--input={input}").record.identity["input"]
+        assert [file["path"] for file in found] == [other.path, str(input)]
 
 
 class TestFields:
@@ -83,7 +83,7 @@ class TestFields:
         (input.parent / name).write_bytes(content)
         found = prepared(input.parent / "*", "--keep_fields=label")
         assert found.keep == (pa.field("label", pa.int64()),)
-        assert len(found.files) == 2
+        assert len(found.record.identity["input"]) == 2
 
     def test_no_file_can_tell(self, tmp_path):
         for name in ("a.parquet", "b.parquet"):

@@ -24,6 +24,7 @@ def read_record(output: Path) -> RunRecord:
 
 
 RECORD = record_of()
+CLAIMED = ["_temporary/owner.json", "run.json"]
 
 
 @pytest.fixture(params=["run", "run [1]*", "ünï/run?"])
@@ -54,7 +55,7 @@ FINISHED = ("metrics/a.parquet", "metrics/b.parquet", "failures/a.jsonl", "summa
 class TestClaim:
     def test_new_directory(self, output):
         assert claim(str(output), RECORD, overwrite=False) == 0
-        assert files_in(output) == ["run.json"]
+        assert files_in(output) == CLAIMED
         assert read_record(output) == RECORD
 
     def test_empty_directory(self, output):
@@ -67,7 +68,7 @@ class TestClaim:
         run_in(Path(output.name), "metrics/a.parquet")
         assert claim(output.name, RECORD, overwrite=False) == 1
         assert claim(f"./{output.name}", RECORD, overwrite=True) == 0
-        assert files_in(output) == ["run.json"]
+        assert files_in(output) == CLAIMED
 
     def test_after_a_claim_that_was_cut_short(self, output):
         make(output, "_temporary/0123")
@@ -102,7 +103,7 @@ class TestResume:
         chunks = [f"metrics/{number}.parquet" for number in range(done)]
         run_in(output, *chunks, "failures/0.jsonl", "_temporary/left")
         assert claim(str(output), replace(RECORD, started=2.0), overwrite=False) == done
-        assert files_in(output) == sorted([*chunks, "failures/0.jsonl", "_temporary/left", "run.json"])
+        assert files_in(output) == sorted([*chunks, "failures/0.jsonl", "_temporary/left", *CLAIMED])
         assert read_record(output).started == 2.0
 
     @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ class TestResume:
         run_in(output, *FINISHED)
         with pytest.raises(UsageError, match="holds a finished run: give another --output, or --overwrite"):
             claim(str(output), RECORD, overwrite=False)
-        assert files_in(output) == sorted([*FINISHED, "run.json"])
+        assert files_in(output) == sorted([*FINISHED, *CLAIMED])
 
 
 class TestOverwrite:
@@ -135,19 +136,39 @@ class TestOverwrite:
     def test_deletes_a_run(self, output, names, record):
         run_in(output, *names, "_temporary/left")
         assert claim(str(output), record, overwrite=True) == 0
-        assert files_in(output) == ["run.json"]
+        assert files_in(output) == CLAIMED
         assert read_record(output) == record
 
     def test_keeps_what_no_run_wrote(self, output):
         run_in(output, *FINISHED, "verdict.json", "report.html", "mine.html", "mine/metrics/a.parquet")
         make(output.parent, "beside")
         assert claim(str(output), RECORD, overwrite=True) == 0
-        assert files_in(output) == ["mine.html", "mine/metrics/a.parquet", "run.json"]
+        assert files_in(output) == ["_temporary/owner.json", "mine.html", "mine/metrics/a.parquet", "run.json"]
         assert (output.parent / "beside").exists()
 
     def test_new_directory(self, output):
         assert claim(str(output), RECORD, overwrite=True) == 0
-        assert files_in(output) == ["run.json"]
+        assert files_in(output) == CLAIMED
+
+    @pytest.mark.parametrize("record", [RECORD, record_of(losses=["mse"])], ids=["same", "other"])
+    def test_killed_while_it_deletes(self, output, monkeypatch, record):
+        """The next launch of that run, without --overwrite, deletes the rest, whose files are no chunks of its own."""
+        from pipeline.launch import run_directory
+
+        def kill(_):
+            raise KeyboardInterrupt
+
+        run_in(output, *FINISHED)
+        with monkeypatch.context() as patch:
+            patch.setattr(run_directory, "delete_directory", kill)
+            with pytest.raises(KeyboardInterrupt):
+                claim(str(output), record, overwrite=True)
+        assert "metrics/a.parquet" in files_in(output)
+        with pytest.raises(UsageError, match="holds an unfinished run with other"):
+            claim(str(output), record_of(losses=["psnr"]), overwrite=False)
+        assert claim(str(output), record, overwrite=False) == 0
+        assert files_in(output) == CLAIMED
+        assert read_record(output) == record
 
     @pytest.mark.heavy
     def test_cut_short(self, output, monkeypatch):
@@ -164,7 +185,7 @@ class TestOverwrite:
                 claim(str(output), RECORD, overwrite=True)
         assert "_SUCCESS" not in files_in(output)
         assert claim(str(output), RECORD, overwrite=True) == 0
-        assert files_in(output) == ["run.json"]
+        assert files_in(output) == CLAIMED
 
 
 class TestUnusable:

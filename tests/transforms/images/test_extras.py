@@ -1,6 +1,5 @@
 """HEIC and JPEG XL, where their extras are installed."""
 
-from base64 import b64decode
 from contextlib import suppress
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from support.dicom_files import dicom
 from support.pictures import encode, noise
 
+from benchmarks.fuzz_bases import HEIC
 from transforms.images.decode import DecodeError, DecodePolicy, decode_image
 from transforms.images.dicom import DICOM_SUPPORTED
 from transforms.images.heic import HEIC_SUPPORTED
@@ -16,18 +16,6 @@ from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_size
 needs_heic = pytest.mark.skipif(not HEIC_SUPPORTED, reason="needs pi-heif (the extra heic)")
 needs_jpeg_xl = pytest.mark.skipif(not JPEG_XL_SUPPORTED, reason="needs pillow-jxl-plugin (the extra jxl)")
 
-# 24x16 pixels: a red, a white, a black and a blue quarter; written by pillow-heif.
-HEIC = b64decode(
-    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAXxtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAA"
-    "ACJpbG9jAAAAAERAAAEAAQAAAAABoAABAAAAAAAAAMIAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRt"
-    "AAAAAAABAAAA/GlwcnAAAADcaXBjbwAAAHVodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMA"
-    "AAMAHroCQGEAAQApQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqrprm4CGgwIAAAAyAAAADAIRiAAEABkQBwXPBiQAAABNjb2xybmNs"
-    "eAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAAChjbGFwAAAAGAAAAAEAAAAQAAAAAf///9gAAAAC////0AAAAAIAAAAQcGl4"
-    "aQAAAAADCAgIAAAAGGlwbWEAAAAAAAAAAQABBYECAwWEAAAAym1kYXQAAAC+KAGvBjIeojPQXUHFdvPP//9570PZzNOJGz157i/9"
-    "tmbXs7/LOHOtnMm6NKfFW9U+A3gxR3r+HPZC8W/9hSWTkhLIM2bkHo9u/nT6ZHcNn+N/kDh0ZXgvb9zbikT/QFIr3NGPT3tFMP+2"
-    "PkjDpf8ONgML2XRH40a7Enrp0synTDfogEgQFBhEzOJMdQRmICFsOPjHui6OC7rGCr3QphA64VADhCDZq9VdL4FzzOZvfZUrK1cV"
-    "Kq6mdZnwEbY9wA=="
-)
 QUARTERS = [[[200, 40, 40], [250, 250, 250]], [[0, 0, 0], [40, 40, 200]]]
 POLICY = DecodePolicy()
 

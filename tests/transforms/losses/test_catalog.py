@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 import pytest
 
 from transforms.losses.catalog import LOSSES, describe_losses, get_losses, parts_of
+from transforms.losses.fused.planar import PlanarLoss
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 
 NAMES = [
@@ -78,8 +79,10 @@ def test_what_a_row_names_is_there(name):
     if network := NETWORKS.get(loss.network):
         assert set(loss.layers) <= set(network.layers)
         assert loss.min_side == network.smallest_side(loss.layers or LPIPS_LAYERS)
-        for dotted in (network.architecture, network.load, network.fetch, network.cached):
+        for dotted in (network.load, network.fetch, network.cached):
             assert callable(resolve_name(dotted))
+        assert set(network.layers) <= set(resolve_name(network.architecture))
+        assert isinstance(resolve_name(loss.planar_kernel), PlanarLoss)
 
 
 def test_get_losses_keeps_the_order_and_drops_repeats():

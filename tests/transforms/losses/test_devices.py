@@ -172,7 +172,7 @@ def test_one_thread_at_a_time_computes_on_a_gpu():
     """The memory of the batch follows that of the card; it holds one."""
     gpu, cpu = Device("GPU:0", GB), Device("CPU:0")
     with gpu.turn(), cpu.turn(), cpu.turn():
-        assert not gpu.turn().acquire(blocking=False)
+        assert not devices._lock(gpu.name).acquire(blocking=False)
         with Device("GPU:1", GB).turn():
             pass
 

@@ -14,16 +14,17 @@ from support.as_gpu import AS_GPU
 from support.keras_file import write_keras_file
 from support.pictures import degraded, noise, smooth
 
-from transforms.losses import edges, evaluate, graph, perceptual, pixels
+from transforms.losses import edges, evaluate, graph, perceptual, pixels, planar_evaluator
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
 from transforms.losses.evaluate import Evaluator
+from transforms.losses.networks import vgg16
 from transforms.losses.networks.backends import ncnn
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
+from transforms.losses.networks.backends.tensorflow import TensorFlowNetwork
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.networks.lpips_weights import VGG16
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
-from transforms.losses.networks.vgg16 import Vgg16
 from transforms.losses.networks.weights_file import WeightsError, WeightsFile
 from transforms.losses.objective import parse_objective
 from transforms.losses.pair import Pair
@@ -178,7 +179,7 @@ class TestValues:
     def test_losses_on_networks_are_those_of_the_public_functions(self, of_different, lpips_weights):
         tensors, heads = VGG16.load(lpips_weights.read())
         images = pairs(DIFFERENT, SMALL)
-        network = Vgg16(tensors, NETWORKS["vgg16_lpips"].preprocessing)
+        network = TensorFlowNetwork(vgg16.LAYERS, tensors, NETWORKS["vgg16_lpips"].preprocessing)
         features = [network.features(tf.constant(as_images(pictures)), LPIPS_LAYERS) for pictures in images]
         pair = Pair(None, None, *features, heads)
         for name in ("lpips_vgg", "vgg_mse", "style"):
@@ -312,9 +313,10 @@ class TestBackends:
     # More than the pairs of most batches below, or fewer.
     @pytest.mark.parametrize("threads", [1, 8])
     def test_a_pairs_bits_depend_on_the_pair_alone(self, networks, monkeypatch, threads):
-        monkeypatch.setattr(evaluate, "thread_count", lambda: threads)
+        for module in (evaluate, planar_evaluator):
+            monkeypatch.setattr(module, "thread_count", lambda: threads)
         evaluator = Evaluator(networks.plan, networks)
-        generated, target = pairs(DIFFERENT, (33, 20))
+        generated, target = pairs(DIFFERENT, (33, 31))
         alone = [evaluator(generated[[row]], target[[row]]) for row in range(len(DIFFERENT))]
         evaluator(*pairs(["noisy"] * 2, (40, 90)))
         for order in ([0, 1, 2, 3], [3, 1], [2, 2, 0, 3, 1, 1, 0, 2, 3]):
@@ -330,7 +332,7 @@ class TestBackends:
         plan = Plan(("lpips_vgg",), weights=weights, backend="ncnn")
         assert Evaluator(plan, Networks(plan, AS_GPU)).backend == "tensorflow"
 
-    def test_scoring_on_a_cpu_needs_no_tensorflow(self, lpips_weights):
+    def test_scoring_on_a_cpu_needs_no_tensorflow(self, lpips_weights, alexnet_weights):
         """Its import takes longer than scoring a few dozen pairs."""
         program = f"""
             import sys
@@ -342,9 +344,11 @@ class TestBackends:
             from transforms.losses.plan import Plan
             from transforms.scoring.score import load_evaluator
 
-            weights = dict(vgg16_lpips=WeightsFile({lpips_weights.path!r}, {lpips_weights.sha256!r}))
+            vgg16 = WeightsFile({lpips_weights.path!r}, {lpips_weights.sha256!r})
+            alexnet = WeightsFile({alexnet_weights.path!r}, {alexnet_weights.sha256!r})
+            weights = dict(vgg16_lpips=vgg16, vgg16_dists=vgg16, alexnet_lpips=alexnet)
             on_pixels = (name for name, loss in LOSSES.items() if loss.kernel and not loss.network)
-            plan = Plan((*on_pixels, "lpips_vgg"), weights=weights).with_backend()
+            plan = Plan((*on_pixels, "lpips_vgg", "lpips_alex", "dists"), weights=weights).with_backend()
             columns = load_evaluator(plan)(*np.zeros((2, 1, 161, 161, 3), np.uint8))
             print(set(columns) == set(plan.losses), "tensorflow" in sys.modules)
             """
@@ -372,7 +376,7 @@ class TestSharedTargets:
         """The number of images in each pass, by backend."""
         counted = {"tensorflow": [], "ncnn": []}
 
-        def on_tensorflow(network, images, layers, features=Vgg16.features):
+        def on_tensorflow(network, images, layers, features=TensorFlowNetwork.features):
             tf.py_function(lambda pairs: counted["tensorflow"].append(int(pairs)), [tf.shape(images)[0]], [])
             return features(network, images, layers)
 
@@ -380,7 +384,7 @@ class TestSharedTargets:
             counted["ncnn"].append(1)
             return features(network, image, layers)
 
-        monkeypatch.setattr(Vgg16, "features", on_tensorflow)
+        monkeypatch.setattr(TensorFlowNetwork, "features", on_tensorflow)
         monkeypatch.setattr(NcnnNetwork, "features", on_ncnn)
         return counted
 
@@ -391,7 +395,8 @@ class TestSharedTargets:
         evaluator = Evaluator(plan)
         found = evaluator(*self.candidates())
         assert sum(passes[backend]) == 6 + 3
-        monkeypatch.setattr(evaluate, "shared_targets", lambda target: None)
+        for module in (evaluate, planar_evaluator):
+            monkeypatch.setattr(module, "shared_targets", lambda target: None)
         expected = evaluator(*self.candidates())
         assert sum(passes[backend]) == 6 + 3 + 2 * 6
         for name in losses:
@@ -437,8 +442,8 @@ class TestColumns:
         tensors, _ = VGG16.load(weights["vgg16_lpips"].read())
         for network, factor, suffix in (("vgg16_lpips", 1, ""), ("vgg16_keras", 0.9, "_keras")):
             changed = {name: tensor * np.float32(factor) for name, tensor in tensors.items()}
-            vgg16 = Vgg16(changed, NETWORKS[network].preprocessing)
-            pair = Pair(None, None, *(vgg16.features(tf.constant(as_images(x)), plan.vgg_layers) for x in images))
+            loaded = TensorFlowNetwork(vgg16.LAYERS, changed, NETWORKS[network].preprocessing)
+            pair = Pair(None, None, *(loaded.features(tf.constant(as_images(x)), plan.vgg_layers) for x in images))
             for name in ("vgg_mse", "style"):
                 np.testing.assert_allclose(columns[name + suffix], PERCEPTUAL[name](pair), rtol=1e-5)
 
@@ -551,7 +556,7 @@ class TestPixelGradient:
 
     def test_is_that_of_the_objective_pair_by_pair(self, evaluator, weights):
         tensors, heads = VGG16.load(weights["vgg16_lpips"].read())
-        network = Vgg16(tensors, NETWORKS["vgg16_lpips"].preprocessing)
+        network = TensorFlowNetwork(vgg16.LAYERS, tensors, NETWORKS["vgg16_lpips"].preprocessing)
         images = pairs(DIFFERENT, (33, 20))
         columns = evaluator(*images)
         for row, (generated, target) in enumerate(zip(*map(as_images, images), strict=True)):

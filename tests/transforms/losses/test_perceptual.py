@@ -21,6 +21,7 @@ from transforms.losses import perceptual
 from transforms.losses.catalog import LOSSES as CATALOG
 from transforms.losses.catalog import parts_of
 from transforms.losses.evaluate import Evaluator
+from transforms.losses.networks.backends.tensorflow import TensorFlowNetwork
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 from transforms.losses.networks.vgg16_dists import DISTS_FILE
 from transforms.losses.pair import Pair
@@ -60,7 +61,8 @@ class Networks:
         for name, content in weights.items():
             row = NETWORKS[name]
             self.tensors[name], self.heads[name] = resolve_name(row.load)(content)
-            self.networks[name] = resolve_name(row.architecture)(self.tensors[name], row.preprocessing)
+            layers = resolve_name(row.architecture)
+            self.networks[name] = TensorFlowNetwork(layers, self.tensors[name], row.preprocessing)
         self._reference_features = {}
 
     def loss(self, name, generated, target):
@@ -107,8 +109,9 @@ def networks(lpips_weights, alexnet_weights):
 
 
 @pytest.fixture(scope="module")
-def on_ncnn(lpips_weights):
-    return Evaluator(Plan(tuple(LOSSES), weights={"vgg16_lpips": lpips_weights}, backend="ncnn"))
+def on_ncnn(lpips_weights, alexnet_weights):
+    weights = {"vgg16_lpips": lpips_weights, "vgg16_dists": lpips_weights, "alexnet_lpips": alexnet_weights}
+    return Evaluator(Plan(NAMES, weights=weights, backend="ncnn"))
 
 
 @functools.cache
@@ -142,10 +145,10 @@ def test_lpips_equals_the_original_implementation(networks, case):
     assert np.linalg.norm(gradient) == pytest.approx(case["gradient_l2"], rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize("case", [c for c in ORIGINAL if c["loss"] == "lpips_vgg"], ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", ORIGINAL, ids=[f"{case['loss']}-{case['name']}" for case in ORIGINAL])
 def test_lpips_on_ncnn_equals_the_original_implementation(on_ncnn, case):
     pair = PAIRS[case["name"]]
-    (value,) = on_ncnn(pair.generated[np.newaxis], pair.target[np.newaxis])["lpips_vgg"]
+    (value,) = on_ncnn(pair.generated[np.newaxis], pair.target[np.newaxis])[case["loss"]]
     assert value == pytest.approx(case["value"], rel=0, abs=1e-6)
 
 
@@ -170,14 +173,17 @@ def test_the_parts_of_lpips_are_those_of_the_float64_reference(networks, lpips_w
 
 
 @pytest.mark.parametrize("kind", ["unrelated", "shifted", "noisy", "almost identical"])
-@pytest.mark.parametrize("size", SIZES["vgg16_lpips"])
+@pytest.mark.parametrize("size", [*SIZES["vgg16_lpips"], *SIZES["alexnet_lpips"]])
 def test_ncnn_equals_the_float64_reference(networks, on_ncnn, size, kind):
     generated, target = pair(kind, *size)
     values = on_ncnn(generated[np.newaxis], target[np.newaxis])
-    for name in LOSSES:
+    assert set(values) == {name for name in NAMES if name != "lpips_alex" or min(size) >= 31}
+    for name in values:
         expected = networks.reference(name, generated.astype(np.float64), target.astype(np.float64))
         # Winograd's transforms cost a few more roundings.
-        assert values[name][0] == pytest.approx(expected, rel=2e-5), name
+        assert values[name][0] == pytest.approx(expected, rel=2e-5, abs=1e-8 if name == "lpips_alex" else 0), name
+        if name in ("lpips_vgg", "lpips_alex", "dists"):
+            assert values[name][0] == pytest.approx(expected, rel=0, abs=1e-6), name
 
 
 @pytest.mark.parametrize("name", NAMES)

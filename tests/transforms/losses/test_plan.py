@@ -140,6 +140,8 @@ def test_layers_and_networks_needed(losses, of_lpips, of_keras):
         ({}, False, "ncnn"),
         ({"precision": "auto"}, False, "ncnn"),
         ({"losses": ("style_keras", "mae")}, False, "ncnn"),
+        ({"losses": ("lpips_alex",)}, False, "ncnn"),
+        ({"losses": ("dists",)}, False, "ncnn"),
         ({"losses": (), "objective": parse_objective("vgg_mse")}, False, "ncnn"),
         ({"losses": ("mae", "ssim")}, False, "tensorflow"),
         ({"precision": "bfloat16"}, False, "tensorflow"),

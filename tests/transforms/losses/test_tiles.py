@@ -7,9 +7,11 @@ import pytest
 from support.pictures import noise, smooth
 
 from transforms.losses import plan as plans
-from transforms.losses import tiles
+from transforms.losses import planar_evaluator, tile_grid
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
+from transforms.losses.networks.loaded import Networks
+from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 
@@ -26,13 +28,17 @@ def pictures(height, width, seed=0):
     return np.stack([generated, target]), np.stack([target, target])
 
 
+# Of tiles with cores of about 64 x 64.
+PIXELS = (64 + 2 * 96) ** 2
+
+
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (64, 64), (65, 63), (200, 130), (7, 3000), (3000, 20), (331, 1), (96, 33)]
 )
 @pytest.mark.parametrize(("margin", "step"), [(0, 16), (10, 16), (90, 16), (90, 32), (81, 16)])
 def test_cores_cover_every_pixel_once(height, width, margin, step):
     seen = np.zeros((1, height, width), int)
-    for tile in tiles.tiles(height, width, margin, step, 64):
+    for tile in tile_grid.tiles(height, width, margin, step, PIXELS):
         core = tile.core
         core.of(seen[:, tile.rows, tile.columns])[:] += 1
         for span, before, after, length in (
@@ -45,7 +51,7 @@ def test_cores_cover_every_pixel_once(height, width, margin, step):
             # Up to the picture's edge, or the margin behind the core.
             assert span.stop == length or span.stop - span.start - after >= margin
             assert after is not None or span.stop == length
-        assert (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start) <= 4 * (64 + 2 * 96) ** 2
+        assert (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start) <= PIXELS
     assert (seen == 1).all()
 
 
@@ -55,8 +61,8 @@ def small_tiles(monkeypatch):
 
     def use() -> None:
         monkeypatch.setattr(plans, "WHOLE_PIXELS", 0)
-        monkeypatch.setattr(tiles, "SIDE", 96)
-        monkeypatch.setattr(tiles, "SIDE_ON_NCNN", 96)
+        monkeypatch.setattr(planar_evaluator, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(tile_grid, "core_size", lambda *arguments: (96, 96))
 
     return use
 
@@ -117,7 +123,9 @@ def test_gradients_have_a_limit_of_their_own():
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("size", "backend"), [(SIZE, "tensorflow"), ((33, 40), "tensorflow"), ((31, 300), "ncnn")])
+@pytest.mark.parametrize(
+    ("size", "backend"), [(SIZE, "tensorflow"), ((33, 40), "tensorflow"), ((31, 300), "ncnn"), ((120, 201), "ncnn")]
+)
 def test_losses_on_networks_are_those_of_the_whole(small_tiles, everything_on_networks, size, backend):
     evaluator = everything_on_networks(backend)
     images = pictures(*size)
@@ -129,6 +137,42 @@ def test_losses_on_networks_are_those_of_the_whole(small_tiles, everything_on_ne
         # Features are good to 1e-6, whichever way a convolution of this size is computed; losses square differences.
         np.testing.assert_allclose(values[0], expected[name][0], rtol=5e-6, err_msg=name)
         assert values[1] == 0, name
+
+
+@pytest.mark.heavy
+def test_bits_on_ncnn_do_not_depend_on_threads_and_memory(small_tiles, monkeypatch, everything_on_networks):
+    small_tiles()
+    images = [picture[:1] for picture in pictures(33, 150)]
+    plan = everything_on_networks("ncnn").plan
+    networks = Networks(plan)
+    found = []
+    for threads, available in ((3, 2**40), (3, 0)):
+        monkeypatch.setattr(planar_evaluator, "thread_count", lambda threads=threads: threads)
+        monkeypatch.setattr(planar_evaluator, "available_memory", lambda available=available: available)
+        found.append(Evaluator(plan, networks)(*images))
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(found[1][name], values, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "number"),
+    [
+        ("vgg16_lpips", (1024, 1024), 1),
+        ("vgg16_lpips", (1080, 1920), 14),
+        ("vgg16_dists", (3000, 4000), 84),
+        ("vgg16_keras", (600, 20000), 49),
+        ("alexnet_lpips", (1080, 1920), 1),
+        ("alexnet_lpips", (3000, 4000), 8),
+    ],
+)
+def test_a_tile_on_ncnn_is_as_large_as_its_memory(network, size, number):
+    row = NETWORKS[network]
+    found = list(planar_evaluator.network_tiles(network, row.layers, *size))
+    assert len(found) == number
+    most = planar_evaluator.WHOLE_BYTES if number == 1 else planar_evaluator.TILE_BYTES
+    for tile in found:
+        pixels = (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
+        assert pixels * row.memory_on_ncnn <= most
 
 
 @pytest.fixture(scope="module")

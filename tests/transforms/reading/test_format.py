@@ -1,6 +1,7 @@
 """A new input format is one row of `FORMATS` with its functions: JSON lines with images in base64 stand for it."""
 
 import base64
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from support.pictures import encode, noise, smooth
 
 from pipeline import parse
 from pipeline.run import OK, USAGE, main
-from transforms.reading.format import AUTO, FORMATS, Format
+from transforms.reading.format import AUTO, FORMATS, Format, chunk_name
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import list_chunks
 from transforms.schema import EncodedChunk, Fields, Part, encoded_schema, pair_failure
@@ -150,7 +151,12 @@ class TestChunkNames:
     )
     def test_tell_the_file_and_are_safe(self, tmp_path, name, slug):
         ((chunk,),) = list_chunks(InputFile(str(tmp_path / name), 0, 0.0), "auto", Fields())
-        assert re.fullmatch(rf"{slug}-[0-9a-f]{{8}}-000000000-000000000", chunk.name)
+        assert re.fullmatch(rf"{slug}-[0-9a-f]{{16}}-000000000-000000000", chunk.name)
+
+    def test_unique_where_32_bits_of_the_hash_are_equal(self):
+        paths = [f"day={day}/pairs.parquet" for day in (46871, 61742)]
+        assert len({hashlib.sha256(path.encode()).hexdigest()[:8] for path in paths}) == 1
+        assert len({chunk_name(path, "parquet", 0, 4) for path in paths}) == 2
 
     def test_unique_over_files_of_one_base_name(self, tmp_path):
         files = [shards.write_tfrecord(tmp_path / folder / "pairs.tfrecord", shards.rows(10)) for folder in "ab"]

@@ -12,7 +12,7 @@ from support import shards
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import check_fields, detect_format, list_chunks
 from transforms.schema import Fields
-from transforms.worker import sandbox
+from transforms.worker import sandbox_pool
 
 FIELDS = Fields()
 ROWS = shards.rows(10)
@@ -181,7 +181,7 @@ class TestListChunks:
         # Larger than the read buffer of a file, so that the rest is not there already.
         file = shards.write(tmp_path / "a.tfrecord", shards.frame(bytes(100_000)) * 6)
         # Without a descriptor to list it by, its child waits for the worker.
-        monkeypatch.setattr(sandbox, "_descriptor", lambda file: None)
+        monkeypatch.setattr(sandbox_pool, "_descriptor", lambda file: None)
         listing = list_chunks(file, "auto", FIELDS, 2)
         chunks = [*next(listing)]
         os.truncate(file.path, 210_000)

@@ -399,18 +399,18 @@ class TestLargePictures:
     @pytest.mark.parametrize("most", [24 * 24, 1])
     def test_are_decoded_when_it_is_their_turn(self, monkeypatch, most):
         """One at a time: together they might not fit into memory. The rows are the same."""
-        from transforms.scoring import score
+        from transforms.scoring import decode_ahead
 
         rows = mixed(7)
         expected = score_chunk(chunk_of(rows), Fussy())
         limits: list[tuple[int, int]] = []
 
-        def recording(pairs, policy, sandbox, decode=score.decode_pairs):
+        def recording(pairs, policy, sandbox, decode=decode_ahead.decode_pairs):
             limits.append((policy.max_image_pixels, len(pairs)))
             return decode(pairs, policy, sandbox)
 
-        monkeypatch.setattr(score, "decode_pairs", recording)
-        monkeypatch.setattr(score, "_PIXELS_AHEAD", most)
+        monkeypatch.setattr(decode_ahead, "decode_pairs", recording)
+        monkeypatch.setattr(decode_ahead, "_PIXELS_AHEAD", most)
         found = score_chunk(chunk_of(rows), Fussy())
         assert found.metrics.equals(expected.metrics)
         large = [pairs for limit, pairs in limits if limit > most]
@@ -453,10 +453,10 @@ class TestProgress:
 )
 def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahead, batch):
     """Memory holds the pairs of a few batches, not those of a chunk."""
-    from transforms.scoring import score
+    from transforms.scoring import decode_ahead
 
     decoded, evaluated, most = 0, 0, 0
-    lock, real = threading.Lock(), score.decode_pairs
+    lock, real = threading.Lock(), decode_ahead.decode_pairs
 
     def counting(pairs, *args):
         nonlocal decoded, most
@@ -473,7 +473,7 @@ def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahe
                 evaluated += len(generated)
             return columns
 
-    monkeypatch.setattr(score, "decode_pairs", counting)
+    monkeypatch.setattr(decode_ahead, "decode_pairs", counting)
     scored = score_chunk(plain(list(range(60))), Slow(), batching=batching)
     assert len(scored.metrics) == 60
     # Those ahead, the one that is waited for, and the batch that fills.

@@ -13,8 +13,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.pictures import encode, smooth
 from support.sandbox_tasks import DEADLY
 
+from transforms.images.decode import DecodedPair, DecodePolicy
+from transforms.images.sandboxed import decode_pairs
 from transforms.worker.sandbox import Sandbox, SandboxError, end_children
 
 pytestmark = pytest.mark.heavy
@@ -52,6 +55,15 @@ def test_time_is_counted_for_each_record() -> None:
 def test_a_record_does_not_pay_for_imports() -> None:
     """Nor for what is compiled as a module is imported."""
     assert [item for item, _ in Sandbox(seconds=1).call("support.slow_import:nothing", None)] == ["done"]
+
+
+def test_a_record_does_not_pay_for_memory_of_imports() -> None:
+    """Nor if its child has served another task, whose limit is less than these libraries take."""
+    sandbox = Sandbox(memory=64 << 20)
+    list(sandbox.call("support.sandbox_tasks:process", None))
+    image = encode(smooth(8, 8))
+    (pair,) = decode_pairs([(image, image)], DecodePolicy(), sandbox)
+    assert isinstance(pair, DecodedPair)
 
 
 def test_a_record_does_not_wait_for_libraries() -> None:

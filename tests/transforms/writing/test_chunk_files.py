@@ -15,6 +15,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.losses.plan import Plan
 from transforms.schema import NOT_DONE, OPTIMIZED_SCHEMA, PRECISION_KEY, Chunk, Failure, ScoredChunk, metrics_schema
 from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
+from transforms.work import Work
 from transforms.writing.chunk_files import (
     ChangedOutputError,
     check_listing,
@@ -67,6 +68,17 @@ class TestRoundTrip:
         files = RunFiles(str(tmp_path / "run"))
         write_chunk(scored(failures=failures), files)
         assert same(read_chunk(CHUNK, files), scored(failures=failures))
+
+    def test_what_the_work_took_is_not_written(self, tmp_path):
+        """The files have the same bits however long they took."""
+        contents = []
+        for seconds in (1.0, 2.0):
+            files = RunFiles(str(tmp_path / str(seconds)))
+            chunk = replace(CHUNK, listing_seconds=seconds)
+            write_chunk(replace(scored(chunk), work=Work(2, {"reading": seconds})), files)
+            contents.append({path.name: path.read_bytes() for path in Path(files.output).rglob("*.*")})
+        assert contents[0] == contents[1]
+        assert len(contents[0]) == 2
 
     def test_no_pair_scored(self, tmp_path):
         files = RunFiles(str(tmp_path / "run"))

@@ -4,18 +4,13 @@ Krizhevsky, One weird trick for parallelizing convolutional neural networks, htt
 named after its output: `relu3` after the ReLU of the third convolution.
 """
 
-from typing import ClassVar
+from transforms.losses.networks.layers import Layer
 
-from transforms.losses.networks.convolutional import ConvolutionalNetwork, Layer
-
-
-class AlexNet(ConvolutionalNetwork):
-    """AlexNet with tensors `conv<number>`."""
-
-    layers: ClassVar = {
-        "relu1": Layer("conv1", stride=4, padding=2),
-        "relu2": Layer("conv2", pooled=3),
-        "relu3": Layer("conv3", pooled=3),
-        "relu4": Layer("conv4"),
-        "relu5": Layer("conv5"),
-    }
+# With tensors `conv<number>`.
+LAYERS = {
+    "relu1": Layer("conv1", stride=4, padding=2),
+    "relu2": Layer("conv2", pooled=3),
+    "relu3": Layer("conv3", pooled=3),
+    "relu4": Layer("conv4"),
+    "relu5": Layer("conv5"),
+}

@@ -12,6 +12,7 @@ import numpy as np
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import Device, find_devices
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
+from transforms.losses.networks.backends.ncnn_model import describe
 from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.worker.memory import available_memory
@@ -20,6 +21,7 @@ from transforms.worker.tensorflow_import import import_tensorflow
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from transforms.losses.networks.backends.tensorflow import TensorFlowNetwork
     from transforms.losses.pair import Features
 
 # By the name of the network.
@@ -61,22 +63,21 @@ class Networks:
         dtype = "float32" if self.precision == "tensorfloat32" else self.precision
         self.weights: dict[str, Mapping[str, np.ndarray]] = {}
         self.on_ncnn: dict[str, NcnnNetwork] = {}
-        self._networks: dict[str, Any] = {}
+        self._networks: dict[str, TensorFlowNetwork] = {}
         self._had = 0
         # Its features meet kernels that know neither gradients nor masks.
         on_tensorflow = self.device.on_gpu or descends or plan.pixel_gradient or plan.protocol.masked
         with_ncnn = plan.backend == "ncnn" and self.precision == "float32" and not on_tensorflow
         for name in plan.networks:
             network, on_ncnn = NETWORKS[name], with_ncnn and name in plan.networks_on_ncnn
-            if not on_ncnn:
-                import_tensorflow()
             tensors, self.weights[name] = resolve_name(network.load)(network.read(plan.weights[name]))
+            layers = resolve_name(network.architecture)
             if on_ncnn:
-                self.on_ncnn[name] = NcnnNetwork(resolve_name(network.ncnn)(tensors), network.preprocessing)
+                self.on_ncnn[name] = NcnnNetwork(describe(layers, tensors), network.preprocessing)
                 continue
-            architecture = resolve_name(network.architecture)
+            import_tensorflow()
             with self.device.scope():
-                self._networks[name] = architecture(tensors, network.preprocessing, dtype)
+                self._networks[name] = _on_tensorflow(layers, tensors, network.preprocessing, dtype)
 
     def features(self, images: "tf.Tensor", losses: Collection[str]) -> "dict[str, Features]":
         """Features of every layer that the losses need, by network and layer.
@@ -114,3 +115,9 @@ class Networks:
                     f"and {int(available) >> 20} MiB are available"
                 )
             self._had = bytes
+
+
+def _on_tensorflow(*arguments: Any) -> "TensorFlowNetwork":
+    from transforms.losses.networks.backends import tensorflow
+
+    return tensorflow.TensorFlowNetwork(*arguments)

@@ -21,13 +21,13 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Network:
-    """A network on published weights. Functions and classes are dotted names such as `package.module:name`.
+    """A network on published weights. Functions and tables elsewhere are dotted names such as `package.module:name`.
 
     Attributes:
         name: names the network in a loss's row, in `Plan.weights` and in run.json.
         layers: the layers whose features losses may compare, shallowest first, each with the height and width in pixels
             below which it has no pixel left.
-        architecture: class with the signature and the `features` of `convolutional.ConvolutionalNetwork`.
+        architecture: its chain of `layers.Layer`, by the name of a layer's output.
         preprocessing: what belongs to the weights.
         load: `(content of the weights file) -> (tensors of the architecture, weights of the losses on it)`; checks
             names and shapes, and raises `WeightsError`.
@@ -37,11 +37,11 @@ class Network:
         flag: name of the flag that takes the path of another copy of the file; networks may share a file and its flag.
         help: of that flag.
         sha256: of the weights file. Empty: the file's content when the run starts is what counts.
-        ncnn: `(tensors of the architecture) -> backends.ncnn.NcnnModel`; empty: TensorFlow computes it everywhere.
         strides: of each layer, pixels from a feature to the next; position i begins at pixel i * stride. Empty: its
             features cannot be computed in tiles.
         reach: how many pixels beyond its own stride a feature sees, on the side where it sees further.
-        memory: bytes that a pass takes at least, per pixel of a pair, in float32 on a CPU.
+        memory: bytes that TensorFlow takes for a pass at least, per pixel of a pair, in float32 on a CPU.
+        memory_on_ncnn: bytes that ncnn takes for a pass at most, per pixel of an image.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Network:
     flag: str
     help: str
     sha256: str = ""
-    ncnn: str = ""
     strides: Mapping[str, int] = field(default_factory=dict)
     reach: int = 0
     memory: int = 0
+    memory_on_ncnn: int = 0
 
     def smallest_side(self, layers: Collection[str]) -> int:
         """Height and width in pixels below which the deepest of the layers has no pixel left."""
@@ -109,6 +109,7 @@ VGG16_LAYERS = {
 # A feature of relu5_3 sees 196 x 196 pixels, 16 of them its own.
 VGG16_REACH = 90
 VGG16_MEMORY = 1200
+VGG16_MEMORY_ON_NCNN = 2150
 # LPIPS compares these five, shallowest first.
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
@@ -140,21 +141,21 @@ NETWORKS = {
             "vgg16_lpips",
             "VGG16",
             layers=VGG16_LAYERS,
-            architecture="transforms.losses.networks.vgg16:Vgg16",
+            architecture="transforms.losses.networks.vgg16:LAYERS",
             flag="weights",
             help=_VGG16_HELP,
             sha256=_VGG16_SHA256,
-            ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
             strides=VGG16_LAYERS,
             reach=VGG16_REACH,
             memory=VGG16_MEMORY,
+            memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
         ),
         _on_lpips_weights(
             "vgg16_dists",
             "VGG16",
             # DISTS halves rounding up; below these sizes its maps would be mostly the zeros around.
             layers={layer: VGG16_LAYERS[layer] for layer in LPIPS_LAYERS},
-            architecture="transforms.losses.networks.vgg16_dists:DistsVgg16",
+            architecture="transforms.losses.networks.vgg16_dists:LAYERS",
             load="transforms.losses.networks.vgg16_dists:load",
             flag="weights",
             help=_VGG16_HELP,
@@ -163,22 +164,24 @@ NETWORKS = {
             # L2 pooling sees a pixel more than max-pooling.
             reach=105,
             memory=VGG16_MEMORY,
+            memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
         ),
         _on_lpips_weights(
             "alexnet_lpips",
             "ALEXNET",
             layers=ALEXNET_LAYERS,
-            architecture="transforms.losses.networks.alexnet:AlexNet",
+            architecture="transforms.losses.networks.alexnet:LAYERS",
             flag="alexnet_weights",
             help="the same for lpips_alex",
             sha256="c249201940720845ad554a67eccf28fedd15859b44a3ce0234059ef8c7043363",
             strides={"relu1": 4, "relu2": 8, "relu3": 16, "relu4": 16, "relu5": 16},
             reach=81,
+            memory_on_ncnn=310,
         ),
         Network(
             name="vgg16_keras",
             layers=VGG16_LAYERS,
-            architecture="transforms.losses.networks.vgg16:Vgg16",
+            architecture="transforms.losses.networks.vgg16:LAYERS",
             # "caffe" mode: 0 to 255 minus the mean. The loader turns the kernels from BGR to RGB.
             preprocessing=Preprocessing(scale=(255.0, 255.0, 255.0), offset=(-123.68, -116.779, -103.939)),
             load="transforms.losses.networks.keras_weights:load",
@@ -186,10 +189,10 @@ NETWORKS = {
             cached="transforms.losses.networks.keras_weights:cached",
             flag="keras_weights",
             help="Keras' VGG16 .h5 file without the top, for vgg_mse_keras and style_keras",
-            ncnn="transforms.losses.networks.vgg16_ncnn:vgg16",
             strides=VGG16_LAYERS,
             reach=VGG16_REACH,
             memory=VGG16_MEMORY,
+            memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
         ),
     )
 }

@@ -5,16 +5,10 @@ https://arxiv.org/abs/1409.1556. A layer is named after its output: `relu3_2` af
 convolution of block 3, `pool3` after the max-pooling that ends block 3.
 """
 
-from typing import ClassVar
-
-from transforms.losses.networks.convolutional import ConvolutionalNetwork, Layer
+from transforms.losses.networks.layers import Layer
 from transforms.losses.networks.specs import VGG16_LAYERS
 
-
-class Vgg16(ConvolutionalNetwork):
-    """VGG16 with tensors `conv<block>_<number>`."""
-
-    layers: ClassVar = {
-        name: Layer(pooled=2) if name.startswith("pool") else Layer(name.replace("relu", "conv"))
-        for name in VGG16_LAYERS
-    }
+# With tensors `conv<block>_<number>`.
+LAYERS = {
+    name: Layer(pooled=2) if name.startswith("pool") else Layer(name.replace("relu", "conv")) for name in VGG16_LAYERS
+}

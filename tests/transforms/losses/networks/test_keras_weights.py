@@ -8,9 +8,9 @@ import safetensors.numpy
 from support.keras_file import write_keras_file
 from support.pictures import noise, smooth
 
-from transforms.losses.networks import keras_weights
+from transforms.losses.networks import keras_weights, vgg16
+from transforms.losses.networks.backends.tensorflow import TensorFlowNetwork
 from transforms.losses.networks.specs import NETWORKS
-from transforms.losses.networks.vgg16 import Vgg16
 from transforms.losses.networks.weights_file import WeightsError
 
 
@@ -42,11 +42,12 @@ class TestKerasFile:
 
     def test_features_equal_those_of_keras_itself(self, keras_file):
         images = np.stack([smooth(33, 48), noise(1, 33, 48)]).astype(np.float32) / np.float32(255)
-        vgg16 = keras.applications.VGG16(include_top=False, weights=str(keras_file))
-        model = keras.Model(vgg16.input, [vgg16.get_layer(name).output for name in ("block1_conv2", "block5_conv3")])
+        original = keras.applications.VGG16(include_top=False, weights=str(keras_file))
+        outputs = [original.get_layer(name).output for name in ("block1_conv2", "block5_conv3")]
+        model = keras.Model(original.input, outputs)
         preprocessing = NETWORKS["vgg16_keras"].preprocessing
         expected = model(keras.applications.vgg16.preprocess_input(255 * images))
-        ours = Vgg16(keras_weights.load(keras_file.read_bytes())[0], preprocessing).features(
+        ours = TensorFlowNetwork(vgg16.LAYERS, keras_weights.load(keras_file.read_bytes())[0], preprocessing).features(
             images, ["relu1_2", "relu5_3"]
         )
         for theirs, layer in zip(expected, ("relu1_2", "relu5_3"), strict=True):

@@ -1,4 +1,4 @@
-"""VGG16 by ncnn against VGG16 by TensorFlow."""
+"""The networks by ncnn against those by TensorFlow."""
 
 from pkgutil import resolve_name
 
@@ -8,39 +8,73 @@ import tensorflow as tf
 from support.pictures import noise
 
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
-from transforms.losses.networks.specs import NETWORKS, VGG16_LAYERS
-from transforms.losses.networks.vgg16 import Vgg16
-from transforms.losses.networks.vgg16_ncnn import vgg16
+from transforms.losses.networks.backends.ncnn_model import describe
+from transforms.losses.networks.backends.tensorflow import TensorFlowNetwork
+from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.plan import BackendError, EvaluationError
 
 pytestmark = pytest.mark.heavy
 
-PREPROCESSING = NETWORKS["vgg16_lpips"].preprocessing
+# Odd sizes, whose channels ncnn pads in memory, and every halving with a remainder; the smallest.
+SIZES = {
+    "vgg16_lpips": [(32, 32), (47, 35), (63, 95)],
+    "vgg16_dists": [(16, 16), (47, 35), (50, 97)],
+    "alexnet_lpips": [(31, 31), (31, 47), (34, 65), (36, 90), (63, 46)],
+}
 
 
 @pytest.fixture(scope="module")
-def tensors(lpips_weights):
-    return resolve_name(NETWORKS["vgg16_lpips"].load)(lpips_weights.read())[0]
+def contents(lpips_weights, alexnet_weights):
+    """The weights files, by network."""
+    vgg16 = lpips_weights.read()
+    return {"vgg16_lpips": vgg16, "vgg16_dists": vgg16, "alexnet_lpips": alexnet_weights.read()}
+
+
+@pytest.fixture(scope="module")
+def tensors(contents):
+    return {name: resolve_name(NETWORKS[name].load)(content)[0] for name, content in contents.items()}
+
+
+def of(name, tensors):
+    """The arguments of a backend's network."""
+    return resolve_name(NETWORKS[name].architecture), tensors[name], NETWORKS[name].preprocessing
+
+
+def on_ncnn(name, tensors):
+    layers, values, preprocessing = of(name, tensors)
+    return NcnnNetwork(describe(layers, values), preprocessing)
 
 
 @pytest.fixture(scope="module")
 def network(tensors):
-    return NcnnNetwork(vgg16(tensors), PREPROCESSING)
+    return on_ncnn("vgg16_lpips", tensors)
 
 
-# Odd sizes, whose channels ncnn pads in memory, and every halving with a remainder.
-@pytest.mark.parametrize("size", [(32, 32), (47, 35), (63, 95)])
-def test_every_layer_is_tensorflows(network, tensors, size):
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name, sizes in SIZES.items() for size in sizes])
+def test_every_layer_is_tensorflows(tensors, name, size):
     image = noise(1, *size)
     # Not in the network's order.
-    layers = sorted(VGG16_LAYERS)
+    layers = sorted(resolve_name(NETWORKS[name].architecture), reverse=name == "alexnet_lpips")
     images = tf.constant(image[np.newaxis] / np.float32(255), tf.float32)
-    expected = Vgg16(tensors, PREPROCESSING).features(images, layers)
-    for layer, maps in network.features(image, layers).items():
+    layers = [layer for layer in layers if min(size) >= NETWORKS[name].layers.get(layer, 0)]
+    expected = TensorFlowNetwork(*of(name, tensors)).features(images, layers)
+    found = on_ncnn(name, tensors).features(image, layers)
+    assert set(found) == set(layers)
+    for layer, maps in found.items():
         theirs = expected[layer].numpy()[0]
         theirs = theirs.reshape(-1, theirs.shape[-1]).T
         assert (maps.shape, maps.dtype) == (theirs.shape, np.float32), layer
         assert np.linalg.norm(maps - theirs) < 1e-5 * np.linalg.norm(theirs), layer
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_l2_pooling_of_nothing_is_the_root_of_its_guard(tensors, level):
+    """Channels that are 0 everywhere stay near 0 and positive, as TensorFlow has them."""
+    image = np.full((33, 20, 3), level, np.uint8)
+    images = tf.constant(image[np.newaxis] / np.float32(255), tf.float32)
+    expected = TensorFlowNetwork(*of("vgg16_dists", tensors)).features(images, ["relu5_3"])["relu5_3"].numpy()[0]
+    found = on_ncnn("vgg16_dists", tensors).features(image, ["relu5_3"])["relu5_3"]
+    np.testing.assert_allclose(found, expected.reshape(-1, 512).T, rtol=0, atol=1e-5 * expected.max())
 
 
 @pytest.mark.parametrize("type", [np.uint16, np.float32])
@@ -61,11 +95,13 @@ def test_features_are_the_callers_own(network):
 
 
 def test_a_layer_of_another_shape_is_an_error(tensors):
-    model = vgg16(tensors)._replace(shape=lambda layer, height, width: (64, height, width))
+    model = describe(*of("vgg16_lpips", tensors)[:2])._replace(shape=lambda layer, height, width: (64, height, width))
     with pytest.raises(EvaluationError, match=r"pool1 is float32\[64, 8, 8\], expected float32\[64, 16, 16\]"):
-        NcnnNetwork(model, PREPROCESSING).features(noise(5, 16, 16), ["pool1"])
+        NcnnNetwork(model, NETWORKS["vgg16_lpips"].preprocessing).features(noise(5, 16, 16), ["pool1"])
 
 
 def test_an_unreadable_model_is_an_error(tensors):
     with pytest.raises(BackendError, match="the layers"):
-        NcnnNetwork(vgg16(tensors)._replace(text="nonsense"), PREPROCESSING)
+        NcnnNetwork(
+            describe(*of("vgg16_lpips", tensors)[:2])._replace(text="nonsense"), NETWORKS["vgg16_lpips"].preprocessing
+        )

@@ -6,9 +6,10 @@ import tensorflow as tf
 from support import reference
 from support.pictures import noise, smooth
 
+from transforms.losses.networks import vgg16
+from transforms.losses.networks.backends.tensorflow import TensorFlowNetwork
 from transforms.losses.networks.lpips_weights import VGG16
 from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS, VGG16_LAYERS
-from transforms.losses.networks.vgg16 import Vgg16
 
 pytestmark = pytest.mark.heavy
 
@@ -36,7 +37,7 @@ def test_every_layer_equals_the_float64_reference(tensors, size, preprocessing):
     ours, theirs = INPUTS[preprocessing]
     images = as_images(smooth(*size), noise(1, *size))
     defined = [layer for layer, side in VGG16_LAYERS.items() if min(size) >= side]
-    features = Vgg16(tensors, ours).features(tf.constant(images), defined)
+    features = TensorFlowNetwork(vgg16.LAYERS, tensors, ours).features(tf.constant(images), defined)
     assert list(features) == defined
     for row, image in enumerate(images):
         expected = reference.vgg16_features(theirs(image.astype(np.float64)), tensors)
@@ -62,7 +63,7 @@ def test_every_layer_equals_the_float64_reference(tensors, size, preprocessing):
     ],
 )
 def test_poolings_halve_with_floor(tensors, layer, shape):
-    features = Vgg16(tensors, LPIPS_PREPROCESSING).features(tf.zeros([3, 35, 50, 3]), [layer])
+    features = TensorFlowNetwork(vgg16.LAYERS, tensors, LPIPS_PREPROCESSING).features(tf.zeros([3, 35, 50, 3]), [layer])
     assert features[layer].shape == (3, *shape)
 
 
@@ -71,7 +72,7 @@ def test_poolings_halve_with_floor(tensors, layer, shape):
     [(["relu1_1"], 1), (["pool1"], 2), (["relu3_2", "relu1_2"], 6), (LPIPS_LAYERS, 13)],
 )
 def test_nothing_behind_the_deepest_layer_is_computed(tensors, layers, convolutions):
-    network = Vgg16(tensors, LPIPS_PREPROCESSING)
+    network = TensorFlowNetwork(vgg16.LAYERS, tensors, LPIPS_PREPROCESSING)
     graph = tf.function(lambda images: network.features(images, layers), autograph=False)
     concrete = graph.get_concrete_function(tf.TensorSpec([None, None, None, 3]))
     assert [operation.type for operation in concrete.graph.get_operations()].count("Conv2D") == convolutions
@@ -81,13 +82,13 @@ def test_nothing_behind_the_deepest_layer_is_computed(tensors, layers, convoluti
 @pytest.mark.parametrize(("layer", "side"), VGG16_LAYERS.items())
 def test_the_smallest_side_leaves_one_pixel(tensors, layer, side):
     images = tf.zeros([1, side, side + 1, 3])
-    assert Vgg16(tensors, LPIPS_PREPROCESSING).features(images, [layer])[layer].shape[1] == 1
+    assert TensorFlowNetwork(vgg16.LAYERS, tensors, LPIPS_PREPROCESSING).features(images, [layer])[layer].shape[1] == 1
 
 
 def test_bfloat16_features_are_those_of_float32_to_their_precision(tensors):
     images = tf.constant(as_images(smooth(33, 20), noise(1, 33, 20)))
-    coarse = Vgg16(tensors, LPIPS_PREPROCESSING, tf.bfloat16).features(images, LPIPS_LAYERS)
-    exact = Vgg16(tensors, LPIPS_PREPROCESSING).features(images, LPIPS_LAYERS)
+    coarse = TensorFlowNetwork(vgg16.LAYERS, tensors, LPIPS_PREPROCESSING, tf.bfloat16).features(images, LPIPS_LAYERS)
+    exact = TensorFlowNetwork(vgg16.LAYERS, tensors, LPIPS_PREPROCESSING).features(images, LPIPS_LAYERS)
     for layer in LPIPS_LAYERS:
         assert coarse[layer].dtype == tf.bfloat16
         # A bfloat16 has 8 bits: 0.4 % a number, and the layers' errors add up.

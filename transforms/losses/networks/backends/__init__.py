@@ -1,1 +1,1 @@
-"""The backends that compute a network's features besides TensorFlow."""
+"""The backends that compute a network's features: TensorFlow, and ncnn."""

@@ -6,31 +6,16 @@ as many images are computed at once as the caller has threads: that is faster th
 """
 
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from transforms.losses.networks.backends.ncnn_model import NcnnModel
 from transforms.losses.networks.specs import Preprocessing
 from transforms.losses.plan import BackendError, EvaluationError
-
-
-class NcnnModel(NamedTuple):
-    """A network as ncnn reads it.
-
-    Attributes:
-        text: the content of a `.param` file: `data` is the input's name, every layer has the name of its output.
-        weights: the content of a `.bin` file.
-        layers: the layers, shallowest first.
-        shape: `(layer, height, width) -> (C, h, w)`, the shape of a layer's output for an image of this size.
-    """
-
-    text: str
-    weights: bytes
-    layers: tuple[str, ...]
-    shape: Callable[[str, int, int], tuple[int, int, int]]
 
 
 class NcnnNetwork:

@@ -1,0 +1,90 @@
+"""Describe a network to ncnn: its layers as the text of a `.param` file, its weights as a `.bin` file."""
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from transforms.losses.networks.layers import L2_EPSILON, L2_WINDOW, Layer
+
+# ncnn marks weights that are plain float32 with this word.
+_PLAIN_FLOAT32 = struct.pack("<I", 0)
+
+
+class NcnnModel(NamedTuple):
+    """A network as ncnn reads it.
+
+    Attributes:
+        text: the content of a `.param` file: `data` is the input's name, every layer has the name of its output.
+        weights: the content of a `.bin` file.
+        layers: the layers, shallowest first.
+        shape: `(layer, height, width) -> (C, h, w)`, the shape of a layer's output for an image of this size.
+    """
+
+    text: str
+    weights: bytes
+    layers: tuple[str, ...]
+    shape: Callable[[str, int, int], tuple[int, int, int]]
+
+
+def describe(layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray]) -> NcnnModel:
+    """Describe a network.
+
+    Args:
+        layers: by the name of its output, shallowest first.
+        tensors: for each convolution `<name>.kernel` and `.bias`, float32, kernels HWIO for RGB input.
+    """
+    lines, weights = ["Input data 0 1 data"], b""
+    source, channels = "data", 3
+
+    def add(kind: str, name: str, options: str) -> None:
+        nonlocal source
+        lines.append(f"{kind} {name} 1 1 {source} {name} {options}")
+        source = name
+
+    for name, layer in layers.items():
+        if layer.pooled and layer.pooling == "max":
+            add("Pooling", f"{name}_pooled" if layer.convolution else name, f"0=0 1={layer.pooled} 2=2 5=1")
+        elif layer.pooled:
+            add("UnaryOp", f"{name}_squares", "0=4")
+            sizes = f"0={channels} 1=3 3=2 4=1 5=1 6={channels * L2_WINDOW.size} 7={channels}"
+            add("ConvolutionDepthWise", f"{name}_means", sizes)
+            weights += _packed(np.tile(L2_WINDOW, (channels, 1, 1)), np.full(channels, L2_EPSILON))
+            add("UnaryOp", f"{name}_pooled", "0=5")
+        if layer.convolution:
+            kernel, bias = (tensors[f"{layer.convolution}.{part}"] for part in ("kernel", "bias"))
+            channels = bias.size
+            sizes = f"0={channels} 1={len(kernel)} 3={layer.stride} 4={_padding(layer, kernel)} 5=1 6={kernel.size} 9=1"
+            add("Convolution", name, sizes)
+            # From HWIO to OIHW.
+            weights += _packed(kernel.transpose(3, 2, 0, 1), bias)
+
+    def shape(layer: str, height: int, width: int) -> tuple[int, int, int]:
+        return _shape(layers, tensors, layer, height, width)
+
+    text = "\n".join(("7767517", f"{len(lines)} {len(lines)}", *lines, ""))
+    return NcnnModel(text, weights, tuple(layers), shape)
+
+
+def _packed(kernel: np.ndarray, bias: np.ndarray) -> bytes:
+    return b"".join((_PLAIN_FLOAT32, *(np.ascontiguousarray(part, "<f4").tobytes() for part in (kernel, bias))))
+
+
+def _padding(layer: Layer, kernel: np.ndarray) -> int:
+    return len(kernel) // 2 if layer.padding is None else layer.padding
+
+
+def _shape(
+    layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray], wanted: str, height: int, width: int
+) -> tuple[int, int, int]:
+    sides, channels = np.array([height, width]), 3
+    for name, layer in layers.items():
+        if layer.pooled:
+            sides = (sides - layer.pooled) // 2 + 1 if layer.pooling == "max" else (sides + 1) // 2
+        if layer.convolution:
+            kernel = tensors[f"{layer.convolution}.kernel"]
+            sides, channels = (sides + 2 * _padding(layer, kernel) - len(kernel)) // layer.stride + 1, kernel.shape[3]
+        if name == wanted:
+            break
+    return channels, int(sides[0]), int(sides[1])
