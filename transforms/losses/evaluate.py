@@ -90,15 +90,14 @@ class Evaluator:
             # The kernels want the pixels of an image in one piece.
             given = (generated, target) if mask is None else (generated, target, mask)
             images = [np.ascontiguousarray(self.plan.protocol.inside(part)) for part in given]
-            with self.device.turn():
+            with self.device.turn(), lap("network" if any(LOSSES[name].network for name in losses) else "losses"):
                 if self.plan.protocol.gt_mean and not with_gradient:
                     images[:2] = self._graph.match_means(*images)
                 on_ncnn = tuple(name for name in losses if LOSSES[name].network in self._networks.on_ncnn)
                 others = tuple(name for name in losses if name not in on_ncnn)
                 from_ncnn = self._planar(on_ncnn, *images[:2]) if on_ncnn else iter([])
                 columns = self._others(others, with_gradient, *images) if others else {}
-                with lap(_stage(on_ncnn)):
-                    columns |= dict(zip(on_ncnn, np.array(list(from_ncnn), np.float32).T, strict=True))
+                columns |= dict(zip(on_ncnn, np.array(list(from_ncnn), np.float32).T, strict=True))
         except MemoryError as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
         if self.plan.objective and "objective" not in columns and set(self.plan.objective_losses) <= columns.keys():
@@ -117,8 +116,7 @@ class Evaluator:
         """The losses that no network on ncnn is needed for, and perhaps the objective with its gradient."""
         pairs, height, width, _ = images[0].shape
         if not self.plan.fits_whole(height, width):
-            with lap(_stage(losses)):
-                return self._graph.in_tiles(losses, *images)
+            return self._graph.in_tiles(losses, *images)
         if self.device.on_gpu:
             return self._whole_on_gpu(losses, with_gradient, *images)
         self._networks.check_memory(losses, pairs * height * width, with_gradient)
@@ -170,15 +168,9 @@ class Evaluator:
         in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features))
         columns: dict[str, np.ndarray] = {}
         if in_graph or on_features:
-            with lap(_stage((*in_graph, *on_features))):
-                columns = self._graph(in_graph, on_features, with_gradient, shared, generated, target, *mask)
+            columns = self._graph(in_graph, on_features, with_gradient, shared, generated, target, *mask)
         columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
         return columns
-
-
-def _stage(losses: Sequence[str]) -> str:
-    """The stage of a worker's time in which losses are computed in one pass."""
-    return "network" if any(LOSSES[name].network for name in losses) else "losses"
 
 
 def _coverage(mask: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from support.as_gpu import AS_GPU
 from support.pictures import degraded
 
 from transforms.losses import plan as plans
-from transforms.losses import tiles
+from transforms.losses import tile_grid
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks
@@ -229,7 +229,7 @@ def test_tiles_give_the_same(weights, monkeypatch, size):
     mask[2, 7:16, 9:18] = True
     expected = evaluator(*images, mask)
     monkeypatch.setattr(plans, "WHOLE_PIXELS", 0)
-    monkeypatch.setattr(tiles, "SIDE", 96)
+    monkeypatch.setattr(tile_grid, "core_size", lambda *arguments: (96, 96))
     found = evaluator(*images, mask)
     assert tuple(found) == tuple(expected)
     for name, values in found.items():

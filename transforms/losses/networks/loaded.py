@@ -71,13 +71,13 @@ class Networks:
         for name in plan.networks:
             network, on_ncnn = NETWORKS[name], with_ncnn and name in plan.networks_on_ncnn
             tensors, self.weights[name] = resolve_name(network.load)(network.read(plan.weights[name]))
-            layers = resolve_name(network.architecture)
+            architecture = resolve_name(network.architecture)
             if on_ncnn:
-                self.on_ncnn[name] = NcnnNetwork(describe(layers, tensors), network.preprocessing)
+                self.on_ncnn[name] = NcnnNetwork(describe(architecture, tensors), network.preprocessing)
                 continue
             import_tensorflow()
             with self.device.scope():
-                self._networks[name] = _on_tensorflow(layers, tensors, network.preprocessing, dtype)
+                self._networks[name] = _on_tensorflow(architecture, tensors, network.preprocessing, dtype)
 
     def features(self, images: "tf.Tensor", losses: Collection[str]) -> "dict[str, Features]":
         """Features of every layer that the losses need, by network and layer.
@@ -117,7 +117,10 @@ class Networks:
             self._had = bytes
 
 
-def _on_tensorflow(*arguments: Any) -> "TensorFlowNetwork":
+def _on_tensorflow(architecture: Any, *arguments: Any) -> "TensorFlowNetwork":
+    if isinstance(architecture, type):
+        network: TensorFlowNetwork = architecture(*arguments)
+        return network
     from transforms.losses.networks.backends import tensorflow
 
-    return tensorflow.TensorFlowNetwork(*arguments)
+    return tensorflow.TensorFlowNetwork(architecture, *arguments)

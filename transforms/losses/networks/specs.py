@@ -27,7 +27,8 @@ class Network:
         name: names the network in a loss's row, in `Plan.weights` and in run.json.
         layers: the layers whose features losses may compare, shallowest first, each with the height and width in pixels
             below which it has no pixel left.
-        architecture: its chain of `layers.Layer`, by the name of a layer's output.
+        architecture: its chain of `layers.Layer`, by the name of a layer's output; or a class with the other arguments
+            and the `features` of `backends.tensorflow.TensorFlowNetwork`, which only TensorFlow computes.
         preprocessing: what belongs to the weights.
         load: `(content of the weights file) -> (tensors of the architecture, weights of the losses on it)`; checks
             names and shapes, and raises `WeightsError`.
