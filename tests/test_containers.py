@@ -127,7 +127,7 @@ def write_all(root: Path, records: list[Record]) -> dict[str, list[str]]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("sides", [SIDES[:2], SIDES], ids=["pairs", "masked"])
+@pytest.mark.parametrize("sides", [SIDES[:2], pytest.param(SIDES, marks=pytest.mark.slow)], ids=["pairs", "masked"])
 def test_every_container_gives_the_same_bits(tmp_path, sides):
     records = make_records(0, sides)
     expected: pa.Table | None = None

@@ -27,7 +27,7 @@ PAIRS = 60
 LIMITS = ["--max_record_seconds=1", f"--max_record_memory={150 << 20}", "--max_image_pixels=1000000000"]
 ENGINES = {"in process": [], "two processes": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]}
 # Containers of arrays, and those that stand for the others in `make test`.
-ARRAYS, QUICK = ("arrays folders", "arrays parquet"), ("parquet", "zip")
+ARRAYS, QUICK = ("arrays folders", "arrays parquet"), ("parquet",)
 SIDE = 8000
 POISON = {7: SEGFAULT, 25: SPIN, 26: huge_png(SIDE), 59: SEGFAULT}
 IMAGE, ARRAY = encode(smooth(24, 32)), npz(smooth(24, 32))

@@ -17,7 +17,7 @@ from deploy.flink.processes import wait_until
 from deploy.flink.session_cluster import SessionCluster
 from pipeline.run import OK, main
 
-pytestmark = pytest.mark.flink
+pytestmark = [pytest.mark.flink, pytest.mark.slow]
 
 PAIRS, CHUNK_PAIRS = 160, 4
 SCORE = ("--losses=lpips_vgg,sobel_l1", f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4")
@@ -63,10 +63,10 @@ def scored(pairs, lpips_weights, tmp_path_factory) -> pa.Table:
 
 
 # The launcher talks to Flink through Beam's job server or, with the uber jar, directly.
-WAYS = [pytest.param(False, id="job_server"), pytest.param(True, id="uber_jar", marks=pytest.mark.slow)]
+WAYS = pytest.mark.parametrize("uber_jar", [False, True], ids=["job_server", "uber_jar"])
 
 
-@pytest.mark.parametrize("uber_jar", WAYS)
+@WAYS
 def test_scores_the_same_bits(cluster, lpips_weights, tmp_path, uber_jar):
     few = 6 * CHUNK_PAIRS
     output, arguments = tmp_path / "run", (write(tmp_path, few), *SCORE)
@@ -82,7 +82,6 @@ def test_scores_the_same_bits(cluster, lpips_weights, tmp_path, uber_jar):
     assert (counts["chunks_written"], counts["chunks_found_done"]) == (6, 0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("container", ["folders", "tar"])
 def test_scores_image_files(cluster, tmp_path, container):
     containers.write_containers(tmp_path, make_pairs(6 * CHUNK_PAIRS))
@@ -93,7 +92,6 @@ def test_scores_image_files(cluster, tmp_path, container):
     assert (output / "_SUCCESS").exists()
 
 
-@pytest.mark.slow
 def test_optimizes_the_same_bits(cluster, pairs, tmp_path):
     output, direct = tmp_path / "run", tmp_path / "direct"
     expected = score_directly(direct, pairs, *OPTIMIZE)
@@ -114,7 +112,6 @@ def kill_worker(cluster: SessionCluster) -> None:
         os.kill(worker.pid, signal.SIGKILL)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kill", [kill_task_manager, kill_worker])
 def test_lost_process_costs_no_finished_chunk(cluster, pairs, scored, tmp_path, kill):
     output = tmp_path / "run"
@@ -130,8 +127,7 @@ def test_lost_process_costs_no_finished_chunk(cluster, pairs, scored, tmp_path, 
     assert counts["chunks_found_done"] + counts["chunks_written"] == PAIRS // CHUNK_PAIRS
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("uber_jar", WAYS)
+@WAYS
 def test_lost_launcher_is_resumed_while_its_job_goes_on(cluster, pairs, scored, tmp_path, uber_jar):
     output = tmp_path / "run"
     launcher = flink_jobs.start(cluster, output, pairs, *SCORE, uber_jar=uber_jar)

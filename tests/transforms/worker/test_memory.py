@@ -48,7 +48,7 @@ assert before["lpips_vgg"] == after["lpips_vgg"]
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("backend", ["tensorflow", "ncnn"])
+@pytest.mark.parametrize("backend", [pytest.param("tensorflow", marks=pytest.mark.slow), "ncnn"])
 def test_want_of_memory_in_the_network_costs_one_pair(lpips_weights, backend):
     """A process whose address space is limited."""
     script = _SHORT_OF_MEMORY.format(backend=backend)
