@@ -1,4 +1,4 @@
-"""What work on chunks has taken: seconds by stage, bytes, memory, machines, and its slowest and largest pairs."""
+"""The cost of work on chunks: seconds by stage, bytes, memory, machines, and the slowest and largest pairs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -26,7 +26,7 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Work:
-    """What the work on some chunks has taken.
+    """The cost of the work on some chunks.
 
     Attributes:
         pairs: that were scored or failed.

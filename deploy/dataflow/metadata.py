@@ -59,7 +59,7 @@ def _parameter(action: argparse.Action, group: str) -> dict[str, Any]:
         "helpText": (action.help or "") % vars(action),
         "groupName": group,
         "isOptional": not action.required,
-        # Of the types for paths Google has some for gs:// alone.
+        # Google has types for paths, but they take gs:// alone.
         "paramType": "TEXT",
     }
     if action.choices and action.default is None:

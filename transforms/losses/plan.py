@@ -140,11 +140,11 @@ class Plan:
         return tuple(name for name in defined if (whole or self.in_tiles(name)) and not self._unmaskable(name))
 
     def fits_whole(self, height: int, width: int) -> bool:
-        """Whether images of this size are evaluated in one piece, not in tiles."""
+        """Tell whether images of this size are evaluated in one piece, not in tiles."""
         return height * width <= WHOLE_PIXELS
 
     def differentiated(self, height: int, width: int) -> bool:
-        """Whether the objective of images of this size can be differentiated."""
+        """Tell whether the objective of images of this size can be differentiated."""
         computed = self.computed(height, width)
         return height * width <= self.max_gradient_pixels and set(self.objective_losses) <= set(computed)
 
@@ -152,7 +152,7 @@ class Plan:
         return self.protocol.masked and not LOSSES[loss].maskable
 
     def in_tiles(self, loss: str) -> bool:
-        """Whether the loss can be evaluated in tiles."""
+        """Tell whether the loss can be evaluated in tiles."""
         network = NETWORKS.get(LOSSES[loss].network)
         return LOSSES[loss].reach is not None and (network is None or bool(network.strides))
 

@@ -77,5 +77,5 @@ def decode_ahead(
 
 
 def _same_target(encoded: Sequence[EncodedPair], row: int) -> bool:
-    """Whether a row has the target of the row before."""
+    """Tell whether a row has the target of the row before."""
     return encoded[row][1] is encoded[row - 1][1] is not None

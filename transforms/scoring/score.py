@@ -165,7 +165,7 @@ def _name_pairs(pairs: pa.Table, seconds: np.ndarray, size: np.ndarray) -> None:
 
 
 def _lies_in(mask: np.ndarray | None, plan: Plan) -> bool:
-    """Whether any pixel within the border lies in the mask, if there is one."""
+    """Tell whether any pixel within the border lies in the mask, if there is one."""
     return mask is None or bool(plan.protocol.inside(mask[np.newaxis]).any())
 
 

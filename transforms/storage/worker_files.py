@@ -33,7 +33,7 @@ _THREADS = 16
 
 @dataclass(frozen=True)
 class Doing:
-    """What a thread of a worker process is doing.
+    """The present work of a thread of a worker process.
 
     Attributes:
         what: the chunk or file.
@@ -50,7 +50,7 @@ class Doing:
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """What a worker process tells.
+    """The report of a worker process.
 
     Attributes:
         fingerprint: of the run that it works for.
@@ -139,7 +139,7 @@ def write_report(files: RunFiles, report: WorkerReport, name: str) -> None:
 
 
 def read_reports(files: RunFiles, fingerprint: str) -> list[WorkerReport]:
-    """What the worker processes of a run have told, those of earlier launchers too.
+    """The reports of the worker processes of a run, those of earlier launchers too.
 
     Raises:
         READ_ERRORS: (of `storage.errors`) the directory cannot be listed.

@@ -91,7 +91,7 @@ def _error_sums(target, generated, taps, guard):  # type: ignore[no-untyped-def]
                     mean[2, x] += weight * down[2, x + tap]
                     mean[3, x] += weight * down[3, x + tap]
             for x in range(width):
-                # Of the target and of the difference, so that an identical pair has no error at all.
+                # The second mean is that of the difference, so that an identical pair has no error at all.
                 mean_t, mean_g = mean[0, x], mean[0, x] + mean[1, x]
                 mean_error = mean[1, x] * mean[1, x]
                 variances = mean[2, x] - mean_t * mean_t - mean_g * mean_g
