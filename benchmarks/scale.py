@@ -45,7 +45,7 @@ from transforms.summary.summary import Summary
 from transforms.worker.sandbox import end_children
 from transforms.writing.chunk_files import check_listing
 
-# What was measured, in words, and how much it is.
+# Values by what they measure, in words.
 Numbers = dict[str, str]
 _SIZE = (12, 12)
 _DISTINCT = 64

@@ -21,8 +21,8 @@ from transforms.losses.tile_grid import Core, tiles, up
 
 # Every stride of maps in the losses on pixels divides it.
 _PIXEL_STEP = 16
-# Of a tile, margin included: with these VGG16 keeps within a gigabyte. Losses on pixels have narrow margins, so that
-# small tiles cost little.
+# Pixels of a tile, margin included: with these VGG16 keeps within a gigabyte. Losses on pixels have narrow margins, so
+# that small tiles cost little.
 NETWORK_TILE_PIXELS = 832**2
 TILE_PIXELS = 448**2
 

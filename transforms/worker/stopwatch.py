@@ -58,7 +58,7 @@ class Stopwatch:
         return ended
 
     def work(self, pairs: int = 0, bytes_read: int = 0) -> Work:
-        """What was measured until it was stopped."""
+        """The work that was measured until the watch was stopped."""
         spans = {process(): (self.begun, self.ended)}
         return Work(pairs, dict(self.seconds), bytes_read, peak_memory(), spans, self.slowest, self.largest)
 
