@@ -34,6 +34,24 @@ class Tile(NamedTuple):
     columns: slice
     core: Core
 
+    def core_within(self, area: Core) -> Core:
+        """The pixels of the core that also belong to an area of the picture; there may be none."""
+        top, bottom = _overlap(self.core.top, self.core.bottom, area.top, area.bottom, self.rows.start)
+        left, right = _overlap(self.core.left, self.core.right, area.left, area.right, self.columns.start)
+        return Core(top, bottom, left, right)
+
+    def fill(self, whole: Any, maps: Any, stride: int) -> None:
+        """Copy the core of the tile's maps to its place in those of the picture; `stride` as in `Core.of`."""
+        of_tile = whole[:, self.rows.start // stride :, self.columns.start // stride :]
+        self.core.of(of_tile, stride)[:] = self.core.of(maps, stride)
+
+
+def _overlap(start: int, stop: int | None, first: int, end: int | None, corner: int) -> tuple[int, int | None]:
+    """Start and stop of the positions, counted from the corner, that start to stop and first to end share."""
+    start = max(start, first - corner)
+    stops = [edge for edge in (stop, None if end is None else end - corner) if edge is not None]
+    return start, max(start, min(stops)) if stops else None
+
 
 def tiles(height: int, width: int, margin: int, step: int, pixels: int) -> Iterator[Tile]:
     """Yield tiles whose cores cover a picture, each pixel once. Where a tile has no margin, the picture ends.

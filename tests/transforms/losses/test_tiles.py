@@ -1,5 +1,6 @@
 """Large pictures, evaluated in tiles: the numbers of the same pictures in one piece."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -55,13 +56,24 @@ def test_cores_cover_every_pixel_once(height, width, margin, step):
     assert (seen == 1).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (201, 130), (7, 700), (331, 1), (96, 333)])
+@pytest.mark.parametrize(("margin", "step"), [(6, 4), (9, 4), (90, 16)])
+def test_tiles_of_parts_count_every_pixel_once(height, width, margin, step):
+    seen = np.zeros((1, height, width), int)
+    for part in tile_grid.tiles(height, width, 90, 16, PIXELS):
+        of_part = seen[:, part.rows, part.columns]
+        for tile in tile_grid.tiles(*of_part.shape[1:], margin, step, 64**2):
+            tile.core_within(part.core).of(of_part[:, tile.rows, tile.columns])[:] += 1
+    assert (seen == 1).all()
+
+
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Every picture is large."""
 
     def use() -> None:
         monkeypatch.setattr(plans, "WHOLE_PIXELS", 0)
-        monkeypatch.setattr(planar_evaluator, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(planar_evaluator, "WHOLE_BYTES", 1)
         monkeypatch.setattr(tile_grid, "core_size", lambda *arguments: (96, 96))
 
     return use
@@ -155,24 +167,30 @@ def test_bits_on_ncnn_do_not_depend_on_threads_and_memory(small_tiles, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("network", "size", "number"),
+    ("network", "size", "parts", "number"),
     [
-        ("vgg16_lpips", (1024, 1024), 1),
-        ("vgg16_lpips", (1080, 1920), 14),
-        ("vgg16_dists", (3000, 4000), 84),
-        ("vgg16_keras", (600, 20000), 49),
-        ("alexnet_lpips", (1080, 1920), 1),
-        ("alexnet_lpips", (3000, 4000), 8),
+        ("vgg16_lpips", (1024, 1024), 1, 1),
+        ("vgg16_lpips", (1080, 1920), 1, 6),
+        ("vgg16_dists", (3000, 4000), 6, 48),
+        ("vgg16_keras", (600, 20000), 4, 36),
+        ("alexnet_lpips", (1080, 1920), 1, 1),
+        ("alexnet_lpips", (3000, 4000), 1, 8),
     ],
 )
-def test_a_tile_on_ncnn_is_as_large_as_its_memory(network, size, number):
+def test_parts_and_tiles_on_ncnn_are_as_large_as_their_memory(network, size, parts, number):
     row = NETWORKS[network]
-    found = list(planar_evaluator.network_tiles(network, row.layers, *size))
-    assert len(found) == number
+    before = [layer for layer in row.layers if layer not in row.behind_cut(row.layers)] + [row.cut] * bool(row.cut)
+    found = [area(part) for part in planar_evaluator.network_parts(network, row.layers, *size)]
+    in_parts = [list(planar_evaluator.network_tiles(network, before, *part)) for part in found]
+    assert (len(found), sum(map(len, in_parts))) == (parts, number)
+    assert max(map(math.prod, found)) * row.memory_behind_cut <= planar_evaluator.WHOLE_BYTES
     most = planar_evaluator.WHOLE_BYTES if number == 1 else planar_evaluator.TILE_BYTES
-    for tile in found:
-        pixels = (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
-        assert pixels * row.memory_on_ncnn <= most
+    assert max(math.prod(area(tile)) for tiles in in_parts for tile in tiles) * row.memory_on_ncnn <= most
+
+
+def area(tile):
+    """Height and width."""
+    return tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
 
 
 @pytest.fixture(scope="module")

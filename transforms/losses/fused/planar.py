@@ -59,8 +59,11 @@ class PlanarLoss(NamedTuple):
 
 
 def added(one: Sums, other: Sums) -> Sums:
-    """The sums of two parts of a picture together."""
-    return {layer: tuple(a + b for a, b in zip(numbers, other[layer], strict=True)) for layer, numbers in one.items()}
+    """The sums of two parts of a picture together; a layer may be missing from one of them."""
+    both = {
+        layer: tuple(a + b for a, b in zip(one[layer], other[layer], strict=True)) for layer in one if layer in other
+    }
+    return {**one, **other, **both}
 
 
 def _lpips_sums(pair: PlanarPair) -> Sums:

@@ -43,6 +43,10 @@ class Network:
         reach: how many pixels beyond its own stride a feature sees, on the side where it sees further.
         memory: bytes that TensorFlow takes for a pass at least, per pixel of a pair, in float32 on a CPU.
         memory_on_ncnn: bytes that ncnn takes for a pass at most, per pixel of an image.
+        cut: the pooling at which a pass over a large picture is divided. Before it, layers take the memory and see
+            little around them; behind it, they take little memory and see far. Empty: it is not divided.
+        reach_to_cut: as `reach`, of the layers up to the cut.
+        memory_behind_cut: as `memory_on_ncnn`, of the layers behind it.
     """
 
     name: str
@@ -59,6 +63,16 @@ class Network:
     reach: int = 0
     memory: int = 0
     memory_on_ncnn: int = 0
+    cut: str = ""
+    reach_to_cut: int = 0
+    memory_behind_cut: int = 0
+
+    def behind_cut(self, layers: Collection[str]) -> list[str]:
+        """Those of the layers that lie behind the cut; none if there is no cut."""
+        if not self.cut:
+            return []
+        # The cut is a pooling: of the layers before it none has its stride.
+        return [layer for layer in layers if layer != self.cut and self.strides[layer] >= self.strides[self.cut]]
 
     def smallest_side(self, layers: Collection[str]) -> int:
         """Height and width in pixels below which the deepest of the layers has no pixel left."""
@@ -111,6 +125,10 @@ VGG16_LAYERS = {
 VGG16_REACH = 90
 VGG16_MEMORY = 1200
 VGG16_MEMORY_ON_NCNN = 2150
+# Its features see 16 x 16 pixels, 4 of them their own.
+VGG16_CUT = "pool2"
+VGG16_REACH_TO_CUT = 6
+VGG16_MEMORY_BEHIND_CUT = 700
 # LPIPS compares these five, shallowest first.
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
@@ -150,6 +168,9 @@ NETWORKS = {
             reach=VGG16_REACH,
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
+            cut=VGG16_CUT,
+            reach_to_cut=VGG16_REACH_TO_CUT,
+            memory_behind_cut=VGG16_MEMORY_BEHIND_CUT,
         ),
         _on_lpips_weights(
             "vgg16_dists",
@@ -161,11 +182,14 @@ NETWORKS = {
             flag="weights",
             help=_VGG16_HELP,
             sha256=_VGG16_SHA256,
-            strides={layer: VGG16_LAYERS[layer] for layer in LPIPS_LAYERS},
+            strides=VGG16_LAYERS,
             # L2 pooling sees a pixel more than max-pooling.
             reach=105,
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
+            cut=VGG16_CUT,
+            reach_to_cut=9,
+            memory_behind_cut=VGG16_MEMORY_BEHIND_CUT,
         ),
         _on_lpips_weights(
             "alexnet_lpips",
@@ -194,6 +218,9 @@ NETWORKS = {
             reach=VGG16_REACH,
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
+            cut=VGG16_CUT,
+            reach_to_cut=VGG16_REACH_TO_CUT,
+            memory_behind_cut=VGG16_MEMORY_BEHIND_CUT,
         ),
     )
 }

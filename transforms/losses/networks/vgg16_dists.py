@@ -21,11 +21,8 @@ DISTS_SHA256 = "c24a236b8e73e5bb94558ce7020da71ab958f0577bd3c335a3653445f7e04c58
 
 # Every pooling halves h and w, rounding up.
 LAYERS = {
-    name: Layer(
-        name.replace("relu", "conv"), pooled=3 if name.endswith("_1") and name != "relu1_1" else 0, pooling="l2"
-    )
+    name: Layer(pooled=3, pooling="l2") if name.startswith("pool") else Layer(name.replace("relu", "conv"))
     for name in VGG16_LAYERS
-    if name.startswith("relu")
 }
 
 

@@ -77,6 +77,17 @@ def test_l2_pooling_of_nothing_is_the_root_of_its_guard(tensors, level):
     np.testing.assert_allclose(found, expected.reshape(-1, 512).T, rtol=0, atol=1e-5 * expected.max())
 
 
+@pytest.mark.parametrize(("name", "size"), [("vgg16_lpips", (47, 35)), ("vgg16_dists", (50, 97))])
+def test_the_layers_behind_the_cut_can_start_from_its_output(tensors, name, size):
+    cut, behind = NETWORKS[name].cut, ["relu3_1", "relu5_2"]
+    network = on_ncnn(name, tensors)
+    expected = network.features(noise(1, *size), [cut, *behind])
+    output = expected.pop(cut).reshape(network.shape(cut, *size))
+    found = network.features(output, behind, cut)
+    for layer, maps in expected.items():
+        np.testing.assert_array_equal(found[layer], maps, err_msg=layer)
+
+
 @pytest.mark.parametrize("type", [np.uint16, np.float32])
 def test_levels_and_floats_give_the_same_features(network, type):
     image = noise(2, 16, 16)
@@ -95,7 +106,9 @@ def test_features_are_the_callers_own(network):
 
 
 def test_a_layer_of_another_shape_is_an_error(tensors):
-    model = describe(*of("vgg16_lpips", tensors)[:2])._replace(shape=lambda layer, height, width: (64, height, width))
+    model = describe(*of("vgg16_lpips", tensors)[:2])._replace(
+        shape=lambda layer, height, width, source: (64, height, width)
+    )
     with pytest.raises(EvaluationError, match=r"pool1 is float32\[64, 8, 8\], expected float32\[64, 16, 16\]"):
         NcnnNetwork(model, NETWORKS["vgg16_lpips"].preprocessing).features(noise(5, 16, 16), ["pool1"])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from transforms.losses.networks.backends.ncnn_model import NcnnModel
+from transforms.losses.networks.backends.ncnn_model import IMAGE, NcnnModel
 from transforms.losses.networks.specs import Preprocessing
 from transforms.losses.plan import BackendError, EvaluationError
 
@@ -59,12 +59,14 @@ class NcnnNetwork:
             _check(self._net.load_param_mem(model.text), "the layers", BackendError)
             _check(self._net.load_model(str(weights)), "the weights", BackendError)
 
-    def features(self, image: np.ndarray, layers: Collection[str]) -> dict[str, np.ndarray]:
+    def features(self, image: np.ndarray, layers: Collection[str], source: str = IMAGE) -> dict[str, np.ndarray]:
         """Features of the layers. Nothing behind the deepest of them is computed.
 
         Args:
-            image: [H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1].
-            layers: names of the network's layers, in any order.
+            image: [H, W, 3] RGB: uint8 or uint16 of full range, or float32 in [0, 1]; or the output of the layer
+                `source`, float32 [C, H, W].
+            layers: names of the network's layers, in any order, deeper than `source`.
+            source: a layer that has been computed already.
 
         Returns:
             per layer float32 [C, h·w].
@@ -72,22 +74,22 @@ class NcnnNetwork:
         Raises:
             EvaluationError: memory ran out, or ncnn returned something else than the layer's output.
         """
-        height, width, _ = image.shape
+        prepared = self._prepare(image) if source == IMAGE else image
+        _, height, width = prepared.shape
         # A Mat does not keep the array it is made of alive, and ncnn may work in place: it gets a copy of its own.
-        prepared = self._prepare(image)
         data = self._mat(prepared).clone()
         extractor = self._net.create_extractor()
         # By default the network keeps the largest image's workspace for ever, 1.5 kB per pixel.
         workspace = self._allocator()
         extractor.set_workspace_allocator(workspace)
-        _check(extractor.input("data", data), "the input")
+        _check(extractor.input(source, data), "the input")
         del data
         features = {}
         # ncnn has freed a shallower layer once it has computed a deeper one.
         for layer in sorted(layers, key=self._layers.index):
             code, output = extractor.extract(layer)
             _check(code, layer)
-            maps, shape = np.asarray(output), self.shape(layer, height, width)
+            maps, shape = np.asarray(output), self.shape(layer, height, width, source)
             if (maps.shape, maps.dtype) != (shape, np.float32):
                 raise EvaluationError(f"ncnn: {layer} is {maps.dtype}{list(maps.shape)}, expected float32{list(shape)}")
             # A copy only if ncnn has padded the channels to its alignment.

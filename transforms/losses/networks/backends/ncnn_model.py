@@ -8,6 +8,9 @@ import numpy as np
 
 from transforms.losses.networks.layers import L2_EPSILON, L2_WINDOW, Layer
 
+# The network's input.
+IMAGE = "data"
+
 # ncnn marks weights that are plain float32 with this word.
 _PLAIN_FLOAT32 = struct.pack("<I", 0)
 
@@ -19,13 +22,14 @@ class NcnnModel(NamedTuple):
         text: the content of a `.param` file: `data` is the input's name, every layer has the name of its output.
         weights: the content of a `.bin` file.
         layers: the layers, shallowest first.
-        shape: `(layer, height, width) -> (C, h, w)`, the shape of a layer's output for an image of this size.
+        shape: `(layer, height, width, source) -> (C, h, w)`, the shape of a layer's output for an input of this size;
+            `source` is `data` for an image, or a shallower layer whose output is the input.
     """
 
     text: str
     weights: bytes
     layers: tuple[str, ...]
-    shape: Callable[[str, int, int], tuple[int, int, int]]
+    shape: Callable[[str, int, int, str], tuple[int, int, int]]
 
 
 def describe(layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray]) -> NcnnModel:
@@ -35,8 +39,8 @@ def describe(layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray]) -> 
         layers: by the name of its output, shallowest first.
         tensors: for each convolution `<name>.kernel` and `.bias`, float32, kernels HWIO for RGB input.
     """
-    lines, weights = ["Input data 0 1 data"], b""
-    source, channels = "data", 3
+    lines, weights = [f"Input {IMAGE} 0 1 {IMAGE}"], b""
+    source, channels = IMAGE, 3
 
     def add(kind: str, name: str, options: str) -> None:
         nonlocal source
@@ -44,14 +48,15 @@ def describe(layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray]) -> 
         source = name
 
     for name, layer in layers.items():
+        pooled = f"{name}_pooled" if layer.convolution else name
         if layer.pooled and layer.pooling == "max":
-            add("Pooling", f"{name}_pooled" if layer.convolution else name, f"0=0 1={layer.pooled} 2=2 5=1")
+            add("Pooling", pooled, f"0=0 1={layer.pooled} 2=2 5=1")
         elif layer.pooled:
             add("UnaryOp", f"{name}_squares", "0=4")
             sizes = f"0={channels} 1=3 3=2 4=1 5=1 6={channels * L2_WINDOW.size} 7={channels}"
             add("ConvolutionDepthWise", f"{name}_means", sizes)
             weights += _packed(np.tile(L2_WINDOW, (channels, 1, 1)), np.full(channels, L2_EPSILON))
-            add("UnaryOp", f"{name}_pooled", "0=5")
+            add("UnaryOp", pooled, "0=5")
         if layer.convolution:
             kernel, bias = (tensors[f"{layer.convolution}.{part}"] for part in ("kernel", "bias"))
             channels = bias.size
@@ -60,8 +65,8 @@ def describe(layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray]) -> 
             # From HWIO to OIHW.
             weights += _packed(kernel.transpose(3, 2, 0, 1), bias)
 
-    def shape(layer: str, height: int, width: int) -> tuple[int, int, int]:
-        return _shape(layers, tensors, layer, height, width)
+    def shape(layer: str, height: int, width: int, source: str = IMAGE) -> tuple[int, int, int]:
+        return _shape(layers, tensors, layer, height, width, source)
 
     text = "\n".join(("7767517", f"{len(lines)} {len(lines)}", *lines, ""))
     return NcnnModel(text, weights, tuple(layers), shape)
@@ -76,7 +81,7 @@ def _padding(layer: Layer, kernel: np.ndarray) -> int:
 
 
 def _shape(
-    layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray], wanted: str, height: int, width: int
+    layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray], wanted: str, height: int, width: int, source: str
 ) -> tuple[int, int, int]:
     sides, channels = np.array([height, width]), 3
     for name, layer in layers.items():
@@ -85,6 +90,8 @@ def _shape(
         if layer.convolution:
             kernel = tensors[f"{layer.convolution}.kernel"]
             sides, channels = (sides + 2 * _padding(layer, kernel) - len(kernel)) // layer.stride + 1, kernel.shape[3]
+        if name == source:
+            sides = np.array([height, width])
         if name == wanted:
             break
     return channels, int(sides[0]), int(sides[1])
