@@ -32,6 +32,7 @@ from benchmarks.bounds import (
 from pipeline.run import main as run
 from pipeline.samples import write_parquet
 from transforms.losses.devices import find_devices
+from transforms.losses.plan import Plan
 from transforms.scoring.batch import batching_for
 
 MIXED = ((256, 256), (192, 320), (320, 240), (128, 128), (300, 200))
@@ -81,6 +82,8 @@ def _scoring(seconds: float, directory: Path) -> tuple[Table, float]:
     for label, losses in (("lpips_alex", ("lpips_alex",)), ("default", DEFAULT)):
         for pairs, sizes in (("5 sizes", MIXED), ("256x256", SQUARE)):
             for precision, backend in computed:
+                if backend == "ncnn" and Plan(losses).with_backend().backend != "ncnn":
+                    continue
                 speeds = scoring_speeds(sizes, precision, seconds, directory, backend, losses)
                 network, *others = speeds
                 ratios = (f"{speed / network:.2f}" for speed in others)

@@ -97,7 +97,9 @@ class Plan:
         # Kernels on its features know no mask.
         scores = not (descends or self.pixel_gradient or self.protocol.masked)
         in_float32 = self.precision in ("float32", "auto") and scores
-        on_ncnn = in_float32 and self.networks_on_ncnn and find_spec("ncnn")
+        # The other networks come along, because a run without TensorFlow begins seconds earlier.
+        helps = any(NETWORKS[name].faster_on_ncnn for name in self.networks_on_ncnn)
+        on_ncnn = in_float32 and helps and find_spec("ncnn")
         return dataclasses.replace(self, backend="ncnn" if on_ncnn else "tensorflow")
 
     @property

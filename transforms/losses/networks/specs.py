@@ -43,6 +43,7 @@ class Network:
         reach: how many pixels beyond its own stride a feature sees, on the side where it sees further.
         memory: bytes that TensorFlow takes for a pass at least, per pixel of a pair, in float32 on a CPU.
         memory_on_ncnn: bytes that ncnn takes for a pass at most, per pixel of an image.
+        faster_on_ncnn: whether most of its work is convolutions of 3x3, for which ncnn has Winograd's method.
         cut: the pooling at which a pass over a large picture is divided. Before it, layers take the memory and see
             little around them; behind it, they take little memory and see far. Empty: it is not divided.
         reach_to_cut: as `reach`, of the layers up to the cut.
@@ -63,6 +64,7 @@ class Network:
     reach: int = 0
     memory: int = 0
     memory_on_ncnn: int = 0
+    faster_on_ncnn: bool = True
     cut: str = ""
     reach_to_cut: int = 0
     memory_behind_cut: int = 0
@@ -202,6 +204,7 @@ NETWORKS = {
             strides={"relu1": 4, "relu2": 8, "relu3": 16, "relu4": 16, "relu5": 16},
             reach=81,
             memory_on_ncnn=310,
+            faster_on_ncnn=False,
         ),
         Network(
             name="vgg16_keras",
