@@ -33,7 +33,7 @@ GIGABYTE = 1 << 30
 IMAGE = encode(smooth(16, 16))
 PAIRS = ("0", "1", "2")
 BOMB = "1"
-# Of 64 MiB, on which no tiny pair fails.
+# No tiny pair fails with 64 MiB.
 LIMITS = (f"--max_record_memory={64 << 20}", "--losses=mae", "--quiet", "--range=0..255")
 
 

@@ -54,7 +54,7 @@ def shard(name: str, seed: int) -> pa.Table:
 
 
 def result(output: Path) -> Result:
-    """What a finished run says of its pairs, without where they lie."""
+    """The rows and failures of a finished run by id, without where the pairs lie."""
     rows = pq.read_table(output / "metrics").drop_columns("source").to_pylist()
     lines = [line for path in (output / "failures").glob("*") for line in path.read_text().splitlines()]
     failures = [json.loads(line) for line in lines]
@@ -64,7 +64,7 @@ def result(output: Path) -> Result:
 
 @cache
 def of_fresh_run(name: str, seed: int, limited: bool) -> Result:
-    """What a run of one file from nothing says of its pairs."""
+    """The `result` of a run of one file from nothing."""
     with tempfile.TemporaryDirectory() as directory:
         path = shards.write_parquet(Path(directory) / f"{name}.parquet", shard(name, seed))
         flags = (f"--input={path.path}", f"--output={directory}/run", *OPTIONS, *([LIMIT] if limited else []))
@@ -74,7 +74,7 @@ def of_fresh_run(name: str, seed: int, limited: bool) -> Result:
 
 @dataclass(frozen=True)
 class Request:
-    """What a run was asked for.
+    """A run's input and limit.
 
     Attributes:
         files: the seed of each input file, and when it was written.

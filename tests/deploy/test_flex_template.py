@@ -100,7 +100,7 @@ class TestMetadata:
         ],
     )
     def test_paths_are_those_that_dataflow_admits(self, paths, good):
-        """What the form refuses, the launcher refuses as well."""
+        """The launcher refuses the same paths as the form."""
         assert all(self.admits(name, path) for name, path in paths.items()) is good
         records = paths.keys() & {"image_root", "reuse"}
         pairs = {"input": "s3://b/a.csv"} if records else {"generated": "gs://b/out", "target": "gs://b/gt"}

@@ -83,7 +83,7 @@ def test_runs_that_are_not_finished(tmp_path, capsys, written, others, code, lin
 
 
 def report(claim: str = "c", ago: float = 20, number: int = 1, doing: bool = True) -> WorkerReport:
-    """What a worker process told, that long ago, a minute after it had begun with a chunk."""
+    """The report of a worker process, made that long ago, a minute after it had begun with a chunk."""
     work = Work(
         pairs=300,
         seconds={"waiting_for_reading": 10.0, "waiting_for_decoding": 71.0, "losses": 19.0},

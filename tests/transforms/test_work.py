@@ -1,4 +1,4 @@
-"""What work has taken adds up, whatever the order, and the time of machines is counted once."""
+"""Records of work add up, whatever the order, and the time of machines is counted once."""
 
 import json
 from functools import reduce

@@ -31,7 +31,7 @@ GMSD_T = 170.0
 # LPIPS' own guard against a division by zero.
 LPIPS_EPSILON = 1e-10
 
-# Of the paper: they keep the similarities of flat channels defined.
+# The paper's: they keep the similarities of flat channels defined.
 DISTS_C1 = DISTS_C2 = 1e-6
 
 # CIEDE2000: from linear sRGB to XYZ over the white of D65 as the 2-degree observer sees it.

@@ -116,9 +116,8 @@ class PlanarEvaluator:
         before = [layer for layer in layers if layer not in behind]
         computed = list(dict.fromkeys([*before, row.cut])) if behind else before
         # The cut's outputs, put together from the tiles.
-        outputs = [
-            np.empty(self._networks.on_ncnn[network].shape(row.cut, *size), np.float32) for _ in images if behind
-        ]
+        shape = self._networks.on_ncnn[network].shape
+        outputs = [np.empty(shape(row.cut, *size), np.float32) for _ in images] if behind else []
 
         def of_tile(tile: Tile) -> dict[str, Sums]:
             core, features = tile.core_within(part.core), []

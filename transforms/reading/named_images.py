@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from transforms.images.decode import DecodePolicy
 from transforms.reading.image_paths import PLACES, Place, bytes_once, pairs_table
-from transforms.reading.record_error import RecordError
+from transforms.reading.record_error import RecordError, too_many_bytes
 from transforms.reading.web_images import Web, fetch_addresses, is_address
 from transforms.reading.zip_members import ZipMember, read_members
 from transforms.schema import Chunk, EncodedChunk, encoded_schema, row_failure
@@ -168,7 +168,7 @@ def _read_range(file: BinaryIO, place: Place, most_bytes: int) -> bytes | Record
     # The size of a sparse file says nothing about what fits in memory.
     size = file.seek(0, os.SEEK_END) - start if place.size is None else place.size
     if size > most_bytes:
-        return RecordError("too_many_bytes", f"{size} bytes; max_image_bytes is {most_bytes}.")
+        return too_many_bytes(size, most_bytes)
     file.seek(start)
     return file.read(size)
 

@@ -8,3 +8,8 @@ class RecordError(ValueError):
         super().__init__(message)
         self.reason = reason
         self.data = data
+
+
+def too_many_bytes(size: int, most_bytes: int) -> RecordError:
+    """The error of an image that is too long to be read."""
+    return RecordError("too_many_bytes", f"{size} bytes; max_image_bytes is {most_bytes}.")

@@ -36,10 +36,12 @@ def is_address(path: str) -> bool:
 
 def fetch_addresses(addresses: Sequence[str], web: Web) -> dict[str, bytes | RecordError]:
     """The contents at http(s) addresses, as they are sent, or why not. Redirects lead to http(s) only."""
+    if not addresses:
+        return {}
     # Its loop runs in a thread of its own, so that it works in notebooks, and Ctrl-C waits for no server.
     from fsspec.asyn import get_loop, sync
 
-    return dict(zip(addresses, sync(get_loop(), _fetch_all, addresses, web), strict=True)) if addresses else {}
+    return dict(zip(addresses, sync(get_loop(), _fetch_all, addresses, web), strict=True))
 
 
 async def _fetch_all(addresses: Sequence[str], web: Web) -> list[bytes | RecordError]:

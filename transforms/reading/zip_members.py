@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from transforms.reading.record_error import RecordError
+from transforms.reading.record_error import RecordError, too_many_bytes
 from transforms.worker.messages import Buffer
 from transforms.worker.sandbox import Item, Sandbox, SandboxError, records_of
 
@@ -123,7 +123,7 @@ def _groups(members: Sequence[ZipMember]) -> Iterator[list[ZipMember]]:
 def _read(file: BinaryIO, member: ZipMember, most_bytes: int) -> bytes | _Deflated | RecordError:
     """The data of a member, perhaps still deflated."""
     if (size := max(member.size, member.packed)) > most_bytes:
-        return RecordError("too_many_bytes", f"{size} bytes; max_image_bytes is {most_bytes}.")
+        return too_many_bytes(size, most_bytes)
     if member.start < 0:
         return RecordError("damaged_zip_member", f"it cannot begin at offset {member.start}")
     file.seek(member.start)

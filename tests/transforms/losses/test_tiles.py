@@ -29,7 +29,7 @@ def pictures(height, width, seed=0):
     return np.stack([generated, target]), np.stack([target, target])
 
 
-# Of tiles with cores of about 64 x 64.
+# Tiles of so many pixels have cores of about 64 x 64.
 PIXELS = (64 + 2 * 96) ** 2
 
 

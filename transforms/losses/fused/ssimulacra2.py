@@ -63,7 +63,7 @@ def _mix(roots, dark):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
 def _error_sums(target, generated, taps, guard):  # type: ignore[no-untyped-def]
-    """Of each channel [3, H, W] the sums of structure, new and lost edges, and of their fourth powers: [3, 6]."""
+    """Sums of structure, new and lost edges, and of their fourth powers, by channel of images [3, H, W]: [3, 6]."""
     channels, height, width = target.shape
     radius = len(taps) // 2
     # Zeros lie around.
