@@ -17,6 +17,7 @@ def build(
     keep: Sequence[pa.Field],
     record: RunRecord,
     earlier: EarlierRun | None = None,
+    one_worker: bool = False,
 ) -> None:
     """Add the steps to the pipeline.
 
@@ -26,6 +27,7 @@ def build(
         keep: names and types of the kept fields.
         record: the beginning of run.json, which names the input files; the launcher has written it.
         earlier: a run whose chunks are taken over where their input has not changed.
+        one_worker: whether a single process does all the work.
     """
     fingerprint, claim = record.fingerprint, record.claim
     formats = config.metrics_format, config.optimized_format
@@ -34,7 +36,9 @@ def build(
         | "Files" >> steps.InputFiles(config.output, fingerprint, claim)
         | "SpreadFiles" >> beam.Reshuffle()
         | "ListChunks"
-        >> steps.ListChunks(config.fields, config.chunk_pairs, config.input_format, sandbox=config.sandbox)
+        >> steps.ListChunks(
+            config.fields, config.chunk_pairs, config.input_format, sandbox=config.sandbox, whole_files=one_worker
+        )
     )
     total = listed | "CountListed" >> steps.CountListed(config.output, fingerprint, record.claim)
     chunks = (

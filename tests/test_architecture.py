@@ -32,14 +32,14 @@ TRANSFORMS = (
         "scoring",
         "summary",
     ),
-    *("writing", "steps"),
+    *("writing", "overlap", "steps"),
 )
 AUDIT = ("runs", "judging", "pages", "verbs")
 
 # The rooms of transforms/ that may import a library or a part of it: the longest name counts.
 LIBRARIES = {
     "tensorflow": {"worker", "losses", "descent", "reading", "writing"},
-    "apache_beam": {"steps"},
+    "apache_beam": {"steps", "overlap"},
     "apache_beam.io.aws": {"storage"},
     "apache_beam.io.filesystem": {"storage", "reading"},
     "apache_beam.io.filesystemio": {"storage"},

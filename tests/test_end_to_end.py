@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support import shards
+from support.chunks import scored
 from support.pictures import encode, noise, smooth
 
 from pipeline.run import NOTHING_SCORED, OK, USAGE, main
@@ -18,7 +19,7 @@ from transforms.losses.plan import Plan
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import Fields
-from transforms.scoring.score import load_evaluator, score_chunk
+from transforms.scoring.score import load_evaluator
 
 pytestmark = pytest.mark.heavy
 
@@ -190,7 +191,7 @@ class TestEngines:
         plan = Plan(("sobel_l1", "ssim", "lpips_vgg"), objective, pixel_gradient=True, weights=weights)
         evaluator = load_evaluator(plan)
         series = list_chunks(shards.input_file(parquet), "auto", Fields(), chunk_pairs=6)
-        tables = [score_chunk(chunk, evaluator).metrics for one in series for chunk in read_series(one, Fields())]
+        tables = [scored(chunk, evaluator).metrics for one in series for chunk in read_series(one, Fields())]
         assert pa.concat_tables(tables).sort_by("source") == direct
 
     def test_portable_runner_gives_the_same_bits(self, direct, parquet, tmp_path):

@@ -7,6 +7,7 @@ between.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +19,7 @@ from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
 from transforms.images.sandboxed import DECODE_TASK
 from transforms.losses.plan import Plan
+from transforms.overlap import OverlappingDoFn
 from transforms.reading.format import AUTO, FORMATS
 from transforms.reading.input_files import InputFile, files_of
 from transforms.reading.list_chunks import CHUNK_BYTES, CHUNK_PAIRS, list_chunks
@@ -26,7 +28,7 @@ from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, ScoredCh
 from transforms.scoring.batch import Batching, batching_for
 from transforms.scoring.model_cache import load_once
 from transforms.scoring.optimize import load_optimizer, optimize_chunk
-from transforms.scoring.score import load_evaluator, score_chunk
+from transforms.scoring.score import StartedChunk, load_evaluator, score_chunk, start_chunk
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
 from transforms.storage.worker_files import worker_file
@@ -34,7 +36,7 @@ from transforms.summary.finish import finish_run
 from transforms.summary.summary import Summary
 from transforms.work import Work
 from transforms.worker.counters import count
-from transforms.worker.one_ahead import one_ahead
+from transforms.worker.one_ahead import OneAhead
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.stopwatch import stopwatch, timed
 from transforms.writing.chunk_files import check_listing, find_done, write_chunk
@@ -89,6 +91,7 @@ class ListChunks(_Step):
         input_format: a key of `FORMATS`, or `auto`.
         chunk_bytes: about the most bytes of a chunk.
         sandbox: parses the files.
+        whole_files: whether a file is one series, because one worker reads them all; otherwise several share it.
     """
 
     fields: Fields
@@ -96,6 +99,7 @@ class ListChunks(_Step):
     input_format: str = AUTO
     chunk_bytes: int = CHUNK_BYTES
     sandbox: Sandbox = Sandbox()
+    whole_files: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,15 +110,22 @@ class ListChunks(_Step):
 
     def expand(self, files: beam.PCollection[InputFile]) -> beam.PCollection[ChunkSeries]:
         settings = (self.input_format, self.fields, self.chunk_pairs, self.chunk_bytes, self.sandbox)
-        return files | "List" >> beam.FlatMap(_list, *settings).with_output_types(ChunkSeries)
+        return files | "List" >> beam.FlatMap(_list, self.whole_files, *settings).with_output_types(ChunkSeries)
 
 
-def _list(file: InputFile, *settings: Any) -> Iterator[ChunkSeries]:
-    for series, watch in timed(list_chunks(file, *settings), file.path, "listing"):
+def _list(file: InputFile, whole_files: bool, *settings: Any) -> Iterator[ChunkSeries]:
+    listed = list_chunks(file, *settings)
+    if whole_files:
+        listed = _as_one(listed)
+    for series, watch in timed(listed, file.path, "listing"):
         count("chunks_listed", len(series))
         count("pairs_listed", _pairs(series))
         first, *others = series
         yield (replace(first, listing_seconds=watch.seconds["listing"]), *others)
+
+
+def _as_one(listed: Iterator[ChunkSeries]) -> Iterator[ChunkSeries]:
+    yield tuple(chain.from_iterable(listed))
 
 
 @dataclass(eq=False)
@@ -222,24 +233,37 @@ class ReadPairs(_Step):
     max_image_bytes: int = DecodePolicy.max_image_bytes
 
     def expand(self, series: beam.PCollection[ChunkSeries]) -> beam.PCollection[EncodedChunk]:
-        settings = self.fields, self.keep, self.sandbox, self.max_image_bytes
-        return series | "Read" >> beam.FlatMap(_read, *settings).with_output_types(EncodedChunk)
+        return series | "Read" >> beam.ParDo(_Read(self)).with_output_types(EncodedChunk)
 
 
-def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:
-    path = series[0].path
-    # A chunk is scored while the next one is read.
-    ahead = one_ahead(timed(read_series(series, *settings), path, "reading"))
-    for (encoded, reading), waiting in timed(ahead, path, "waiting_for_reading"):
-        lost = sum(failure.scope == "file" for failure in encoded.failures)
-        count("chunks_read")
-        count("chunks_unreadable", lost)
-        count("pairs_read", encoded.pairs.num_rows + len(encoded.failures) - lost)
-        count("bytes_read", encoded.pairs.nbytes)
-        wanted = only_retried(encoded)
-        pairs = wanted.pairs.num_rows + len(wanted.failures) - lost
-        work = _listing(encoded.chunk) + reading.work(pairs, encoded.pairs.nbytes) + waiting.work()
-        yield replace(wanted, work=work)
+class _Read(OverlappingDoFn[ChunkSeries, tuple[ChunkSeries, OneAhead]]):
+    """Reads the first chunk of a series while the last of the one before is scored, and so on chunk by chunk.
+
+    Args:
+        step: its settings.
+    """
+
+    def __init__(self, step: ReadPairs):
+        self.settings = step.fields, step.keep, step.sandbox, step.max_image_bytes
+
+    def begin(self, series: ChunkSeries) -> tuple[ChunkSeries, OneAhead]:
+        return series, OneAhead(timed(read_series(series, *self.settings), series[0].path, "reading"))
+
+    def abandon(self, started: tuple[ChunkSeries, OneAhead]) -> None:
+        started[1].close()
+
+    def end(self, started: tuple[ChunkSeries, OneAhead]) -> Iterator[EncodedChunk]:
+        series, ahead = started
+        for (encoded, reading), waiting in timed(ahead, series[0].path, "waiting_for_reading"):
+            lost = sum(failure.scope == "file" for failure in encoded.failures)
+            count("chunks_read")
+            count("chunks_unreadable", lost)
+            count("pairs_read", encoded.pairs.num_rows + len(encoded.failures) - lost)
+            count("bytes_read", encoded.pairs.nbytes)
+            wanted = only_retried(encoded)
+            pairs = wanted.pairs.num_rows + len(wanted.failures) - lost
+            work = _listing(encoded.chunk) + reading.work(pairs, encoded.pairs.nbytes) + waiting.work()
+            yield replace(wanted, work=work)
 
 
 def _listing(chunk: Chunk) -> Work:
@@ -292,8 +316,8 @@ class OptimizePairs(ScorePairs):
         return chunks | "Optimize" >> beam.ParDo(_Work(self, load_optimizer, work))
 
 
-class _Work(beam.DoFn):
-    """Scores or optimizes with a model that the worker loads once.
+class _Work(OverlappingDoFn[EncodedChunk, StartedChunk]):
+    """Scores or optimizes with a model that the worker loads once; meanwhile children decode the next chunk.
 
     Args:
         step: its settings.
@@ -312,8 +336,15 @@ class _Work(beam.DoFn):
         self.sandbox.start(DECODE_TASK)
         self.model = load_once(self.load, self.plan, self.needs_gpu)
 
-    def process(self, chunk: EncodedChunk) -> Iterator[ScoredChunk]:
+    def begin(self, chunk: EncodedChunk) -> StartedChunk:
         batching = self.batching or batching_for(self.model.device.memory_bytes)
+        return start_chunk(chunk, self.plan, self.policy, batching, self.sandbox)
+
+    def abandon(self, started: StartedChunk) -> None:
+        started.decoded.close()
+
+    def end(self, started: StartedChunk) -> Iterator[ScoredChunk]:
+        chunk = started.encoded
         with stopwatch(chunk.chunk.name, "other") as watch:
 
             def done(pairs: int) -> None:
@@ -322,8 +353,7 @@ class _Work(beam.DoFn):
                 if self.run:
                     worker_file(*self.run).tell()
 
-            settings = {"policy": self.policy, "batching": batching, "sandbox": self.sandbox}
-            scored = self.work(chunk, self.model, on_done=done, **settings)
+            scored = self.work(started, self.model, done)
         yield replace(scored, work=chunk.work + watch.work())
 
 

@@ -37,7 +37,7 @@ class Engine:
     Attributes:
         check: raises a `UsageError`, before the job starts, if something that it needs is missing. It may set options.
         where: says where a submitted job goes on without its launcher; empty: it ends with the launcher.
-        works_here: whether the work is done in the launcher's process, so that progress can be counted there.
+        works_here: whether the launcher's process does all the work, so that progress can be counted there.
         watch: a context in which the job runs, for an engine whose workers the launcher looks after.
         takes_hints: whether it starts the workers, so that --accelerator and --min_ram have a meaning, and can build
             a job for later (--dry_run, --template_location).

@@ -33,9 +33,10 @@ def run_job(options: PipelineOptions, prepared: Prepared) -> None:
     elsewhere = ""
     with _interruptions() as interrupted:
         try:
-            with progress(config.quiet, None if engine.works_here(options) else config.output), engine.watch(options):
+            here = engine.works_here(options)
+            with progress(config.quiet, None if here else config.output), engine.watch(options):
                 pipeline = beam.Pipeline(options=options)
-                graph.build(pipeline, config, prepared.keep, prepared.record, prepared.earlier)
+                graph.build(pipeline, config, prepared.keep, prepared.record, prepared.earlier, one_worker=here)
                 result = pipeline.run()
                 elsewhere = engine.where(options, result)
                 if elsewhere and not config.quiet:

@@ -12,6 +12,7 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
+from support import chunks as in_one_call
 from support import shards
 from support.pictures import encode, noise
 from support.scored import columns_named
@@ -22,8 +23,8 @@ from transforms.losses.plan import Plan
 from transforms.reading.list_chunks import CHUNK_BYTES, list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import PRECISION_KEY, Chunk, EncodedChunk, Failure, Fields, ScoredChunk, metrics_schema
-from transforms.scoring.optimize import load_optimizer, optimize_chunk
-from transforms.scoring.score import load_evaluator, score_chunk
+from transforms.scoring.optimize import load_optimizer
+from transforms.scoring.score import load_evaluator
 from transforms.steps import (
     DONE,
     TO_DO,
@@ -123,6 +124,15 @@ def test_count_listed(files, tmp_path, some):
     assert json.loads((tmp_path / "run/_temporary/listed.json").read_text()) == {"pairs": total}
 
 
+def test_for_one_worker_a_file_is_one_series(files):
+    """Several series would each read a row group from its beginning, and open the file anew."""
+    with pipeline() as p:
+        found = p | beam.Create(files) | ListChunks(FIELDS, 2, whole_files=True)
+        whole = [tuple(chain(*list_chunks(file, "auto", FIELDS, 2))) for file in files]
+        assert max(map(len, whole)) > 1
+        assert_that(found, equal_to(whole))
+
+
 def test_read_pairs(files):
     def as_values(encoded: EncodedChunk):
         return encoded.chunk.name, encoded.pairs.to_pylist(), encoded.failures
@@ -152,10 +162,10 @@ def test_score_and_optimize_as_the_functions_do(optimize):
     if optimize:
         step, expected = (
             OptimizePairs(PLAN, descent=descent),
-            optimize_chunk(encoded_pairs(), load_optimizer(PLAN), descent),
+            in_one_call.optimized(encoded_pairs(), load_optimizer(PLAN), descent),
         )
     else:
-        step, expected = ScorePairs(PLAN), score_chunk(encoded_pairs(), load_evaluator(PLAN))
+        step, expected = ScorePairs(PLAN), in_one_call.scored(encoded_pairs(), load_evaluator(PLAN))
 
     def check(found):
         (one,) = found

@@ -17,7 +17,7 @@ from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import OPTIMIZED_SCHEMA, EncodedChunk, ScoredChunk, optimization_fields
 from transforms.scoring.batch import Batching
 from transforms.scoring.decode_ahead import decode_timed
-from transforms.scoring.score import Evaluate, score_chunk
+from transforms.scoring.score import Evaluate, StartedChunk, score_chunk, start_chunk
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.stopwatch import add_beside, lap
 from transforms.worker.tensorflow_import import import_tensorflow
@@ -59,24 +59,19 @@ def load_optimizer(plan: Plan, device: "Device | None" = None) -> Optimizer:
 
 
 def optimize_chunk(
-    encoded: EncodedChunk,
+    started: StartedChunk,
     optimizer: Optimizer,
-    descent: Descent,
-    policy: DecodePolicy = DecodePolicy(),
-    batching: Batching = Batching(),
     on_done: Callable[[int], object] | None = None,
-    sandbox: Sandbox = Sandbox(),
+    *,
+    descent: Descent,
 ) -> ScoredChunk:
     """Score the pairs of a chunk, optimize their generated images, and score the optimized ones.
 
     Args:
-        encoded: the chunk's records.
+        started: the chunk.
         optimizer: computes the losses and the objective's gradient.
-        descent: how to descend, and when to stop.
-        policy: which images to admit, and how to convert them.
-        batching: size of the batches.
         on_done: called with the number of pairs whenever some are optimized or have failed.
-        sandbox: decodes the images.
+        descent: how to descend, and when to stop.
 
     Returns:
         as `score_chunk`, with the fields of `optimization_fields` in the metrics and the table of `OPTIMIZED_SCHEMA`.
@@ -84,7 +79,8 @@ def optimize_chunk(
     """
     done = on_done or (lambda _: None)
     plan = optimizer.evaluator.plan
-    before = score_chunk(encoded, optimizer.evaluator, policy, batching, sandbox=sandbox)
+    encoded, policy, batching, sandbox = started.encoded, started.policy, started.batching, started.sandbox
+    before = score_chunk(started, optimizer.evaluator)
     done(encoded.chunk.pairs - len(before.metrics))
     # The scored records, in the order of the metrics.
     position = {source: index for index, source in enumerate(encoded.pairs["source"].to_pylist())}
@@ -186,7 +182,8 @@ def _score_again(
     # The limit is for the input: a saved image is noise in its lowest bits, and may be larger than that.
     admitted = max([policy.max_image_bytes, *map(len, images.values())])
     policy = replace(policy, max_image_bytes=admitted)
-    scored = score_chunk(replace(encoded, pairs=saved, failures=()), evaluator, policy, batching, sandbox=sandbox)
+    saved_chunk = replace(encoded, pairs=saved, failures=())
+    scored = score_chunk(start_chunk(saved_chunk, evaluator.plan, policy, batching, sandbox), evaluator)
     return {row["source"]: row for row in scored.metrics.to_pylist()}
 
 

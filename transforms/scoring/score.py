@@ -27,7 +27,7 @@ from transforms.schema import (
     row_key,
 )
 from transforms.scoring.batch import Batching, P, batch_by_shape
-from transforms.scoring.decode_ahead import decode_ahead
+from transforms.scoring.decode_ahead import DecodeAhead
 from transforms.scoring.model_cache import load_once
 from transforms.work import MOST_NAMED
 from transforms.worker.sandbox import Sandbox
@@ -82,27 +82,61 @@ def load_evaluator(plan: Plan, device: "Device | None" = None) -> "Evaluator":
     return Evaluator(plan, Networks(plan, device))
 
 
-def score_chunk(
+@dataclass(frozen=True)
+class StartedChunk:
+    """A chunk whose pairs are being decoded.
+
+    Attributes:
+        encoded: the chunk's records.
+        policy, batching, sandbox: as for `start_chunk`.
+        order: the rows in the order in which they are decoded.
+        decoded: in this order, what the pairs decode to.
+    """
+
+    encoded: EncodedChunk
+    policy: DecodePolicy
+    batching: Batching
+    sandbox: Sandbox
+    order: Sequence[int]
+    decoded: DecodeAhead
+
+
+def start_chunk(
     encoded: EncodedChunk,
-    evaluator: Evaluate,
+    plan: Plan,
     policy: DecodePolicy = DecodePolicy(),
     batching: Batching = Batching(),
-    on_done: Callable[[int], object] | None = None,
     sandbox: Sandbox = Sandbox(),
+) -> StartedChunk:
+    """Begin to decode the pairs of a chunk, as many as may wait for the network.
+
+    Args:
+        encoded: the chunk's records.
+        plan: what they will be scored by.
+        policy: which images to admit, and how to convert them.
+        batching: size of the batches.
+        sandbox: decodes the images.
+    """
+    images = encoded_pairs(encoded.pairs, plan.protocol.masked)
+    order = _candidates_together(images)
+    decoded = DecodeAhead([images[row] for row in order], policy, sandbox, batching)
+    return StartedChunk(encoded, policy, batching, sandbox, order, decoded)
+
+
+def score_chunk(
+    started: StartedChunk, evaluator: Evaluate, on_done: Callable[[int], object] | None = None
 ) -> ScoredChunk:
     """Score the pairs of a chunk.
 
     Args:
-        encoded: the chunk's records.
+        started: the chunk.
         evaluator: computes the losses.
-        policy: which images to admit, and how to convert them.
-        batching: size of the batches.
         on_done: called with the number of pairs whenever some are scored or have failed.
-        sandbox: decodes the images.
 
     Returns:
         metrics in file order, and a failure for each pair without metrics.
     """
+    encoded = started.encoded
     pairs = encoded.pairs
     result = _Rows(pairs, evaluator.plan)
     failed: dict[int, Failure] = {}
@@ -117,7 +151,7 @@ def score_chunk(
             on_done(number)
 
     def good_pairs(decoded: Iterable[tuple[DecodedPair | DecodeError, float]]) -> Iterator[_ChunkPair]:
-        for position, (outcome, taken) in zip(order, decoded, strict=True):
+        for position, (outcome, taken) in zip(started.order, decoded, strict=True):
             seconds[position] = taken
             if isinstance(outcome, DecodedPair) and _lies_in(outcome.mask, evaluator.plan):
                 yield _ChunkPair(outcome.generated, outcome.target, outcome.notes, outcome.mask, position)
@@ -130,10 +164,7 @@ def score_chunk(
 
     # Counting the failures would not do: a single one may stand for the whole chunk.
     done(encoded.chunk.pairs - len(pairs))
-    images = encoded_pairs(pairs, evaluator.plan.protocol.masked)
-    order = _candidates_together(images)
-    decoded = decode_ahead([images[row] for row in order], policy, sandbox, batching)
-    for group in batch_by_shape(good_pairs(decoded), batching):
+    for group in batch_by_shape(good_pairs(started.decoded), started.batching):
         begun = time.perf_counter()
         for part, columns in evaluate_group(evaluator, group):
             notes: tuple[str, ...] = ()

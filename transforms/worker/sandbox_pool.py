@@ -229,7 +229,8 @@ class Pool:
 
     def _give_back(self, child: _Child) -> None:
         with self._lock:
-            if len(self._idle) <= self._most:
+            # Besides those that decode, one reads, and another begins with the next file.
+            if len(self._idle) <= self._most + 1:
                 self._idle.append(child)
                 return
         self._end(child)

@@ -27,7 +27,7 @@ def test_interruption():
 
 @pytest.mark.parametrize("keeps_type", [True, False], ids=["as Python raises it", "as Beam's worker reports it"])
 def test_ctrl_c_is_not_an_error_of_beam(keeps_type, parquet, tmp_path, monkeypatch, capsys):
-    def build(*_):
+    def build(*_, **__):
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as interrupt:

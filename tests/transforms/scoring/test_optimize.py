@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from support.chunks import optimized, scored
 from support.pictures import encode, noise, smooth
 
 from transforms.descent.settings import Descent
@@ -16,8 +17,7 @@ from transforms.losses.objective import parse_objective
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import Chunk, EncodedChunk, encoded_schema
 from transforms.scoring.batch import Batching
-from transforms.scoring.optimize import Optimizer, load_optimizer, optimize_chunk
-from transforms.scoring.score import score_chunk
+from transforms.scoring.optimize import Optimizer, load_optimizer
 
 pytestmark = pytest.mark.heavy
 
@@ -54,15 +54,15 @@ MIXED = {
 class TestOutcome:
     @pytest.fixture(scope="class")
     def result(self, optimizer):
-        return optimize_chunk(chunk(MIXED), optimizer, DESCENT)
+        return optimized(chunk(MIXED), optimizer, DESCENT)
 
     def test_every_pair_is_scored_or_failed(self, result):
         assert result.metrics["id"].to_pylist() == ["a", "b", "tiny", "identical", "c"]
         assert [(failure.id, failure.reason) for failure in result.failures] == [("text", "unknown_format")]
 
     def test_metrics_begin_with_those_of_scoring(self, result, optimizer):
-        scored = score_chunk(chunk(MIXED), optimizer.evaluator).metrics
-        assert result.metrics.select(scored.column_names) == scored
+        expected = scored(chunk(MIXED), optimizer.evaluator).metrics
+        assert result.metrics.select(expected.column_names) == expected
 
     def test_saved_is_never_worse(self, result):
         rows = [row for row in result.metrics.to_pylist() if row["id"] != "tiny"]
@@ -93,11 +93,11 @@ class TestOutcome:
 
     def test_progress_counts_every_pair_once(self, optimizer):
         counted = []
-        optimize_chunk(chunk(MIXED), optimizer, DESCENT, on_done=counted.append)
+        optimized(chunk(MIXED), optimizer, DESCENT, on_done=counted.append)
         assert sum(counted) == len(MIXED)
 
     def test_slots_do_not_matter(self, result, optimizer):
-        one = optimize_chunk(chunk(MIXED), optimizer, DESCENT, batching=Batching(pairs=1))
+        one = optimized(chunk(MIXED), optimizer, DESCENT, batching=Batching(pairs=1))
         assert one.metrics["stop_reason"] == result.metrics["stop_reason"]
         for mine, other in zip(one.optimized["image"], result.optimized["image"], strict=True):
             pixels = [np.asarray(Image.open(BytesIO(image.as_py()))).astype(int) for image in (mine, other)]
@@ -106,14 +106,14 @@ class TestOutcome:
 
 def test_trace_is_a_curve(optimizer):
     descent = Descent(max_steps=6, trace_every=2)
-    (row,) = optimize_chunk(chunk({"a": MIXED["a"]}), optimizer, descent).metrics.to_pylist()
+    (row,) = optimized(chunk({"a": MIXED["a"]}), optimizer, descent).metrics.to_pylist()
     assert [point["step"] for point in row["trace"]][:3] == [0, 2, 4]
     assert row["trace"][0]["objective"] == row["objective_initial"]
 
 
 def test_a_byte_limit_of_the_input_does_not_hold_for_what_is_saved(optimizer):
     limit = len(MIXED["b"]["generated"])
-    result = optimize_chunk(chunk({"b": MIXED["b"]}), optimizer, DESCENT, DecodePolicy(max_image_bytes=limit))
+    result = optimized(chunk({"b": MIXED["b"]}), optimizer, DESCENT, DecodePolicy(max_image_bytes=limit))
     assert len(result.optimized["image"][0].as_py()) > limit
     assert result.metrics["mae_optimized"].null_count == 0
 
@@ -127,8 +127,8 @@ def test_halves_of_an_image_give_what_two_images_give(optimizer, split):
             images = [np.asarray(Image.open(BytesIO(image))) for image in record.values()]
             both = encode(np.concatenate(images, axis=1 if split == "horizontal" else 0))
         halves[id] = {"generated": both, "target": both}
-    expected = optimize_chunk(chunk(records), optimizer, DESCENT)
-    found = optimize_chunk(chunk(halves), optimizer, DESCENT, DecodePolicy(split=split))
+    expected = optimized(chunk(records), optimizer, DESCENT)
+    found = optimized(chunk(halves), optimizer, DESCENT, DecodePolicy(split=split))
     assert found.metrics == expected.metrics
     assert found.optimized == expected.optimized
     assert [failure.id for failure in found.failures] == ["text"]
@@ -144,8 +144,8 @@ def test_arrays_start_at_8_bits(optimizer):
     off = images["generated"] / np.float32(255) + np.float32(0.001) * (images["generated"] < 255)
     record = {"generated": npy(2 * off - 1), "target": npy(2 * (images["target"] / np.float32(255)) - 1)}
     policy = DecodePolicy(range="-1..1")
-    (row,) = optimize_chunk(chunk({"a": record}), optimizer, DESCENT, policy).metrics.to_pylist()
-    (levels,) = optimize_chunk(chunk({"a": MIXED["a"]}), optimizer, DESCENT).metrics.to_pylist()
+    (row,) = optimized(chunk({"a": record}), optimizer, DESCENT, policy).metrics.to_pylist()
+    (levels,) = optimized(chunk({"a": MIXED["a"]}), optimizer, DESCENT).metrics.to_pylist()
     assert row["objective_initial"] == pytest.approx(levels["objective_initial"], rel=1e-4)
     assert row["objective"] != pytest.approx(levels["objective"], rel=1e-4)
     assert row["objective_of_saved"] < 0.8 * row["objective_initial"]
@@ -156,7 +156,7 @@ def test_large_pairs_are_scored_and_not_optimized(optimizer):
     plan = replace(optimizer.evaluator.plan, max_gradient_pixels=24 * 30)
     limited = Optimizer(Evaluator(plan), optimizer.objective)
     records = {"small": blurred(1, 24, 30), "large": blurred(2, 24, 31)}
-    small, large = optimize_chunk(chunk(records), limited, DESCENT).metrics.to_pylist()
+    small, large = optimized(chunk(records), limited, DESCENT).metrics.to_pylist()
     assert small["steps"] > 0
     assert (small["notes"], large["notes"]) == ([], ["too_large:optimizing"])
     assert large["objective"] > 0
@@ -164,7 +164,7 @@ def test_large_pairs_are_scored_and_not_optimized(optimizer):
 
 
 def test_chunk_without_pairs(optimizer):
-    result = optimize_chunk(chunk({"text": MIXED["text"]}), optimizer, DESCENT)
+    result = optimized(chunk({"text": MIXED["text"]}), optimizer, DESCENT)
     assert len(result.metrics) == len(result.optimized) == 0
     assert "objective_of_saved" in result.metrics.column_names
 
@@ -186,7 +186,7 @@ def test_want_of_memory_halves_the_slots_and_costs_one_pair(optimizer, monkeypat
             yield from whole([start], objective, descent, 1)
 
     monkeypatch.setattr(slots, "optimize_pairs", starved)
-    rows = optimize_chunk(chunk(records), optimizer, DESCENT).metrics.to_pylist()
+    rows = optimized(chunk(records), optimizer, DESCENT).metrics.to_pylist()
     assert [row["id"] for row in rows] == list(records)
     for row in rows:
         assert (row["steps"] is None) == (row["id"] == guilty)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support.as_gpu import AS_GPU
+from support.chunks import scored as score_encoded
 from support.pictures import encode, noise, smooth
 
 from transforms.images.decode import DecodePolicy
@@ -29,7 +30,7 @@ from transforms.schema import (
     pair_failure,
 )
 from transforms.scoring.batch import Batching
-from transforms.scoring.score import SCORE_REASONS, load_evaluator, score_chunk
+from transforms.scoring.score import SCORE_REASONS, load_evaluator, score_chunk, start_chunk
 
 PLAN = Plan(("sobel_l1", "ssim"))
 COLUMNS = [column.name for column in PLAN.columns]
@@ -84,7 +85,7 @@ class Card:
     most_at_once: int = 0
 
     def score(self, chunk):
-        scored = score_chunk(chunk, self, batching=Batching(pairs=2))
+        scored = score_encoded(chunk, self, batching=Batching(pairs=2))
         with self.changed:
             self.threads -= 1
             self.changed.notify_all()
@@ -116,7 +117,7 @@ def test_threads_keep_a_card_busy():
 class TestGoodPairs:
     def test_rows_come_in_file_order(self, evaluator):
         rows = mixed()
-        scored = score_chunk(chunk_of(rows), evaluator)
+        scored = score_encoded(chunk_of(rows), evaluator)
         assert scored.metrics.schema.equals(metrics_schema(PLAN.columns))
         assert scored.failures == ()
         for name in ("id", "source"):
@@ -126,9 +127,9 @@ class TestGoodPairs:
         assert scored.metrics["notes"].to_pylist() == [[]] * 9
 
     def test_each_row_holds_the_losses_of_its_own_pair(self, evaluator):
-        together = score_chunk(chunk_of(mixed()), evaluator).metrics
+        together = score_encoded(chunk_of(mixed()), evaluator).metrics
         for number, row in enumerate(mixed()):
-            alone = score_chunk(chunk_of([row]), evaluator).metrics
+            alone = score_encoded(chunk_of([row]), evaluator).metrics
             for column in COLUMNS:
                 assert together[column][number].as_py() == pytest.approx(alone[column][0].as_py(), rel=1e-5)
 
@@ -145,17 +146,17 @@ class TestGoodPairs:
         ids=repr,
     )
     def test_rows_do_not_depend_on_the_batching(self, evaluator, batching):
-        usual, other = (score_chunk(chunk_of(mixed()), evaluator, batching=b).metrics for b in (Batching(), batching))
+        usual, other = (score_encoded(chunk_of(mixed()), evaluator, batching=b).metrics for b in (Batching(), batching))
         assert other.drop_columns(COLUMNS) == usual.drop_columns(COLUMNS)
         for column in COLUMNS:
             np.testing.assert_allclose(other[column], usual[column], rtol=1e-5)
 
     def test_the_same_chunk_again_is_the_same_bit_for_bit(self, evaluator):
-        first, second = (score_chunk(chunk_of(mixed()), evaluator).metrics for _ in range(2))
+        first, second = (score_encoded(chunk_of(mixed()), evaluator).metrics for _ in range(2))
         assert first.equals(second, check_metadata=True)
 
     def test_precision_and_backend_are_kept_with_the_table(self, evaluator):
-        metadata = score_chunk(chunk_of(mixed(1)), evaluator).metrics.schema.metadata
+        metadata = score_encoded(chunk_of(mixed(1)), evaluator).metrics.schema.metadata
         assert metadata == {PRECISION_KEY: b"float32", BACKEND_KEY: b"tensorflow", DEVICE_KEY: b"CPU"}
 
     @pytest.mark.parametrize(
@@ -179,21 +180,21 @@ class TestGoodPairs:
         rows = [pair(number, 20, 20, kept=value) for number, value in enumerate(values)]
         # Its row goes, and takes its kept value along.
         rows[1]["generated"] = b"no image"
-        scored = score_chunk(chunk_of(rows, keep), evaluator)
+        scored = score_encoded(chunk_of(rows, keep), evaluator)
         assert scored.metrics.schema.equals(metrics_schema(PLAN.columns, keep))
         assert scored.metrics["kept"].combine_chunks().equals(pa.array([values[0], values[2]], dtype))
 
     def test_notes_of_both_images(self, evaluator):
         row = pair(0, 20, 20)
         row["target"] = encode(np.zeros((20, 20), np.uint8))
-        scored = score_chunk(chunk_of([row]), evaluator)
+        scored = score_encoded(chunk_of([row]), evaluator)
         assert scored.metrics["notes"].to_pylist() == [["target:gray", "target:constant"]]
 
     def test_slices_and_several_arrow_chunks(self, evaluator):
         """Tables as Parquet readers make them: not of one piece, and not from the beginning."""
         whole = chunk_of(mixed(7))
         pieces = pa.concat_tables([whole.pairs.slice(2, 2), whole.pairs.slice(4, 3)])
-        scored = score_chunk(replace(whole, chunk=replace(whole.chunk, start=2), pairs=pieces), evaluator)
+        scored = score_encoded(replace(whole, chunk=replace(whole.chunk, start=2), pairs=pieces), evaluator)
         assert ids(scored) == [f"pair-{number}" for number in range(2, 7)]
 
 
@@ -205,7 +206,7 @@ class TestUndefined:
         [((11, 40), ()), ((40, 10), ("ssim",)), ((2, 2), ("ssim",)), ((1, 40), ("sobel_l1", "ssim"))],
     )
     def test_columns(self, evaluator, size, undefined):
-        scored = score_chunk(chunk_of([pair(0, *size), pair(1, 24, 24)]), evaluator)
+        scored = score_encoded(chunk_of([pair(0, *size), pair(1, 24, 24)]), evaluator)
         assert scored.failures == ()
         for column in COLUMNS:
             assert scored.metrics[column].is_null().to_pylist() == [column in undefined, False]
@@ -213,7 +214,7 @@ class TestUndefined:
 
     def test_objective_and_its_gradient_go_with_their_losses(self):
         plan = Plan(("mae",), parse_objective("mae + ssim"), pixel_gradient=True)
-        scored = score_chunk(chunk_of([pair(0, 10, 10), pair(1, 24, 24)]), load_evaluator(plan))
+        scored = score_encoded(chunk_of([pair(0, 10, 10), pair(1, 24, 24)]), load_evaluator(plan))
         small, large = scored.metrics.to_pylist()
         undefined = ("objective", "pixel_grad_l2", "pixel_grad_linf")
         assert small["mae"] > 0
@@ -224,7 +225,7 @@ class TestUndefined:
     def test_infinity_is_a_value(self):
         row = pair(0, 8, 8)
         row["generated"] = row["target"]
-        scored = score_chunk(chunk_of([row]), load_evaluator(Plan(("psnr",))))
+        scored = score_encoded(chunk_of([row]), load_evaluator(Plan(("psnr",))))
         assert scored.metrics["psnr"].to_pylist() == [float("inf")]
 
 
@@ -246,7 +247,7 @@ class TestFailures:
     def test_one_bad_image_costs_one_pair(self, evaluator, image, reason, position):
         rows, data = mixed(5), BAD_IMAGES[reason]
         rows[position][image] = data
-        scored = score_chunk(chunk_of(rows), evaluator, STRICT)
+        scored = score_encoded(chunk_of(rows), evaluator, STRICT)
         (failure,) = scored.failures
         assert ids(scored) == [f"pair-{number}" for number in range(5) if number != position]
         assert (failure.id, failure.source) == (rows[position]["id"], rows[position]["source"])
@@ -257,22 +258,22 @@ class TestFailures:
 
     def test_two_sizes(self, evaluator):
         row = pair(0, 24, 24) | {"target": encode(smooth(24, 30))}
-        (failure,) = score_chunk(chunk_of([row]), evaluator).failures
+        (failure,) = score_encoded(chunk_of([row]), evaluator).failures
         assert (failure.reason, failure.sha256, failure.bytes) == ("size_mismatch", "", 0)
-        scored = score_chunk(chunk_of([row]), evaluator, DecodePolicy(size_mismatch="crop"))
+        scored = score_encoded(chunk_of([row]), evaluator, DecodePolicy(size_mismatch="crop"))
         assert scored.metrics.select(["height", "width"]).to_pylist() == [{"height": 24, "width": 24}]
 
     def test_earlier_failures_come_first(self, evaluator):
         earlier = [pair_failure(f"r{n}", f"in.parquet#{n + 3}", "read", "missing_field", "no target") for n in range(2)]
         rows = [row | {"generated": b"x"} for row in mixed(2)] + [pair(2, 20, 20)]
-        scored = score_chunk(chunk_of(rows, failures=earlier), evaluator)
+        scored = score_encoded(chunk_of(rows, failures=earlier), evaluator)
         assert [failure.id for failure in scored.failures] == ["r0", "r1", "pair-0", "pair-1"]
         assert len(scored.metrics) + len(scored.failures) == scored.chunk.pairs
 
     @pytest.mark.parametrize("rows", [[], [row | {"target": None} for row in mixed(3)]], ids=["empty", "all bad"])
     def test_nothing_to_score(self, evaluator, rows):
         keep = (pa.field("label", pa.int64()),)
-        scored = score_chunk(chunk_of(rows, keep), evaluator)
+        scored = score_encoded(chunk_of(rows, keep), evaluator)
         assert len(scored.metrics) == 0
         assert scored.metrics.schema.equals(metrics_schema(PLAN.columns, keep))
         assert len(scored.failures) == len(rows)
@@ -315,7 +316,7 @@ def plain(values: list[int]) -> EncodedChunk:
 class TestEvaluationErrors:
     def test_a_pair_that_fails_on_a_gpu_is_scored_on_the_cpu(self):
         """Which rows there are must not depend on the card."""
-        scored = score_chunk(plain([1, 200, 3]), Fussy(hated=200, device=AS_GPU))
+        scored = score_encoded(plain([1, 200, 3]), Fussy(hated=200, device=AS_GPU))
         assert scored.failures == ()
         assert ["scored_on_cpu" in notes for notes in scored.metrics["notes"].to_pylist()] == [False, True, False]
 
@@ -323,13 +324,13 @@ class TestEvaluationErrors:
     def test_only_the_pair_to_blame_fails(self, count):
         for guilty in range(count):
             values = [200 if number == guilty else number for number in range(count)]
-            scored = score_chunk(plain(values), Fussy(hated=200))
+            scored = score_encoded(plain(values), Fussy(hated=200))
             assert [failure.id for failure in scored.failures] == [f"pair-{guilty}"]
             assert ids(scored) == [f"pair-{number}" for number in range(count) if number != guilty]
             assert scored.metrics["mae"].to_pylist() == [number for number in range(count) if number != guilty]
 
     def test_its_failure(self):
-        (failure,) = score_chunk(plain([200]), Fussy(hated=200)).failures
+        (failure,) = score_encoded(plain([200]), Fussy(hated=200)).failures
         assert (failure.stage, failure.reason, failure.sha256) == ("score", "evaluation_failed", "")
         assert failure.reason in SCORE_REASONS
         assert failure.message.startswith("a value I hate xxx")
@@ -338,7 +339,7 @@ class TestEvaluationErrors:
     @pytest.mark.parametrize("most", [1, 2, 3])
     def test_batches_are_halved_until_they_fit(self, most):
         evaluator = Fussy(most)
-        scored = score_chunk(plain(list(range(13))), evaluator)
+        scored = score_encoded(plain(list(range(13))), evaluator)
         assert scored.failures == ()
         assert scored.metrics["mae"].to_pylist() == list(range(13))
         assert max(evaluator.batches) <= most
@@ -347,13 +348,13 @@ class TestEvaluationErrors:
         chunk = plain([1, 200, 3, 200])
         bad = chunk.pairs.set_column(2, "generated", pa.array([None, *chunk.pairs["generated"].to_pylist()[1:]]))
         bad = bad.set_column(3, "target", pa.array([*bad["target"].to_pylist()[:2], b"x", bad["target"][3].as_py()]))
-        scored = score_chunk(replace(chunk, pairs=bad), Fussy(hated=200))
+        scored = score_encoded(replace(chunk, pairs=bad), Fussy(hated=200))
         reasons = ["null_image", "evaluation_failed", "unknown_format", "evaluation_failed"]
         assert [failure.reason for failure in scored.failures] == reasons
         assert [failure.id for failure in scored.failures] == [f"pair-{number}" for number in range(4)]
 
     def test_not_even_one_pair_fits(self):
-        scored = score_chunk(plain(list(range(5))), Fussy(most=0))
+        scored = score_encoded(plain(list(range(5))), Fussy(most=0))
         assert [failure.id for failure in scored.failures] == [f"pair-{number}" for number in range(5)]
         assert len(scored.metrics) == 0
 
@@ -363,14 +364,14 @@ class TestEvaluationErrors:
                 raise TypeError("a defect")
 
         with pytest.raises(TypeError, match="a defect"):
-            score_chunk(plain([1]), Broken())
+            score_encoded(plain([1]), Broken())
 
     def test_nan_is_a_value_and_null_is_none(self):
         class Odd(Fussy):
             def __call__(self, generated: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
                 return {"mae": np.full(len(generated), np.nan, np.float32)}
 
-        column = score_chunk(plain([1]), Odd()).metrics["mae"]
+        column = score_encoded(plain([1]), Odd()).metrics["mae"]
         assert column.null_count == 0
         assert np.isnan(column[0].as_py())
 
@@ -388,11 +389,31 @@ class TestCandidates:
                 return super().__call__(generated, target)
 
         recording = Recording(plan=Plan(("mae", "lpips_vgg")))
-        scored = score_chunk(chunk_of(rows), recording, batching=Batching(pairs=3))
+        scored = score_encoded(chunk_of(rows), recording, batching=Batching(pairs=3))
         assert [len(set(batch)) for batch in batches] == [1, 1]
         assert ids(scored) == [row["id"] for row in rows]
-        expected = score_chunk(chunk_of(rows), Fussy())
+        expected = score_encoded(chunk_of(rows), Fussy())
         assert scored.metrics["mae"].equals(expected.metrics["mae"])
+
+
+def test_decoding_goes_on_by_itself(monkeypatch):
+    """Until one pair has come out, few are begun; then as many as may wait, while the chunk before is scored."""
+    from transforms.scoring import decode_ahead
+
+    decoded = threading.Semaphore(0)
+
+    def counting(pairs, policy, sandbox, decode=decode_ahead.decode_pairs):
+        outcomes = decode(pairs, policy, sandbox)
+        decoded.release(len(pairs))
+        return outcomes
+
+    monkeypatch.setattr(decode_ahead, "decode_pairs", counting)
+    rows = mixed(24)
+    started = start_chunk(chunk_of(rows), MEAN, batching=Batching(pairs=8))
+    # Two batches.
+    assert all(decoded.acquire(timeout=60) for _ in range(16))
+    scored = score_chunk(started, Fussy())
+    assert ids(scored) == [row["id"] for row in rows]
 
 
 class TestLargePictures:
@@ -402,7 +423,7 @@ class TestLargePictures:
         from transforms.scoring import decode_ahead
 
         rows = mixed(7)
-        expected = score_chunk(chunk_of(rows), Fussy())
+        expected = score_encoded(chunk_of(rows), Fussy())
         limits: list[tuple[int, int]] = []
 
         def recording(pairs, policy, sandbox, decode=decode_ahead.decode_pairs):
@@ -411,7 +432,7 @@ class TestLargePictures:
 
         monkeypatch.setattr(decode_ahead, "decode_pairs", recording)
         monkeypatch.setattr(decode_ahead, "_PIXELS_AHEAD", most)
-        found = score_chunk(chunk_of(rows), Fussy())
+        found = score_encoded(chunk_of(rows), Fussy())
         assert found.metrics.equals(expected.metrics)
         large = [pairs for limit, pairs in limits if limit > most]
         assert large
@@ -425,7 +446,7 @@ class TestProgress:
         bad = chunk.pairs.set_column(2, "generated", pa.array([b"x", *chunk.pairs["generated"].to_pylist()[1:]]))
         earlier = (pair_failure("r", "in.parquet#5", "read", "missing_field", ""),)
         told: list[int] = []
-        score_chunk(
+        score_encoded(
             EncodedChunk(replace(chunk.chunk, stop=6), bad, earlier),
             Fussy(hated=200),
             batching=batching,
@@ -437,7 +458,7 @@ class TestProgress:
         unreadable = replace(pair_failure("f", "f", "read", "unreadable_file", ""), scope="file")
         chunk = EncodedChunk(Chunk("f-0", "f", "parquet", 0, 256), encoded_schema().empty_table(), (unreadable,))
         told: list[int] = []
-        scored = score_chunk(chunk, Fussy(), on_done=told.append)
+        scored = score_encoded(chunk, Fussy(), on_done=told.append)
         assert sum(told) == 256
         assert scored.failures == (unreadable,)
 
@@ -474,7 +495,7 @@ def test_few_pairs_are_decoded_before_they_are_needed(monkeypatch, batching, ahe
             return columns
 
     monkeypatch.setattr(decode_ahead, "decode_pairs", counting)
-    scored = score_chunk(plain(list(range(60))), Slow(), batching=batching)
+    scored = score_encoded(plain(list(range(60))), Slow(), batching=batching)
     assert len(scored.metrics) == 60
     # Those ahead, the one that is waited for, and the batch that fills.
     assert most <= ahead + 1 + batch
@@ -499,7 +520,7 @@ class TestMasks:
     def test_a_row_of_its_own_for_every_mask(self, masked):
         half, corner = np.zeros((2, 24, 32), np.uint8)
         half[:, 16:], corner[1:3, 1:3] = 255, 255
-        scored = score_chunk(self.chunk(self.rows(half, np.full_like(half, 255), corner)), masked)
+        scored = score_encoded(self.chunk(self.rows(half, np.full_like(half, 255), corner)), masked)
         assert scored.failures == ()
         metrics = scored.metrics.to_pydict()
         assert metrics["mask_coverage"] == pytest.approx([15 / 30, 1, 4 / (22 * 30)])
@@ -522,7 +543,7 @@ class TestMasks:
         ones, border = np.ones((24, 32), np.uint8), np.full((24, 32), 255, np.uint8)
         border[1:-1, 1:-1] = 0
         good = np.full((24, 32), 255, np.uint8)
-        scored = score_chunk(self.chunk(self.rows(ones, border, good, None, good[:, 1:])), masked)
+        scored = score_encoded(self.chunk(self.rows(ones, border, good, None, good[:, 1:])), masked)
         assert [failure.reason for failure in scored.failures] == [
             *("empty_mask", "empty_mask", "null_image", "mask_mismatch")
         ]

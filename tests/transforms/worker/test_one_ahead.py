@@ -5,7 +5,7 @@ from threading import Event
 
 import pytest
 
-from transforms.worker.one_ahead import one_ahead
+from transforms.worker.one_ahead import OneAhead
 
 
 class Items:
@@ -26,7 +26,7 @@ class Items:
 
 def test_the_next_item_is_made_while_one_is_in_use():
     items = Items()
-    ahead = one_ahead(iter(items))
+    ahead = OneAhead(iter(items))
     assert next(ahead) == 0
     assert items.asked[1].wait(60)
     assert not items.asked[2].is_set()
@@ -34,19 +34,27 @@ def test_the_next_item_is_made_while_one_is_in_use():
 
 
 def test_an_error_comes_in_its_place():
-    ahead = one_ahead(iter(Items(OSError("gone"))))
+    ahead = OneAhead(iter(Items(OSError("gone"))))
     assert [next(ahead) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="gone"):
         next(ahead)
 
 
+def test_the_first_item_is_made_before_anyone_asks():
+    items = Items()
+    ahead = OneAhead(iter(items))
+    assert items.asked[0].wait(60)
+    assert not items.asked[1].is_set()
+    ahead.close()
+
+
 def test_nothing():
-    assert list(one_ahead(iter(()))) == []
+    assert list(OneAhead(iter(()))) == []
 
 
 def test_stopping_early_ends_its_thread():
     items = Items()
-    ahead = one_ahead(iter(items))
+    ahead = OneAhead(iter(items))
     next(ahead)
     ahead.close()
     assert not items.asked[2].is_set()
