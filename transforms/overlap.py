@@ -15,7 +15,7 @@ Started = TypeVar("Started")
 class OverlappingDoFn(beam.DoFn, ABC, Generic[Element, Started]):
     """Begins an element's work when it arrives, and ends it when the next one has begun, or with the bundle.
 
-    What an element's work does in threads and children so goes on beside the end of the one before.
+    So the threads and children that work for an element do not wait for the end of the one before.
     """
 
     _started: Started | None = None

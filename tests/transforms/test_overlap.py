@@ -10,7 +10,7 @@ from transforms.overlap import OverlappingDoFn
 
 
 class Recorder(OverlappingDoFn[int, str]):
-    """Yields twice of what it was given, and records what it is told to do."""
+    """Yields each element twice, and records the calls."""
 
     def __init__(self) -> None:
         self.told: list[str] = []

@@ -28,8 +28,8 @@ _PR_SET_PDEATHSIG = 1
 # A large file may take twice its size more, as it is stored and unpacked: its writer may have put a gigabyte of images
 # into one page. A small one that takes so much is a bomb.
 _MOST_FOR_FILE = 4 << 30
-# To the last rows of a large row group, or over a long stretch of damage, there is much to read; so many bytes earn the
-# time of a record once more.
+# The last rows of a large row group, or those behind a long stretch of damage, take long to reach: a file gets the time
+# of a record once more for each of these.
 _FILE_BYTES_PER_TIME = 256 << 20
 # Asking for so much takes no longer than for a header, and small records come with it.
 _BUFFER_BYTES = 16 << 10
@@ -106,7 +106,7 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> int:
     descriptor = receive_descriptor(worker) if request["is_given"] else None
     libraries = 0
     try:
-        # No record is to blame for what a module does as it is imported.
+        # A module may allocate when it is imported, which is not the record's fault.
         before = _address_space()
         task = pkgutil.resolve_name(request["task"])
         libraries = _address_space() - before

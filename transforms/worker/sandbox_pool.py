@@ -133,7 +133,7 @@ class Pool:
         task: see `Sandbox.start`.
 
     Attributes:
-        turns: at most so many threads should have a child at a time.
+        turns: a thread holds one while it has a child to decode with; there is one for each CPU.
     """
 
     def __init__(self, settings: "Sandbox", task: str) -> None:
