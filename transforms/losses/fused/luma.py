@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from transforms.losses.constants import LUMA_OFFSET, LUMA_WEIGHTS, RGB2GRAY_WEIGHTS
-from transforms.losses.fused.structure import rounded_luma, ssim_means, sum_and_difference
+from transforms.losses.fused.structure import rounded_luma, ssim_mean, sum_and_difference
 
 
 def psnr_y(generated: np.ndarray, target: np.ndarray) -> float:
@@ -20,18 +20,18 @@ def psnr_y(generated: np.ndarray, target: np.ndarray) -> float:
 
 def ssim_y(generated: np.ndarray, target: np.ndarray) -> float:
     """As `structure.ssim_y`."""
-    return ssim_means(_bt601(generated, target))[1]
+    return ssim_mean(_bt601(generated, target))
 
 
 def ssim_luma(generated: np.ndarray, target: np.ndarray) -> float:
     """As `structure.ssim_luma`."""
     levels_per_step = np.iinfo(generated.dtype).max / 255
     ours, theirs = (rounded_luma(image, levels_per_step, RGB2GRAY_WEIGHTS) for image in (generated, target))
-    return ssim_means(np.stack([ours + theirs - 255, ours - theirs]) / 255)[1]
+    return ssim_mean(np.stack([ours + theirs, ours - theirs]), full_range=255)
 
 
 def _bt601(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The sum of two images' luma, less 1, and its difference: [2, H, W]."""
+    """The sum of two images' luma and its difference: [2, H, W]."""
     weights = np.array(LUMA_WEIGHTS) / np.iinfo(generated.dtype).max
-    planes: np.ndarray = sum_and_difference(generated, target, weights, 2 * LUMA_OFFSET - 1)
+    planes: np.ndarray = sum_and_difference(generated, target, weights, 2 * LUMA_OFFSET)
     return planes
