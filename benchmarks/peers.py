@@ -3,6 +3,9 @@
 lpips, dists-pytorch, piq and torchmetrics run as they ship and at their best settings (batches of 16, channels_last,
 bfloat16 by autocast), in the environment with PyTorch that `benchmarks.oracles` makes. Measured are losses on images in
 memory, and the way from two folders to a number for each pair, start-up included.
+
+pyiqa joins where it installs, which takes 7 GB in an environment of its own. It downloads its weights from outside of
+the package indexes, so that its LPIPS runs on ours.
 """
 
 import argparse
@@ -19,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bounds import SQUARE, Batches, batches_speed, sample_batches
-from benchmarks.lpips_reference import ROOT, ensure_environment
+from benchmarks.lpips_reference import REQUIREMENTS, ROOT, ensure_environment
 from benchmarks.oracles import ORACLES
 from benchmarks.pairs_of_size import pairs_of_size
 from pipeline.presets import PRESETS
@@ -31,6 +34,7 @@ from transforms.losses.plan import Plan
 from transforms.scoring.batch import Batching
 
 PAIRS = 32
+PYIQA = ("pyiqa==0.1.16", *REQUIREMENTS)
 # The packages have these losses of --preset=default, and none on edges.
 OF_DEFAULT = ("lpips_vgg", "ssim", "gmsd", "psnr")
 # By loss and by package with its settings, pairs per second.
@@ -51,8 +55,12 @@ def main() -> int:
         generated, target = (np.concatenate(images) for images in zip(*batches, strict=True))
         np.savez(directory / "pairs.npz", generated=generated, target=target)
         weights = [NETWORKS[network].weights().path for network in ("vgg16_lpips", "alexnet_lpips")]
-        worker = [str(python), "-W", "ignore", "-m", "benchmarks.peers_worker"]
-        peers = json.loads(_run([*worker, "speeds", *weights, str(directory / "pairs.npz"), str(options.seconds)]))
+        worker = _worker(python)
+        measured = [*weights, str(directory / "pairs.npz"), str(options.seconds)]
+        peers = json.loads(_run([*worker, "speeds", *measured]))
+        if pyiqa := _pyiqa():
+            for loss, speeds in json.loads(_run([*_worker(pyiqa), "speeds_of_pyiqa", *measured])).items():
+                peers[loss] |= speeds
         ours = {loss: _our_speeds((loss,), batches, options.seconds) for loss in peers}
         whole = _our_speeds(PRESETS["default"].losses, batches, options.seconds)
         folders = _folders(directory, options.files)
@@ -75,6 +83,19 @@ def main() -> int:
         f"{from_files[1]:.1f} s, {from_files[0] / from_files[1]:.2f} times as fast"
     )
     return 0
+
+
+def _pyiqa() -> Path | None:
+    """The Python of pyiqa's environment; None, and a message, where it does not install."""
+    try:
+        return ensure_environment(cache_directory() / "envs" / "pyiqa", PYIQA)
+    except subprocess.CalledProcessError:
+        print("pyiqa does not install here, for the reason that pip gives above: without it", file=sys.stderr)
+        return None
+
+
+def _worker(python: Path) -> list[str]:
+    return [str(python), "-W", "ignore", "-m", "benchmarks.peers_worker"]
 
 
 def _our_speeds(losses: tuple[str, ...], batches: Batches, seconds: float) -> dict[str, float]:

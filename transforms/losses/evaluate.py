@@ -3,16 +3,16 @@
 TensorFlow is imported if a loss needs it: kernels and ncnn compute the common ones on CPUs.
 """
 
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import MOST_PIXELS_ON_GPU
+from transforms.losses.fused.on_maps import values_of_pair
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.plan import MASK_COVERAGE, EvaluationError, OutOfMemoryError, Plan
 from transforms.losses.planar_evaluator import PlanarEvaluator
@@ -160,7 +160,7 @@ class Evaluator:
         # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
         on_features = tuple(name for name in fusible if LOSSES[name].network and self.precision != "float16")
         kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
-        fused_values = self._executor.map(partial(_apply_kernels, kernels), generated, target)
+        fused_values = self._executor.map(partial(values_of_pair, kernels), generated, target)
         # Candidates of one target share its pass through the network. A GPU gets few sizes of batch instead.
         with_networks = any(LOSSES[name].network for name in losses)
         sharing = with_networks and not (with_gradient or self.device.on_gpu)
@@ -175,7 +175,3 @@ class Evaluator:
 
 def _coverage(mask: np.ndarray) -> dict[str, np.ndarray]:
     return {MASK_COVERAGE.name: mask.mean(axis=(1, 2)).astype(np.float32)} if mask.size else {}
-
-
-def _apply_kernels(kernels: Sequence[Callable[..., Any]], generated: np.ndarray, target: np.ndarray) -> list[float]:
-    return [kernel(generated, target) for kernel in kernels]

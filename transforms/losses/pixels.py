@@ -38,7 +38,9 @@ def psnr_y(pair: Pair) -> tf.Tensor:
     Super-resolution reports this one: BasicSR's `calculate_psnr` with `test_y_channel`, without rounding the luma.
     An identical pair scores +inf.
     """
-    return -10.0 / math.log(10.0) * tf.math.log(pair.over.mean(tf.square(luma(pair.generated - pair.target))))
+    # In float64: float32 rounds the weights, which shows at the lowest values.
+    difference = luma(tf.cast(pair.generated - pair.target, tf.float64))
+    return tf.cast(-10.0 / math.log(10.0) * tf.math.log(pair.over.mean(tf.square(difference))), tf.float32)
 
 
 def luma(images: tf.Tensor) -> tf.Tensor:
@@ -61,4 +63,6 @@ def charbonnier(pair: Pair) -> tf.Tensor:
         Charbonnier et al. 1994, "Two deterministic half-quadratic regularization algorithms".
         Lai et al. 2017, "Deep Laplacian pyramid networks for fast and accurate super-resolution".
     """
-    return pair.over.mean(tf.sqrt(tf.square(pair.generated - pair.target) + CHARBONNIER_EPSILON**2))
+    penalties = tf.sqrt(tf.square(pair.generated - pair.target) + CHARBONNIER_EPSILON**2)
+    # float32 would add up thousands of equal values with an error of 1e-6.
+    return tf.cast(pair.over.mean(tf.cast(penalties, tf.float64)), tf.float32)

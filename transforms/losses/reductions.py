@@ -86,8 +86,9 @@ class Reductions:
         return _weighted_mean(maps, share_in(self._mask, maps, stride))
 
     def channel_means(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
-        """The mean of every channel: [B, C]. It knows no mask."""
-        return tf.reduce_mean(maps, axis=[1, 2])
+        """The mean of every channel: float64 [B, C]. It knows no mask."""
+        # TensorFlow adds up along the first axes one by one, and float32 would lose digits.
+        return tf.reduce_mean(tf.cast(maps, tf.float64), axis=[1, 2])
 
     def products(self, maps: tf.Tensor) -> tf.Tensor:
         """The mean of the products of every two channels, the Gram matrix over its number of positions: [B, C, C].

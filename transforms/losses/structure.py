@@ -106,11 +106,13 @@ def ms_ssim(pair: Pair) -> tf.Tensor:
             # SAME averages only the pixels inside, as if an odd height repeated its last row.
             total = tf.nn.avg_pool2d(total, 2, 2, "SAME")
             difference = tf.nn.avg_pool2d(difference, 2, 2, "SAME")
-        luminance, similarity = _ssim_maps(total, difference)
-        if octave == len(MS_SSIM_WEIGHTS) - 1:
-            similarity = luminance * similarity
+        if octave < len(MS_SSIM_WEIGHTS) - 1:
+            _, similarity = _ssim_maps(total, difference)
+        else:
+            # In float64, which costs little here: the luminance term of black beside white is all but 0.
+            similarity = tf.multiply(*_ssim_maps(*(tf.cast(maps, tf.float64) for maps in (total, difference))))
         product *= _positive_power(pair.over.channel_means(similarity, stride=2**octave), weight)
-    return tf.reduce_mean(product, axis=1)
+    return tf.cast(tf.reduce_mean(product, axis=1), tf.float32)
 
 
 def gmsd(pair: Pair) -> tf.Tensor:
@@ -134,8 +136,7 @@ def gmsd(pair: Pair) -> tf.Tensor:
 
 
 def _sum_and_difference(pair: Pair) -> tuple[tf.Tensor, tf.Tensor]:
-    """The sum of two images, less 1 so that it is centred on 0, and their difference."""
-    return pair.generated + pair.target - 1.0, pair.generated - pair.target
+    return pair.generated + pair.target, pair.generated - pair.target
 
 
 def _ssim_maps(total: tf.Tensor, difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -148,16 +149,22 @@ def _ssim_maps(total: tf.Tensor, difference: tf.Tensor) -> tuple[tf.Tensor, tf.T
 
     The right-hand sides keep their digits on near-identical pairs, where the left-hand ones divide nearly
     equal numbers that are themselves small differences of large ones: in float32 they are some hundred times
-    as accurate. At d = 0 their value is exactly 1 and their gradient exactly 0. `total` is s - 1: the shift
-    leaves variances as they are, and they cancel less with it.
+    as accurate. At d = 0 their value is exactly 1 and their gradient exactly 0.
     """
-    mean_total, mean_difference = _window_mean(total), _window_mean(difference)
+    mean_total, variance_total = _moments(total)
+    mean_difference, variance_difference = _moments(difference)
     square_difference = tf.square(mean_difference)
-    variance_total = _window_mean(tf.square(total)) - tf.square(mean_total)
-    variance_difference = _window_mean(tf.square(difference)) - square_difference
-    luminance = 1 - 2 * square_difference / (tf.square(mean_total + 1.0) + square_difference + 2 * SSIM_C1)
+    luminance = 1 - 2 * square_difference / (tf.square(mean_total) + square_difference + 2 * SSIM_C1)
     contrast_structure = 1 - 2 * variance_difference / (variance_total + variance_difference + 2 * SSIM_C2)
     return luminance, contrast_structure
+
+
+def _moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance of every window inside the image, each [B, H - 10, W - 10, C]."""
+    # A shift leaves variances as they are, and around the mean of the picture float32 keeps most of their digits.
+    centre = tf.stop_gradient(tf.reduce_mean(images, axis=[1, 2], keepdims=True))
+    mean, square = _window_mean(images - centre), _window_mean(tf.square(images - centre))
+    return mean + centre, square - tf.square(mean)
 
 
 def _window_mean(images: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support import reference
+from support.hostile import KINDS, allowed_error, hostile_pair
 
 from transforms.losses.catalog import LOSSES
 from transforms.losses.pair import Pair
@@ -20,6 +21,8 @@ NOT_BY_FORMULA = {"sobel_l1", "sobel_l2", "ssimulacra2"}
 FROM_SOME_SIZE_ON = [n for n in ON_PIXELS if LOSSES[n].min_side > 1 and n not in NOT_BY_FORMULA]
 
 SIZES = ((1, 1), (2, 3), (3, 3), (9, 9), (11, 11), (16, 16), (17, 23), (32, 20), (161, 161), (165, 178))
+# MATLAB's rgb2gray of a picture of 8 bits: the reference rounds others first.
+OF_8_BITS = {"gmsd", "ssim_luma"}
 OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssimulacra2": 100.0}
 OF_IDENTICAL |= dict.fromkeys(("ssim", "ssim_y", "ssim_luma", "ms_ssim"), 1.0)
 
@@ -86,6 +89,22 @@ def test_equals_the_float64_reference(name, size, kind):
     expected = getattr(reference, name)(generated.astype(np.float64), target.astype(np.float64))
     # float32 carries 7 digits; sums over thousands of pixels and differences of squares spend up to two of them.
     np.testing.assert_allclose(value_of(name, generated, target), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [*(kind for kind in KINDS if "16 bit" not in kind), "not of levels"])
+@pytest.mark.parametrize("name", ON_PIXELS)
+def test_hostile_pictures_keep_their_digits(name, kind):
+    size = (12, 300) if LOSSES[name].min_side <= 11 else (162, 175)
+    if kind == "not of levels":
+        if name in OF_8_BITS:
+            return
+        generated, target = np.random.default_rng(6).random((2, *size, 3), np.float32)
+    else:
+        generated, target = (image / np.float32(255) for image in hostile_pair(kind, *size))
+    exact = getattr(reference, name)(generated.astype(np.float64), target.astype(np.float64))
+    # In float32, where the kernels compute in float64; MS-SSIM takes powers of small similarities.
+    error = (20 if name == "ms_ssim" else 3) * allowed_error(name, exact)
+    assert value_of(name, generated, target) == pytest.approx(exact, rel=0, abs=error)
 
 
 @pytest.mark.parametrize("name", ON_PIXELS)

@@ -7,21 +7,12 @@ import numba
 import numpy as np
 
 from transforms.losses.constants import HALF_TURN, XYZ_OF_RGB
+from transforms.losses.fused.on_maps import OnMaps
 from transforms.worker.compiled import compiled
 
 _RADIANS = math.pi / 180
 # CIELAB's curve: a line up to this limit, with this slope and offset.
 _LINE = 0.008856, 7.787, 16 / 116
-
-
-def ciede2000(generated: np.ndarray, target: np.ndarray) -> float:
-    """As `color.ciede2000`."""
-    return float(_differences_of(generated, target).mean())
-
-
-def ciede2000_p95(generated: np.ndarray, target: np.ndarray) -> float:
-    """As `color.ciede2000_p95`."""
-    return float(np.quantile(_differences_of(generated, target), 0.95))
 
 
 def linear_planes(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -81,6 +72,12 @@ def _differences_of(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
         replace_by_cube_roots(planes, *_LINE)
     differences: np.ndarray = _differences(*roots, HALF_TURN)
     return differences
+
+
+# As `color.ciede2000`.
+ciede2000 = OnMaps(_differences_of, lambda differences: float(differences.mean()))
+# As `color.ciede2000_p95`.
+ciede2000_p95 = OnMaps(_differences_of, lambda differences: float(np.quantile(differences, 0.95)))
 
 
 @compiled(nogil=True, error_model="numpy")

@@ -8,30 +8,30 @@ import math
 import numpy as np
 
 from transforms.losses.constants import LUMA_OFFSET, LUMA_WEIGHTS, RGB2GRAY_WEIGHTS
-from transforms.losses.fused.structure import rounded_luma, ssim_means, sum_and_difference
-
-
-def psnr_y(generated: np.ndarray, target: np.ndarray) -> float:
-    """As `pixels.psnr_y`."""
-    _, difference = _bt601(generated, target)
-    error = float(np.square(difference).mean())
-    return -10 * math.log10(error) if error else math.inf
-
-
-def ssim_y(generated: np.ndarray, target: np.ndarray) -> float:
-    """As `structure.ssim_y`."""
-    return ssim_means(_bt601(generated, target))[1]
+from transforms.losses.fused.on_maps import OnMaps
+from transforms.losses.fused.structure import rounded_luma, ssim_mean, sum_and_difference
 
 
 def ssim_luma(generated: np.ndarray, target: np.ndarray) -> float:
     """As `structure.ssim_luma`."""
     levels_per_step = np.iinfo(generated.dtype).max / 255
     ours, theirs = (rounded_luma(image, levels_per_step, RGB2GRAY_WEIGHTS) for image in (generated, target))
-    return ssim_means(np.stack([ours + theirs - 255, ours - theirs]) / 255)[1]
+    return ssim_mean(np.stack([ours + theirs, ours - theirs]), full_range=255)
 
 
 def _bt601(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The sum of two images' luma, less 1, and its difference: [2, H, W]."""
+    """The sum of two images' luma and its difference: [2, H, W]."""
     weights = np.array(LUMA_WEIGHTS) / np.iinfo(generated.dtype).max
-    planes: np.ndarray = sum_and_difference(generated, target, weights, 2 * LUMA_OFFSET - 1)
+    planes: np.ndarray = sum_and_difference(generated, target, weights, 2 * LUMA_OFFSET)
     return planes
+
+
+def _psnr(planes: np.ndarray) -> float:
+    error = float(np.square(planes[1]).mean())
+    return -10 * math.log10(error) if error else math.inf
+
+
+# As `pixels.psnr_y`.
+psnr_y = OnMaps(_bt601, _psnr)
+# As `structure.ssim_y`.
+ssim_y = OnMaps(_bt601, ssim_mean)

@@ -15,10 +15,9 @@ from transforms.losses.constants import (
 from transforms.worker.compiled import compiled
 
 _CHANNELS = 3
-_ONE, _TWO = np.float32(1), np.float32(2)
+# The length of SSIM's window, as a constant: the compiler unrolls loops of a known length, and vectorises around them.
+_TAPS = 11
 # Kernels get the constants of `constants.py` as arguments: code on disk is known by the kernel's own file alone.
-_SSIM_GUARDS = 2 * SSIM_C1, 2 * SSIM_C2
-_SSIM_GUARDS_32 = np.float32(_SSIM_GUARDS[0]), np.float32(_SSIM_GUARDS[1])
 _QUARTER, _THIRD = np.float32(1 / 4), np.float32(1 / 3)
 
 # Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
@@ -26,11 +25,10 @@ _FASTMATH = {"reassoc", "nsz", "contract"}
 
 
 def ssim(generated: np.ndarray, target: np.ndarray) -> float:
-    """As `structure.ssim`."""
-    height = len(generated)
-    scale = np.float32(1 / np.iinfo(generated.dtype).max)
-    window = SSIM_WINDOW.astype(np.float32)
-    return _ssim(generated.reshape(height, -1), target.reshape(height, -1), window, scale, _SSIM_GUARDS_32)
+    """As `structure.ssim`, in float64."""
+    rows = (image.reshape(len(image), -1) for image in (generated, target))
+    similarity: float = _ssim_of_levels(*rows, SSIM_WINDOW, _guards(np.iinfo(generated.dtype).max))
+    return similarity
 
 
 def ms_ssim(generated: np.ndarray, target: np.ndarray) -> float:
@@ -39,25 +37,30 @@ def ms_ssim(generated: np.ndarray, target: np.ndarray) -> float:
 
 
 def _ms_ssim(generated: np.ndarray, target: np.ndarray, channel: np.ndarray) -> float:
-    planes = sum_and_difference(generated, target, channel / np.iinfo(generated.dtype).max, -1.0)
+    planes = sum_and_difference(generated, target, channel / np.iinfo(generated.dtype).max, 0.0)
     product = 1.0
     for octave, weight in enumerate(MS_SSIM_WEIGHTS):
         if octave > 0:
             planes = halved(planes)
-        contrast_structure, ssim = ssim_means(planes)
-        similarity = ssim if octave == len(MS_SSIM_WEIGHTS) - 1 else contrast_structure
+        similarity = ssim_mean(planes, with_luminance=octave == len(MS_SSIM_WEIGHTS) - 1)
         product *= similarity**weight if similarity > MS_SSIM_FLOOR else 0.0
     return product
 
 
-def ssim_means(planes: np.ndarray) -> tuple[float, float]:
-    """Means over the windows of one channel: of SSIM's contrast-structure, and of SSIM.
+def ssim_mean(planes: np.ndarray, full_range: float = 1.0, with_luminance: bool = True) -> float:
+    """The mean over the windows of one channel of SSIM, or of its contrast-structure alone.
 
     Args:
-        planes: float64 [2, H, W], sides of 11 or more: two images' sum less 1, and their difference.
+        planes: float64 [2, H, W], sides of 11 or more: the sum and the difference of two images.
+        full_range: the images' values are those from 0 to this.
+        with_luminance: whether SSIM's luminance counts.
     """
-    contrast_structure, ssim = _ssim_means(planes, SSIM_WINDOW, _SSIM_GUARDS)
-    return contrast_structure, ssim
+    mean: float = _ssim_mean(planes, SSIM_WINDOW, _guards(full_range), with_luminance)
+    return mean
+
+
+def _guards(full_range: float) -> np.ndarray:
+    return 2 * np.array([SSIM_C1, SSIM_C2]) * full_range**2
 
 
 def gmsd(generated: np.ndarray, target: np.ndarray) -> float:
@@ -68,72 +71,84 @@ def gmsd(generated: np.ndarray, target: np.ndarray) -> float:
 
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
-def _ssim(generated, target, window, scale, guards):  # type: ignore[no-untyped-def]
+def _ssim_of_levels(generated, target, window, guards):  # type: ignore[no-untyped-def]
+    """SSIM of two images [H, W * 3] of whole levels; the guards are those of levels."""
     height, width = generated.shape
-    total = np.empty((height, width), np.float32)
-    difference = np.empty((height, width), np.float32)
+    # Sums and differences of levels are exact in float32, which takes half the memory.
+    planes = np.empty((2, height, width), np.float32)
     for y in range(height):
         for x in range(width):
-            # The difference is exact in whole levels, and 0 for equal pixels even if products and sums are fused.
             g, t = np.float32(generated[y, x]), np.float32(target[y, x])
-            total[y, x] = (g + t) * scale - _ONE
-            difference[y, x] = (g - t) * scale
-    _, ssim, windows = _ssim_sums(total, difference, window, guards, _CHANNELS)
-    return ssim / windows
+            planes[0, y, x] = g + t
+            planes[1, y, x] = g - t
+    return _windows_mean(planes, window, guards, _CHANNELS, True)
 
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
-def _ssim_means(planes, window, guards):  # type: ignore[no-untyped-def]
-    contrast_structure, ssim, windows = _ssim_sums(planes[0], planes[1], window, guards, 1)
-    return contrast_structure / windows, ssim / windows
+def _ssim_mean(planes, window, guards, with_luminance):  # type: ignore[no-untyped-def]
+    return _windows_mean(planes, window, guards, 1, with_luminance)
 
 
 @numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
-def _ssim_sums(total, difference, window, guards, channels):  # type: ignore[no-untyped-def]
-    """Sums of contrast-structure and of SSIM over the windows of [H, W * channels], and how many they are.
+def _windows_mean(planes, window, guards, channels, with_luminance):  # type: ignore[no-untyped-def]
+    """The mean of SSIM, or of its contrast-structure alone, over the windows of [2, H, W * channels].
 
-    They are computed in the type of the arguments.
+    The moments are float64: the variance of a flat window is a small difference of large squares.
     """
-    luminance_guard, contrast_guard = guards
-    height, width = total.shape
-    taps = len(window)
-    inside = width - (taps - 1) * channels
-    # Means of s, d, s², d² over the windows: down, then across.
-    down = np.empty((4, width), total.dtype)
-    mean = np.empty((4, inside), total.dtype)
-    contrast_structure, ssim = 0.0, 0.0
-    for y in range(height - taps + 1):
-        down[:] = 0
-        for tap in range(taps):
-            weight = window[tap]
-            for x in range(width):
-                s, d = total[y + tap, x], difference[y + tap, x]
-                down[0, x] += weight * s
-                down[1, x] += weight * d
-                down[2, x] += weight * s * s
-                down[3, x] += weight * d * d
-        mean[:] = 0
-        for tap in range(taps):
-            weight = window[tap]
-            shift = tap * channels
-            for x in range(inside):
-                mean[0, x] += weight * down[0, x + shift]
-                mean[1, x] += weight * down[1, x + shift]
-                mean[2, x] += weight * down[2, x + shift]
-                mean[3, x] += weight * down[3, x + shift]
-        row_contrast_structure, row_ssim = np.float32(0), np.float32(0)
-        for x in range(inside):
-            square_difference = mean[1, x] * mean[1, x]
-            variance_total = mean[2, x] - mean[0, x] * mean[0, x]
-            variance_difference = mean[3, x] - square_difference
-            mean_total = mean[0, x] + _ONE
-            luminance = _TWO * square_difference / (mean_total * mean_total + square_difference + luminance_guard)
-            contrast = _TWO * variance_difference / (variance_total + variance_difference + contrast_guard)
-            row_contrast_structure += _ONE - contrast
-            row_ssim += (_ONE - luminance) * (_ONE - contrast)
-        contrast_structure += row_contrast_structure
-        ssim += row_ssim
-    return contrast_structure, ssim, (height - taps + 1) * inside
+    _, height, width = planes.shape
+    inside = width - (_TAPS - 1) * channels
+    rows = planes.reshape(2, height * width)
+    # Means over the windows' columns of s and d, and of s² and d².
+    means, squares = np.empty((2, width)), np.empty((2, width))
+    total = 0.0
+    for y in range(height - _TAPS + 1):
+        for plane in range(2):
+            _column_means(rows[plane, y * width :], window, means[plane], squares[plane])
+        total += _row_sum(means, squares, window, guards, channels, inside, with_luminance)
+    return total / ((height - _TAPS + 1) * inside)
+
+
+@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+def _column_means(values, window, means, squares):  # type: ignore[no-untyped-def]
+    """Write the weighted means down the columns of the first rows in `values`, and those of the squares."""
+    width = len(means)
+    for x in range(width):
+        mean, square = 0.0, 0.0
+        for tap in range(_TAPS):
+            value = np.float64(values[x + tap * width])
+            weighted = window[tap] * value
+            mean += weighted
+            square += weighted * value
+        means[x] = mean
+        squares[x] = square
+
+
+@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+def _row_sum(means, squares, window, guards, channels, inside, with_luminance):  # type: ignore[no-untyped-def]
+    """The sum of SSIM, or of its contrast-structure, over a row of windows. At d = 0 each is exactly 1."""
+    totals, differences, square_totals, square_differences = means[0], means[1], squares[0], squares[1]
+    luminance_guard, contrast_guard = guards[0], guards[1]
+    total = 0.0
+    for x in range(inside):
+        mean_total, mean_difference, square_total, square_difference = 0.0, 0.0, 0.0, 0.0
+        for tap in range(_TAPS):
+            weight, column = window[tap], x + tap * channels
+            mean_total += weight * totals[column]
+            mean_difference += weight * differences[column]
+            square_total += weight * square_totals[column]
+            square_difference += weight * square_differences[column]
+        squared_total, squared_difference = mean_total * mean_total, mean_difference * mean_difference
+        variance_total = square_total - squared_total
+        variance_difference = square_difference - squared_difference
+        denominator = variance_total + variance_difference + contrast_guard
+        numerator = denominator - 2 * variance_difference
+        # One division for both terms.
+        if with_luminance:
+            luminance = squared_total + squared_difference + luminance_guard
+            numerator *= luminance - 2 * squared_difference
+            denominator *= luminance
+        total += numerator / denominator
+    return total
 
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
