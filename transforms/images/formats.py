@@ -13,7 +13,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TgaImagePlugin import TgaImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from transforms.images.bmp import open_bmp
+from transforms.images.bmp import bmp_notes, open_bmp
 from transforms.images.boxes import (
     avif_bits,
     avif_notes,
@@ -90,15 +90,17 @@ IMAGE_FORMATS = (
         bits=png_bits,
         notes=png_notes,
     ),
+    ImageFormat("JPEG-LS", rb"\xff\xd8\xff\xf7"),
     ImageFormat("JPEG", rb"\xff\xd8\xff", open_jpeg, load=load_jpeg, notes=jpeg_notes),
     ImageFormat("WebP", rb"RIFF.{4}WEBPVP8[ LX]", with_pillow(WebPImageFile), size=webp_size),
     # With the length of the header, because many a text begins with BM.
-    ImageFormat("BMP", rb"BM.{12}.\0\0\0", open_bmp, may_lack_alpha=True),
+    ImageFormat("BMP", rb"BM.{12}.\0\0\0", open_bmp, notes=bmp_notes, may_lack_alpha=True),
     ImageFormat("TIFF", rb"II[*+]\0|MM\0\*", open_tiff, check=check_tiff, bits=tiff_bits, notes=tiff_notes),
     ImageFormat("GIF", rb"GIF8[79]a", open_gif),
     ImageFormat(
         "AVIF",
-        rb".{4}ftypavi[fs]",
+        # Behind a brand of any such file, one of those that it is compatible with tells an AVIF from a HEIC.
+        rb".{4}ftyp(?:(?:mif|msf)1.{4}(?:.{4}){0,15}?)?avi[fs]",
         with_pillow(AvifImageFile) if AVIF_SUPPORTED else None,
         bits=avif_bits,
         notes=avif_notes,

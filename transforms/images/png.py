@@ -13,6 +13,9 @@ from transforms.images.missing_pixels import OnBackground
 
 # The chunks that Pillow gets to see: pixels, frames, and those that describe their colours and orientation.
 _KEPT = frozenset(b"IHDR PLTE tRNS IDAT IEND acTL fcTL fdAT eXIf iCCP gAMA cHRM sRGB cICP".split())
+# Those without which no pixel has a meaning; another one of such a name, with a capital, must be understood.
+_CRITICAL = frozenset(b"IHDR PLTE IDAT IEND".split())
+_PALETTE = 3
 _TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
 _XMP = b"XML:com.adobe.xmp"
 # ImageMagick's text chunks of metadata in hexadecimal digits.
@@ -34,15 +37,22 @@ class PngFile(OnBackground, PngImageFile):
 def open_png(data: bytes) -> ImageFile:
     """Opens a PNG without the chunks that neither its pixels nor their meaning depend on.
 
-    Pillow refuses a file for large texts, and puts any text into `info` by the name that the text gives itself.
+    Pillow refuses a file for large texts, and puts any text into `info` by the name that the text gives itself. It
+    checks the sums of all chunks but those of the pixels.
 
     Raises:
-        DecodeError: `corrupt`, for more chunks than any picture has.
+        DecodeError: `corrupt` for damaged pixels, no palette, or more chunks than any picture has; `unsupported_mode`
+            for a chunk that must be understood, or methods of compression and filtering, that no PNG has.
     """
+    view = memoryview(data)
     kept, texts, cut = [], {}, 8
     for number, (kind, start, end) in enumerate(_chunks(data)):
         if number == _MOST_CHUNKS:
             raise DecodeError("corrupt", f"PNG: more than {_MOST_CHUNKS} chunks.")
+        if kind == b"IDAT" and zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise DecodeError("corrupt", "PNG: a chunk of pixels does not have the checksum that it states.")
+        if kind[:1].isupper() and kind not in _CRITICAL:
+            raise DecodeError("unsupported_mode", f"PNG: pixels that depend on a chunk {kind!r}.")
         if kind in _TEXTS:
             key = bytes(data[start : min(start + 80, end)]).partition(b"\0")[0]
             if key in (_XMP, _RAW_XMP, *_RAW_EXIF):
@@ -53,6 +63,10 @@ def open_png(data: bytes) -> ImageFile:
             kept += [_UNREADABLE_PROFILE] if replaced else []
             cut = end + 4
     image = PngFile(BytesIO(b"".join((data[:8], *kept, data[cut:])) if kept else data))
+    if any(data[26:28]):
+        raise DecodeError("unsupported_mode", f"PNG: compression {data[26]} and filter {data[27]}, where 0 is defined.")
+    if data[25] == _PALETTE and image.palette is None:
+        raise DecodeError("corrupt", "PNG: palette indices without a palette before them.")
     exif = next((texts[key] for key in _RAW_EXIF if key in texts), None)
     if exif is not None:
         image.info.setdefault("exif", _from_hexadecimal(exif))
@@ -77,8 +91,10 @@ def png_notes(image: ImageFile, data: bytes) -> tuple[str, ...]:
     """
     for kind, start, _ in _chunks(data):
         if kind == b"cICP":
-            primaries, transfer = SRGB_CODES
-            return () if data[start] in primaries and data[start + 1] in transfer else ("color_space",)
+            primaries, transfers = SRGB_CODES
+            primary, transfer, matrix, full_range = data[start : start + 4]
+            same = primary in primaries and transfer in transfers and matrix == 0 and full_range == 1
+            return () if same else ("color_space",)
         if kind == b"IDAT":
             break
     if "icc_profile" in image.info or "srgb" in image.info:
@@ -90,13 +106,15 @@ def png_notes(image: ImageFile, data: bytes) -> tuple[str, ...]:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of the body of each chunk, up to where the file ends or makes no sense."""
+    """Kind, start and end of the body of each chunk, up to the last one or where the file makes no sense."""
     at = 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         if at + 12 + length > len(data):
             return
         yield kind, at + 8, at + 8 + length
+        if kind == b"IEND":
+            return
         at += 12 + length
 
 

@@ -31,6 +31,9 @@ def open_pnm(data: bytes) -> ImageFile:
     image = PpmImageFile(BytesIO(data))
     (tile,) = image.tile
     assert tile.args
+    if tile.codec_name in ("ppm", "raw") and _has_line_end_of_two(image, data, tile.offset):
+        tile = tile._replace(offset=tile.offset + 1)
+        image.tile = [tile]
     if tile.codec_name == "ppm":
         most = int(tile.args[-1])
         raw_mode = "RGB;16B" if most > 255 and image.mode == "RGB" else _RAW_MODES[image.mode]
@@ -42,12 +45,19 @@ def open_pnm(data: bytes) -> ImageFile:
 
 
 def load_pnm(image: ImageFile, data: bytes, reopen: Callable[[], ImageFile]) -> np.ndarray | Image.Image:
-    """Loads a PNM and brings its samples to all of 8 or 16 bits."""
+    """Loads a PNM and brings its samples to all of 8 or 16 bits.
+
+    Raises:
+        DecodeError: `corrupt`, for a sample beyond the maximum.
+    """
     stored = load_samples(image, data, reopen)
     if image.mode == "I":
         stored = np.asarray(image).astype(np.uint16)
     if "maxval" in image.info:
-        return scaled(np.asarray(stored), image.info["maxval"])
+        samples, most = np.asarray(stored), image.info["maxval"]
+        if samples.max() > most:
+            raise DecodeError("corrupt", f"PNM: a sample of {samples.max()}, where {most} is the largest.")
+        return scaled(samples, most)
     return stored
 
 
@@ -55,3 +65,10 @@ def pnm_bits(image: ImageFile, _: bytes) -> int:
     """8 or 16 bits per channel."""
     most = image.info.get("maxval", image.info.get("plain_maxval", 65535 if image.mode == "I" else 255))
     return 16 if most > 255 else 8
+
+
+def _has_line_end_of_two(image: ImageFile, data: bytes, start: int) -> bool:
+    """Tells whether the header ends in CR LF, of which Pillow takes LF for a pixel: the file is longer by that byte."""
+    if data[start - 1 : start + 1] != b"\r\n":
+        return False
+    bytes_per_sample = 2 if int(image.tile[0].args[-1]) > 255 else 1
