@@ -53,7 +53,7 @@ REASONS = {
 NOTES = {
     "animated": "several frames or pages; the first was taken",
     "color_space": "colours that are not sRGB's by PNG's gAMA, cHRM or cICP or the container; NOT converted",
-    "unchecked": "lossless or arithmetic-coded JPEG, JPEG-LS, or facsimile or old JPEG in TIFF: damage would not be noticed",
+    "unchecked": "lossless or arithmetic-coded JPEG, JPEG-LS, fax or old JPEG in a TIFF: damage would not be noticed",
     "icc_profile": "an ICC profile whose colours differ from sRGB's was NOT applied (see the policy `color`)",
     "icc_converted": "an ICC profile was applied, at 8 bits (policy `convert`)",
     "exif_unreadable": "damaged EXIF; it turned nothing",

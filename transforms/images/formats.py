@@ -14,20 +14,14 @@ from PIL.TgaImagePlugin import TgaImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from transforms.images.bmp import bmp_notes, open_bmp
-from transforms.images.boxes import (
-    avif_bits,
-    avif_notes,
-    jpeg2000_bits,
-    jpeg2000_notes,
-    load_jpeg2000,
-    open_jpeg2000,
-)
+from transforms.images.boxes import avif_bits, avif_notes
 from transforms.images.decode_error import DecodeError
 from transforms.images.dicom import DICOM_SUPPORTED, dicom_bits, dicom_notes, load_dicom, open_dicom
 from transforms.images.gif import open_gif
 from transforms.images.heic import HEIC_SUPPORTED, heic_bits, open_heic
 from transforms.images.jpeg import jpeg_notes, load_jpeg, open_jpeg
-from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_size, open_jpeg_xl
+from transforms.images.jpeg2000 import check_jpeg2000, jpeg2000_bits, jpeg2000_notes, load_jpeg2000, open_jpeg2000
+from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_bits, jpeg_xl_size, open_jpeg_xl
 from transforms.images.missing_pixels import check_background
 from transforms.images.png import open_png, png_bits, png_notes
 from transforms.images.pnm import load_pnm, open_pnm, pnm_bits
@@ -110,6 +104,7 @@ IMAGE_FORMATS = (
         rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ",
         open_jpeg2000,
         load=load_jpeg2000,
+        check=check_jpeg2000,
         bits=jpeg2000_bits,
         notes=jpeg2000_notes,
     ),
@@ -123,6 +118,7 @@ IMAGE_FORMATS = (
         rb"\xff\x0a|\0\0\0\x0cJXL ",
         open_jpeg_xl if JPEG_XL_SUPPORTED else None,
         size=jpeg_xl_size,
+        bits=jpeg_xl_bits,
         extra="jxl",
     ),
     ImageFormat(

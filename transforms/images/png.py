@@ -44,6 +44,8 @@ def open_png(data: bytes) -> ImageFile:
         DecodeError: `corrupt` for damaged pixels, no palette, or more chunks than any picture has; `unsupported_mode`
             for a chunk that must be understood, or methods of compression and filtering, that no PNG has.
     """
+    if any(data[26:28]):
+        raise DecodeError("unsupported_mode", f"PNG: compression {data[26]} and filter {data[27]}, where 0 is defined.")
     view = memoryview(data)
     kept, texts, cut = [], {}, 8
     for number, (kind, start, end) in enumerate(_chunks(data)):
@@ -63,8 +65,6 @@ def open_png(data: bytes) -> ImageFile:
             kept += [_UNREADABLE_PROFILE] if replaced else []
             cut = end + 4
     image = PngFile(BytesIO(b"".join((data[:8], *kept, data[cut:])) if kept else data))
-    if any(data[26:28]):
-        raise DecodeError("unsupported_mode", f"PNG: compression {data[26]} and filter {data[27]}, where 0 is defined.")
     if data[25] == _PALETTE and image.palette is None:
         raise DecodeError("corrupt", "PNG: palette indices without a palette before them.")
     exif = next((texts[key] for key in _RAW_EXIF if key in texts), None)

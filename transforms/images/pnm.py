@@ -31,9 +31,6 @@ def open_pnm(data: bytes) -> ImageFile:
     image = PpmImageFile(BytesIO(data))
     (tile,) = image.tile
     assert tile.args
-    if tile.codec_name in ("ppm", "raw") and _has_line_end_of_two(image, data, tile.offset):
-        tile = tile._replace(offset=tile.offset + 1)
-        image.tile = [tile]
     if tile.codec_name == "ppm":
         most = int(tile.args[-1])
         raw_mode = "RGB;16B" if most > 255 and image.mode == "RGB" else _RAW_MODES[image.mode]
@@ -41,6 +38,8 @@ def open_pnm(data: bytes) -> ImageFile:
         image.info["maxval"] = most
     elif tile.codec_name == "ppm_plain" and image.mode != "1":
         image.info["plain_maxval"] = int(tile.args[-1])
+    if tile.codec_name != "ppm_plain":
+        _skip_line_end(image, data)
     return image
 
 
@@ -67,8 +66,11 @@ def pnm_bits(image: ImageFile, _: bytes) -> int:
     return 16 if most > 255 else 8
 
 
-def _has_line_end_of_two(image: ImageFile, data: bytes, start: int) -> bool:
-    """Tells whether the header ends in CR LF, of which Pillow takes LF for a pixel: the file is longer by that byte."""
-    if data[start - 1 : start + 1] != b"\r\n":
-        return False
-    bytes_per_sample = 2 if int(image.tile[0].args[-1]) > 255 else 1
+def _skip_line_end(image: ImageFile, data: bytes) -> None:
+    """Skips the LF of a header that ends in CR LF, if the file is longer by that byte: Pillow takes it for a pixel."""
+    (tile,) = image.tile
+    raw_mode = tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0])
+    bits = 1 if image.mode == "1" else 16 if "16" in raw_mode else 8
+    raster = (image.width * len(image.getbands()) * bits + 7) // 8 * image.height
+    if data[tile.offset - 1 : tile.offset + 1] == b"\r\n" and len(data) - tile.offset == raster + 1:
+        image.tile = [tile._replace(offset=tile.offset + 1)]

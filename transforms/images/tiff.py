@@ -22,10 +22,10 @@ _FILL_ORDER, _SAMPLES, _PLANES, _COLOUR_MAP, _INKS, _EXTRA_SAMPLES, _SAMPLE_FORM
 _BLACK_IS_ZERO, _YCBCR = 1, 6
 _NO_COMPRESSION, _OLD_JPEG, _JPEG, _WEBP = 1, 6, 7, 50001
 _DEFLATE = frozenset({8, 32946})
-# Those of facsimile, in which white has always been zero.
+# Those of fax, in which white has always been zero.
 _FAX = frozenset({2, 3, 4})
 _REVERSED, _SEPARATE, _SIGNED, _CMYK_INKS = 2, 2, 2, 1
-_ASSOCIATED = 1
+_UNSPECIFIED, _ASSOCIATED = 0, 1
 
 # Bytes and layout of the field types. Fields of bytes may be long (profiles, XMP), tables of numbers are short.
 _TYPES = {
@@ -94,7 +94,7 @@ def open_tiff(data: bytes) -> ImageFile:
     if compression == _WEBP or compression not in COMPRESSION_INFO:
         raise DecodeError("unsupported_mode", f"TIFF: compression {compression}, which Pillow does not read.")
     plain_planes = compression == _NO_COMPRESSION and tiff_number(data, _PLANES) == _SEPARATE
-    if plain_planes and (tiff_number(data, _SAMPLES) or 1) > 1 and tiff_number(data, _EXTRA_SAMPLES) in (0, _ASSOCIATED):
+    if plain_planes and tiff_number(data, _EXTRA_SAMPLES) in (_UNSPECIFIED, _ASSOCIATED):
         raise DecodeError("unsupported_mode", "TIFF: plain planes of which the last is no opacity, or multiplied.")
     image = TiffFile(BytesIO(data))
     image.info["exif"] = data  # an EXIF block is a TIFF, whose orientation lies in the first directory
@@ -178,7 +178,7 @@ def _check_jpeg(image: TiffFile, number: int, stream: bytes) -> None:
 
 
 def _check_deflate(image: TiffFile, number: int, stream: bytes) -> None:
-    """Inflates a strip or a tile to its checksum, before which libtiff stops, content with any bytes that are enough."""
+    """Inflates a strip or a tile to its checksum; libtiff stops before it, content with any bytes that are enough."""
     tags = image.tag_v2
     width, height = image.size
     if _TILE_OFFSETS in tags:
@@ -193,7 +193,7 @@ def _check_deflate(image: TiffFile, number: int, stream: bytes) -> None:
             left -= len(inflater.decompress(stream, _INFLATED_BYTES))
             stream = inflater.unconsumed_tail
     except zlib.error as error:
-        raise DecodeError("corrupt", f"TIFF: the compressed piece {number} of the image is damaged: {error}.") from error
+        raise DecodeError("corrupt", f"TIFF: the compressed piece {number} of the image: {error}.") from error
     if left > 0 and not inflater.eof:
         raise DecodeError("truncated", f"TIFF: the compressed piece {number} of the image ends early.")
 
@@ -205,7 +205,7 @@ def tiff_bits(image: ImageFile, _: bytes) -> int:
 
 
 def tiff_notes(image: ImageFile, _: bytes) -> tuple[str, ...]:
-    """`unchecked` for facsimile, of whose damage libtiff only warns, and old JPEG, whose parts lie all over the file."""
+    """`unchecked` for fax, of whose damage libtiff only warns, and old JPEG, whose parts lie all over the file."""
     assert isinstance(image, TiffImageFile)
     return ("unchecked",) if image.tag_v2.get(_COMPRESSION) in (_OLD_JPEG, *_FAX) else ()
 
