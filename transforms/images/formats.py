@@ -145,7 +145,7 @@ IMAGE_FORMATS = (
     ImageFormat("QOI", rb"qoif"),
     ImageFormat("DDS", rb"DDS "),
     ImageFormat("ICO", rb"\0\0\x01\0"),
-    ImageFormat("SVG", rb"(?:\xef\xbb\xbf)?\s*(?:<[?!].*)?<svg"),
+    ImageFormat("SVG", rb"(?:\xef\xbb\xbf)?\s*(?:<[?!](?:(?!(?i:<html)).)*)?<svg"),
     # The last, because a TGA has no magic: these are its types of image, with and without a table of colours.
     ImageFormat(
         "TGA",

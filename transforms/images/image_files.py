@@ -82,7 +82,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _check_indices(image: Image.Image, format: str) -> None:
     """Raises DecodeError for an index beyond the palette, which Pillow takes for a gray of its own."""
     indices = image if image.mode == "P" else image.getchannel("P")
-    (_, largest), colours = indices.getextrema(), len(image.getpalette() or ()) // 3
+    largest, colours = int(np.asarray(indices).max()), len(image.getpalette() or ()) // 3
     if largest >= colours:
         raise DecodeError("corrupt", f"{format}: a pixel has the index {largest} in a palette of {colours} colours.")
 

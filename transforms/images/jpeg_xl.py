@@ -27,10 +27,10 @@ def open_jpeg_xl(data: bytes) -> ImageFile:
     Raises:
         DecodeError: `unsupported_mode`, for an animation, of which the plugin decodes the last frame.
     """
-    from pillow_jxl import JpegXLImagePlugin
-
     if _header(data).animated:
         raise DecodeError("unsupported_mode", "JPEG XL: an animation, of which the plugin decodes the last frame.")
+    from pillow_jxl import JpegXLImagePlugin
+
     JpegXLImagePlugin.DECODE_THREADS = 0
     image = JpegXLImagePlugin.JXLImageFile(BytesIO(data))
     if not image.jpeg:

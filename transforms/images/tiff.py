@@ -172,8 +172,8 @@ def _check_jpeg(image: TiffFile, number: int, stream: bytes) -> None:
     expected = None
     if tags.get(_PLANES, 1) != _SEPARATE:
         rows = tags.get(_ROWS_PER_STRIP, height)
-        tile = (tags.get(_TILE_WIDTH), tags.get(_TILE_HEIGHT))
-        expected = tile if _TILE_OFFSETS in tags else (width, min(rows, height - number * rows))
+        is_tiled = _TILE_OFFSETS in tags
+        expected = (tags[_TILE_WIDTH], tags[_TILE_HEIGHT]) if is_tiled else (width, min(rows, height - number * rows))
     check_jpeg_stream(stream, expected)
 
 
