@@ -15,7 +15,11 @@ from transforms.images.missing_pixels import OnBackground
 _KEPT = frozenset(b"IHDR PLTE tRNS IDAT IEND acTL fcTL fdAT eXIf iCCP gAMA cHRM sRGB cICP".split())
 # Those without which no pixel has a meaning; another one of such a name, with a capital, must be understood.
 _CRITICAL = frozenset(b"IHDR PLTE IDAT IEND".split())
-_PALETTE = 3
+_GRAY, _COLOUR, _PALETTE = 0, 2, 3
+_END_OF_HEADER = 33
+# Bytes that Pillow unpacks of a chunk, however short it is; of the transparent colour, by type.
+_LEAST_BYTES = {b"gAMA": 4, b"sRGB": 1, b"cHRM": 32}
+_COLOUR_KEY_BYTES = {_GRAY: 2, _COLOUR: 6}
 _TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
 _XMP = b"XML:com.adobe.xmp"
 # ImageMagick's text chunks of metadata in hexadecimal digits.
@@ -44,6 +48,9 @@ def open_png(data: bytes) -> ImageFile:
         DecodeError: `corrupt` for damaged pixels, no palette, or more chunks than any picture has; `unsupported_mode`
             for a chunk that must be understood, or methods of compression and filtering, that no PNG has.
     """
+    if data[12:16] != b"IHDR" or len(data) < _END_OF_HEADER:
+        reason = "corrupt" if b"IHDR" in data[16:] else "truncated"
+        raise DecodeError(reason, "PNG: it does not begin with a header.")
     if any(data[26:28]):
         raise DecodeError("unsupported_mode", f"PNG: compression {data[26]} and filter {data[27]}, where 0 is defined.")
     view = memoryview(data)
@@ -53,6 +60,8 @@ def open_png(data: bytes) -> ImageFile:
             raise DecodeError("corrupt", f"PNG: more than {_MOST_CHUNKS} chunks.")
         if kind == b"IDAT" and zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise DecodeError("corrupt", "PNG: a chunk of pixels does not have the checksum that it states.")
+        if end - start < (_COLOUR_KEY_BYTES.get(data[25], 0) if kind == b"tRNS" else _LEAST_BYTES.get(kind, 0)):
+            raise DecodeError("corrupt", f"PNG: a chunk {kind!r} of {end - start} bytes.")
         if kind[:1].isupper() and kind not in _CRITICAL:
             raise DecodeError("unsupported_mode", f"PNG: pixels that depend on a chunk {kind!r}.")
         if kind in _TEXTS:

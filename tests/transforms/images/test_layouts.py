@@ -74,9 +74,14 @@ def test_a_wrong_sum_over_the_pixels_of_a_png_is_damage():
         (png({}, 3, INDICES), "corrupt"),
         (png({b"CgBI": b"\x50\0\x20\2"}), "unsupported_mode"),
         (png({}, methods=b"\0\x40\0"), "unsupported_mode"),
+        (png({b"gAMA": b"\0"}), "corrupt"),
+        (png({b"sRGB": b""}), "corrupt"),
+        (png({b"tRNS": bytes(5)}), "corrupt"),
+        (png({})[:8] + chunk(b"tEXt", b"a\0b") + png({})[8:], "corrupt"),
     ],
-    ids=["index beyond the palette", "no palette", "unknown critical chunk", "filter of MNG"],
-)
+    ids=["index beyond the palette", "no palette", "unknown critical chunk", "filter of MNG", "short gAMA",
+         "short sRGB", "short tRNS", "late header"],
+)  # fmt: skip
 def test_a_png_that_pillow_would_guess_at_is_refused(data, expected):
     assert reason(data) == expected
 
