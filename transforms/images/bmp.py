@@ -64,17 +64,19 @@ def _profile(data: bytes) -> bytes:
 
 def _without_literals(stream: bytes) -> bytes:
     """RLE4 data with runs of two pixels for literal pixels, of which Pillow loses the last where they are odd."""
-    pieces, at = [], 0
+    plain, at = bytearray(), 0
     while at + 2 <= len(stream):
         count, value = stream[at : at + 2]
         at += 2
         if count == 0 and value > 2:
             pairs = stream[at : at + (value + 1) // 2]
-            runs = bytes(byte for pair in pairs for byte in (2, pair))
-            pieces.append(runs[:-2] + bytes((1, runs[-1])) if value % 2 and runs else runs)
+            for pair in pairs:
+                plain += bytes((2, pair))
+            if value % 2 and pairs:
+                plain[-2] = 1
             at += (len(pairs) + 1) // 2 * 2
         else:
             size = 2 if (count, value) == (0, 2) else 0
-            pieces.append(stream[at - 2 : at + size])
+            plain += stream[at - 2 : at + size]
             at += size
-    return b"".join(pieces)
+    return bytes(plain)
