@@ -8,13 +8,12 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 from PIL.AvifImagePlugin import SUPPORTED as AVIF_SUPPORTED
-from PIL.AvifImagePlugin import AvifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.TgaImagePlugin import TgaImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from transforms.images.bmp import bmp_notes, open_bmp
-from transforms.images.boxes import avif_bits, avif_notes
+from transforms.images.boxes import avif_bits, avif_notes, open_avif
 from transforms.images.decode_error import DecodeError
 from transforms.images.dicom import DICOM_SUPPORTED, dicom_bits, dicom_notes, load_dicom, open_dicom
 from transforms.images.gif import open_gif
@@ -95,7 +94,7 @@ IMAGE_FORMATS = (
         "AVIF",
         # Behind a brand of any such file, one of those that it is compatible with tells an AVIF from a HEIC.
         rb".{4}ftyp(?:(?:mif|msf)1.{4}(?:.{4}){0,15}?)?avi[fs]",
-        with_pillow(AvifImageFile) if AVIF_SUPPORTED else None,
+        open_avif if AVIF_SUPPORTED else None,
         bits=avif_bits,
         notes=avif_notes,
     ),

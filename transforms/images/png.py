@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 from PIL.ImageFile import ImageFile
@@ -29,7 +29,7 @@ _MAX_TEXT_BYTES = 2**24
 # Writers make chunks of 8 KiB or more of pixels; walking more of them takes long.
 _MOST_CHUNKS = 100_000
 _GAMMA, _GAMMA_TOLERANCE = 1 / 2.2, 0.05
-_SRGB_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+SRGB_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 # Primaries and transfer functions of ITU-T H.273 that are sRGB's, or take it for granted.
 SRGB_CODES = (frozenset({1, 2}), frozenset({1, 2, 6, 13, 14, 15}))
 
@@ -108,10 +108,16 @@ def png_notes(image: ImageFile, data: bytes) -> tuple[str, ...]:
             break
     if "icc_profile" in image.info or "srgb" in image.info:
         return ()
-    gamma, primaries = image.info.get("gamma", _GAMMA), image.info.get("chromaticity", _SRGB_PRIMARIES)
-    same = abs(gamma / _GAMMA - 1) <= _GAMMA_TOLERANCE and len(primaries) == len(_SRGB_PRIMARIES)
-    same = same and all(abs(a - b) <= 0.005 for a, b in zip(primaries, _SRGB_PRIMARIES, strict=True))
+    gamma, primaries = image.info.get("gamma", _GAMMA), image.info.get("chromaticity", SRGB_PRIMARIES)
+    same = abs(gamma / _GAMMA - 1) <= _GAMMA_TOLERANCE and are_srgb_primaries(primaries)
     return () if same else ("color_space",)
+
+
+def are_srgb_primaries(chromaticities: Sequence[float]) -> bool:
+    """Tells whether x and y of white, red, green and blue are sRGB's."""
+    return len(chromaticities) == len(SRGB_PRIMARIES) and all(
+        abs(found - known) <= 0.005 for found, known in zip(chromaticities, SRGB_PRIMARIES, strict=True)
+    )
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

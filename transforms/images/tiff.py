@@ -13,11 +13,13 @@ from PIL.TiffImagePlugin import COMPRESSION_INFO, TiffImageFile
 from transforms.images.decode_error import DecodeError
 from transforms.images.jpeg import check_jpeg_stream
 from transforms.images.missing_pixels import OnBackground, check_background
+from transforms.images.png import SRGB_PRIMARIES, are_srgb_primaries
 
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
 _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
 _JPEG_TABLES = 347
+_TRANSFER_FUNCTION, _WHITE_POINT, _PRIMARIES = 301, 318, 319
 _FILL_ORDER, _SAMPLES, _PLANES, _COLOUR_MAP, _INKS, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 266, 277, 284, 320, 332, 338, 339
 _BLACK_IS_ZERO, _YCBCR = 1, 6
 _NO_COMPRESSION, _OLD_JPEG, _JPEG, _WEBP = 1, 6, 7, 50001
@@ -205,9 +207,16 @@ def tiff_bits(image: ImageFile, _: bytes) -> int:
 
 
 def tiff_notes(image: ImageFile, _: bytes) -> tuple[str, ...]:
-    """`unchecked` for fax, of whose damage libtiff only warns, and old JPEG, whose parts lie all over the file."""
+    """`unchecked` for fax, of whose damage libtiff only warns, and old JPEG, whose parts lie all over the file.
+
+    And `color_space` if tags, and no profile, say that the colours are not sRGB's: TIFF 6.0, section 20.
+    """
     assert isinstance(image, TiffImageFile)
-    return ("unchecked",) if image.tag_v2.get(_COMPRESSION) in (_OLD_JPEG, *_FAX) else ()
+    tags = image.tag_v2
+    notes = ("unchecked",) if tags.get(_COMPRESSION) in (_OLD_JPEG, *_FAX) else ()
+    white, primaries = tags.get(_WHITE_POINT, SRGB_PRIMARIES[:2]), tags.get(_PRIMARIES, SRGB_PRIMARIES[2:])
+    is_srgb = _TRANSFER_FUNCTION not in tags and are_srgb_primaries([float(value) for value in (*white, *primaries)])
+    return notes if is_srgb or "icc_profile" in image.info else (*notes, "color_space")
 
 
 def _byte_order(tiff: bytes) -> str:

@@ -7,7 +7,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 from support.image_files import chunk, tiff
 from support.pictures import encode, smooth
 
@@ -186,6 +186,20 @@ def test_fax_leaves_a_note(compression):
     assert "unchecked" in notes(data)
 
 
+def primaries(*thousandths: int) -> bytes:
+    """A TIFF with x and y of red, green and blue, and the white of sRGB."""
+    file = BytesIO()
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[318], tags[319] = (0.313, 0.329), tuple(value / 1000 for value in thousandths)
+    Image.fromarray(PICTURE).save(file, "TIFF", tiffinfo=tags)
+    return file.getvalue()
+
+
+def test_primaries_in_the_tags_of_a_tiff_leave_a_note():
+    assert notes(primaries(640, 330, 300, 600, 150, 60)) == ()
+    assert notes(primaries(680, 320, 265, 690, 150, 60)) == ("color_space",)
+
+
 # ---- JPEG ----
 
 
@@ -329,6 +343,12 @@ def test_an_avif_of_a_general_brand(brands):
     # The first box is as long as before, for places in the file follow it.
     named = data[:8] + (brands + b"mif1" * 20)[: whole - 8] + data[whole:]
     np.testing.assert_array_equal(pixels(named), pixels(data))
+
+
+def test_xmp_does_not_turn_an_avif():
+    data = encode(PICTURE, "AVIF", quality=100, subsampling="4:4:4", xmp=b"<x tiff:Orientation='6'/>")
+    assert b"Orientation" in data
+    assert (pixels(data).shape, notes(data)) == ((40, 48, 3), ())
 
 
 def codestream(samples: np.ndarray, **options: object) -> bytes:
