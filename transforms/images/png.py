@@ -13,6 +13,8 @@ from transforms.images.missing_pixels import OnBackground
 
 # The chunks that Pillow gets to see: pixels, frames, and those that describe their colours and orientation.
 _KEPT = frozenset(b"IHDR PLTE tRNS IDAT IEND acTL fcTL fdAT eXIf iCCP gAMA cHRM sRGB cICP".split())
+# Those that have no meaning behind the first pixels: PNG specification, 5.6.
+_BEFORE_PIXELS = frozenset(b"PLTE tRNS iCCP gAMA cHRM sRGB cICP acTL".split())
 # Those without which no pixel has a meaning; another one of such a name, with a capital, must be understood.
 _CRITICAL = frozenset(b"IHDR PLTE IDAT IEND".split())
 _GRAY, _COLOUR, _PALETTE = 0, 2, 3
@@ -48,30 +50,21 @@ def open_png(data: bytes) -> ImageFile:
         DecodeError: `corrupt` for damaged pixels, no palette, or more chunks than any picture has; `unsupported_mode`
             for a chunk that must be understood, or methods of compression and filtering, that no PNG has.
     """
-    if data[12:16] != b"IHDR" or len(data) < _END_OF_HEADER:
-        reason = "corrupt" if b"IHDR" in data[16:] else "truncated"
-        raise DecodeError(reason, "PNG: it does not begin with a header.")
-    if any(data[26:28]):
-        raise DecodeError("unsupported_mode", f"PNG: compression {data[26]} and filter {data[27]}, where 0 is defined.")
-    view = memoryview(data)
-    kept, texts, cut = [], {}, 8
+    _check_header(data)
+    kept, texts, cut, pixels_began = [], {}, 8, False
     for number, (kind, start, end) in enumerate(_chunks(data)):
         if number == _MOST_CHUNKS:
             raise DecodeError("corrupt", f"PNG: more than {_MOST_CHUNKS} chunks.")
-        if kind == b"IDAT" and zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            raise DecodeError("corrupt", "PNG: a chunk of pixels does not have the checksum that it states.")
-        if end - start < (_COLOUR_KEY_BYTES.get(data[25], 0) if kind == b"tRNS" else _LEAST_BYTES.get(kind, 0)):
-            raise DecodeError("corrupt", f"PNG: a chunk {kind!r} of {end - start} bytes.")
-        if kind[:1].isupper() and kind not in _CRITICAL:
-            raise DecodeError("unsupported_mode", f"PNG: pixels that depend on a chunk {kind!r}.")
+        _check_chunk(data, kind, start, end)
+        pixels_began |= kind == b"IDAT"
         if kind in _TEXTS:
             key = bytes(data[start : min(start + 80, end)]).partition(b"\0")[0]
             if key in (_XMP, _RAW_XMP, *_RAW_EXIF):
                 texts[key] = _text(kind, data[start + len(key) + 1 : end])
         replaced = kind == b"iCCP" and not _is_readable_profile(data[start:end])
-        if kind not in _KEPT or replaced:
+        if kind not in _KEPT or replaced or (pixels_began and kind in _BEFORE_PIXELS):
             kept.append(data[cut : start - 8])
-            kept += [_UNREADABLE_PROFILE] if replaced else []
+            kept += [_UNREADABLE_PROFILE] if replaced and not pixels_began else []
             cut = end + 4
     image = PngFile(BytesIO(b"".join((data[:8], *kept, data[cut:])) if kept else data))
     if data[25] == _PALETTE and image.palette is None:
@@ -86,6 +79,25 @@ def open_png(data: bytes) -> ImageFile:
     _scale_colour_key(image, data[24])
     _keep_bytes_apart(image)
     return image
+
+
+def _check_header(data: bytes) -> None:
+    if data[12:16] != b"IHDR" or len(data) < _END_OF_HEADER:
+        reason = "corrupt" if b"IHDR" in data[16:] else "truncated"
+        raise DecodeError(reason, "PNG: it does not begin with a header.")
+    if any(data[26:28]):
+        raise DecodeError("unsupported_mode", f"PNG: compression {data[26]} and filter {data[27]}, where 0 is defined.")
+
+
+def _check_chunk(data: bytes, kind: bytes, start: int, end: int) -> None:
+    """Raises DecodeError for a chunk that Pillow takes for sound, for another one, or for the end of the file."""
+    view = memoryview(data)
+    if kind == b"IDAT" and zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+        raise DecodeError("corrupt", "PNG: a chunk of pixels does not have the checksum that it states.")
+    if end - start < (_COLOUR_KEY_BYTES.get(data[25], 0) if kind == b"tRNS" else _LEAST_BYTES.get(kind, 0)):
+        raise DecodeError("corrupt", f"PNG: a chunk {kind!r} of {end - start} bytes.")
+    if kind[:1].isupper() and kind not in _CRITICAL:
+        raise DecodeError("unsupported_mode", f"PNG: pixels that depend on a chunk {kind!r}.")
 
 
 def png_bits(_: ImageFile, data: bytes) -> int:

@@ -95,6 +95,16 @@ def test_the_range_in_cicp(codes, expected):
     assert notes(png({b"cICP": bytes(codes)})) == expected
 
 
+@pytest.mark.parametrize("late", [(b"tRNS", bytes(6)), (b"gAMA", struct.pack(">I", 100_000)), (b"iCCP", b"a\0\0")])
+def test_chunks_behind_the_pixels_of_a_png_mean_nothing(late):
+    picture = PICTURE.copy()
+    picture[3] = 0
+    data = png({}, samples=picture)
+    end = data.index(b"IEND") - 4
+    np.testing.assert_array_equal(pixels(data[:end] + chunk(*late) + data[end:]), picture)
+    assert notes(data[:end] + chunk(*late) + data[end:]) == ()
+
+
 def test_what_follows_the_end_of_a_png_is_not_read():
     np.testing.assert_array_equal(pixels(png({}) + chunk(b"ABCD", b"")), PICTURE)
 
@@ -403,3 +413,8 @@ def test_channels_of_a_jpeg_2000():
     for last in ((3, 2, 0), (3, 65535, 65535)):
         assert reason(boxed(CLEAR, *RGB, last)) == "unsupported_mode"
     assert reason(boxed(codestream(PICTURE), (0, 0, 3), (1, 0, 2), (2, 0, 1))) == "unsupported_mode"
+
+
+def test_a_web_page_with_a_drawing_is_no_svg():
+    assert reason(b"<!DOCTYPE html><html><body>404 <svg/></body></html>") == "unknown_format"
+    assert reason(b'<?xml version="1.0"?>\n<!-- made by hand -->\n<svg/>') == "unsupported_format"
