@@ -63,7 +63,7 @@ def decode_array(data: bytes, range: str, layout: str, max_pixels: int) -> tuple
     low, high = array.min(), array.max()
     least, largest = RANGES[range]
     if not (least <= low and high <= largest):
-        raise DecodeError("outside_range", f"values from {low:g} to {high:g} lie outside {range}.")
+        raise DecodeError("outside_range", f"values from {low:.9g} to {high:.9g} lie outside {range}.")
     if _looks_like(low, high, range):
         notes += ("other_range",)
     if low == high:

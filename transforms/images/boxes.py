@@ -1,27 +1,27 @@
-"""AVIF and JPEG 2000: read from the boxes around their data (ISO/IEC 14496-12) what Pillow does not report."""
+"""The boxes around the data of a file (ISO/IEC 14496-12), and what those of an AVIF say that Pillow does not."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 
-import numpy as np
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin
 from PIL.ImageFile import ImageFile
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from transforms.images.decode_error import DecodeError
 from transforms.images.png import SRGB_CODES
-from transforms.images.sixteen_bits import load_samples, scaled
 
 # Decoders of many images at once need no threads of their own.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
-_CODESTREAM = b"\xff\x4f\xff\x51"
-_ICC_METHODS = frozenset({2, 3})
-# CMYK, sRGB, gray and the YCbCr of sRGB, of which Pillow makes RGB.
-_KNOWN_SPACES = frozenset({12, 16, 17, 18})
 # Pillow walks boxes one by one.
 _MOST_BOXES = 10_000
+
+
+def open_avif(data: bytes) -> ImageFile:
+    """Opens an AVIF without its XMP: `irot` and `imir` alone turn it (ISO/IEC 23000-22), of which Pillow makes EXIF."""
+    image = AvifImagePlugin.AvifImageFile(BytesIO(data))
+    image.info.pop("xmp", None)
+    return image
 
 
 def avif_bits(_: ImageFile, data: bytes) -> int:
@@ -40,60 +40,15 @@ def avif_notes(_: ImageFile, data: bytes) -> tuple[str, ...]:
     return ()
 
 
-def open_jpeg2000(data: bytes) -> ImageFile:
-    """Opens a JPEG 2000, with its profile.
-
-    Raises:
-        DecodeError: `corrupt`, for more boxes than any picture has.
-    """
-    colours = list(_jpeg2000_colours(data))
-    image = Jpeg2KImageFile(BytesIO(data))
-    for method, body in colours:
-        if method in _ICC_METHODS:
-            image.info["icc_profile"] = body
-    return image
-
-
-def load_jpeg2000(image: ImageFile, data: bytes, reopen: Callable[[], ImageFile]) -> np.ndarray | Image.Image:
-    """Loads a JPEG 2000 with white as white: Pillow shifts other depths than 8 and 16 bits up, with zeros below."""
-    stored = load_samples(image, data, reopen)
-    bits = jpeg2000_bits(image, data)
-    full = 16 if image.mode == "I;16" else 8
-    if bits < full and image.mode in ("L", "RGB", "I;16"):
-        return scaled(np.asarray(stored) >> (full - bits), 2**bits - 1)
-    return stored
-
-
-def jpeg2000_bits(_: ImageFile, data: bytes) -> int:
-    """Most bits per channel, from the codestream's header (ITU-T T.800, A.5.1)."""
-    at = data.index(_CODESTREAM)
-    (components,) = struct.unpack_from(">H", data, at + 40)
-    depths = data[at + 42 : at + 42 + 3 * components : 3]
-    return max(depth & 0x7F for depth in depths) + 1
-
-
-def jpeg2000_notes(_: ImageFile, data: bytes) -> tuple[str, ...]:
-    """`color_space` if the colours are not sRGB's (a profile is judged elsewhere)."""
-    spaces = [int.from_bytes(body[:4], "big") for method, body in _jpeg2000_colours(data) if method == 1]
-    return ("color_space",) if set(spaces) - _KNOWN_SPACES else ()
-
-
 def _avif_properties(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for meta in _inside(data, b"meta"):
-        for properties in _inside(meta[4:], b"iprp"):
-            for container in _inside(properties, b"ipco"):
+    for meta in inside(data, b"meta"):
+        for properties in inside(meta[4:], b"iprp"):
+            for container in inside(properties, b"ipco"):
                 yield from boxes(container)
 
 
-def _jpeg2000_colours(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Method of each colour specification, and what it says."""
-    if not data.startswith(_CODESTREAM):
-        for header in _inside(data, b"jp2h"):
-            for body in _inside(header, b"colr"):
-                yield body[0], body[3:]
-
-
-def _inside(data: bytes, kind: bytes) -> list[bytes]:
+def inside(data: bytes, kind: bytes) -> list[bytes]:
+    """The bodies of the boxes of one kind. Raises DecodeError for too many boxes."""
     return [body for found, body in boxes(data) if found == kind]
 
 

@@ -53,7 +53,7 @@ REASONS = {
 NOTES = {
     "animated": "several frames or pages; the first was taken",
     "color_space": "colours that are not sRGB's by PNG's gAMA, cHRM or cICP or the container; NOT converted",
-    "unchecked": "lossless or arithmetic-coded JPEG, JPEG-LS, or old-style JPEG in TIFF: damage would not be noticed",
+    "unchecked": "lossless or arithmetic-coded JPEG, JPEG-LS, fax or old JPEG in a TIFF: damage would not be noticed",
     "icc_profile": "an ICC profile whose colours differ from sRGB's was NOT applied (see the policy `color`)",
     "icc_converted": "an ICC profile was applied, at 8 bits (policy `convert`)",
     "exif_unreadable": "damaged EXIF; it turned nothing",
@@ -82,6 +82,7 @@ _MEANINGS = {
     "not identified by this driver": "zero_size",
     "unknown pixel mode": "unsupported_mode",
     "unknown data organization": "unsupported_mode",
+    "raw mode": "unsupported_mode",
     "cannot handle": "unsupported_mode",
     "unsupported bmp": "unsupported_mode",
     "truncat": "truncated",

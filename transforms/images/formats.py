@@ -8,26 +8,19 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 from PIL.AvifImagePlugin import SUPPORTED as AVIF_SUPPORTED
-from PIL.AvifImagePlugin import AvifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.TgaImagePlugin import TgaImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from transforms.images.bmp import open_bmp
-from transforms.images.boxes import (
-    avif_bits,
-    avif_notes,
-    jpeg2000_bits,
-    jpeg2000_notes,
-    load_jpeg2000,
-    open_jpeg2000,
-)
+from transforms.images.bmp import bmp_notes, open_bmp
+from transforms.images.boxes import avif_bits, avif_notes, open_avif
 from transforms.images.decode_error import DecodeError
 from transforms.images.dicom import DICOM_SUPPORTED, dicom_bits, dicom_notes, load_dicom, open_dicom
 from transforms.images.gif import open_gif
 from transforms.images.heic import HEIC_SUPPORTED, heic_bits, open_heic
 from transforms.images.jpeg import jpeg_notes, load_jpeg, open_jpeg
-from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_size, open_jpeg_xl
+from transforms.images.jpeg2000 import check_jpeg2000, jpeg2000_bits, jpeg2000_notes, load_jpeg2000, open_jpeg2000
+from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_bits, jpeg_xl_size, open_jpeg_xl
 from transforms.images.missing_pixels import check_background
 from transforms.images.png import open_png, png_bits, png_notes
 from transforms.images.pnm import load_pnm, open_pnm, pnm_bits
@@ -90,16 +83,18 @@ IMAGE_FORMATS = (
         bits=png_bits,
         notes=png_notes,
     ),
+    ImageFormat("JPEG-LS", rb"\xff\xd8\xff\xf7"),
     ImageFormat("JPEG", rb"\xff\xd8\xff", open_jpeg, load=load_jpeg, notes=jpeg_notes),
     ImageFormat("WebP", rb"RIFF.{4}WEBPVP8[ LX]", with_pillow(WebPImageFile), size=webp_size),
     # With the length of the header, because many a text begins with BM.
-    ImageFormat("BMP", rb"BM.{12}.\0\0\0", open_bmp, may_lack_alpha=True),
+    ImageFormat("BMP", rb"BM.{12}.\0\0\0", open_bmp, notes=bmp_notes, may_lack_alpha=True),
     ImageFormat("TIFF", rb"II[*+]\0|MM\0\*", open_tiff, check=check_tiff, bits=tiff_bits, notes=tiff_notes),
     ImageFormat("GIF", rb"GIF8[79]a", open_gif),
     ImageFormat(
         "AVIF",
-        rb".{4}ftypavi[fs]",
-        with_pillow(AvifImageFile) if AVIF_SUPPORTED else None,
+        # Behind a brand of any such file, one of those that it is compatible with tells an AVIF from a HEIC.
+        rb".{4}ftyp(?:(?:mif|msf)1.{4}(?:.{4}){0,15}?)?avi[fs]",
+        open_avif if AVIF_SUPPORTED else None,
         bits=avif_bits,
         notes=avif_notes,
     ),
@@ -108,6 +103,7 @@ IMAGE_FORMATS = (
         rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ",
         open_jpeg2000,
         load=load_jpeg2000,
+        check=check_jpeg2000,
         bits=jpeg2000_bits,
         notes=jpeg2000_notes,
     ),
@@ -121,6 +117,7 @@ IMAGE_FORMATS = (
         rb"\xff\x0a|\0\0\0\x0cJXL ",
         open_jpeg_xl if JPEG_XL_SUPPORTED else None,
         size=jpeg_xl_size,
+        bits=jpeg_xl_bits,
         extra="jxl",
     ),
     ImageFormat(
@@ -147,7 +144,7 @@ IMAGE_FORMATS = (
     ImageFormat("QOI", rb"qoif"),
     ImageFormat("DDS", rb"DDS "),
     ImageFormat("ICO", rb"\0\0\x01\0"),
-    ImageFormat("SVG", rb"(?:\xef\xbb\xbf)?\s*(?:<[?!].*)?<svg"),
+    ImageFormat("SVG", rb"(?:\xef\xbb\xbf)?\s*(?:<[?!](?:(?!(?i:<html)).)*)?<svg"),
     # The last, because a TGA has no magic: these are its types of image, with and without a table of colours.
     ImageFormat(
         "TGA",

@@ -18,7 +18,8 @@ def open_gif(data: bytes) -> ImageFile:
     """Opens a GIF without what is not pixels. Layout: GIF89a specification, appendix A.
 
     Raises:
-        DecodeError: `corrupt`, for more blocks than any picture has.
+        DecodeError: `corrupt`, for more blocks than any picture has; `unsupported_mode`, for a picture without a table
+            of colours, of which Pillow makes one of grays.
     """
     kept, cut, frames, blocks = [], 0, 0, 0
     at = 13 + _table_bytes(data[10:11])
@@ -26,7 +27,10 @@ def open_gif(data: bytes) -> ImageFile:
         start = at
         if data[at] == _IMAGE:
             frames += 1
-            at += 11 + _table_bytes(data[at + 9 : at + 10])
+            own = _table_bytes(data[at + 9 : at + 10])
+            if frames == 1 and not own and not _table_bytes(data[10:11]):
+                raise DecodeError("unsupported_mode", "GIF: no table says which colours its numbers stand for.")
+            at += 11 + own
         elif data[at] == _EXTENSION:
             at += 2
         else:

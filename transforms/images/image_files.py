@@ -66,6 +66,8 @@ def load_image(data: bytes, max_pixels: int) -> LoadedImage:
     # Asked before loading: a GIF finds out by reading on, and forgets its pixels.
     animated = getattr(image, "is_animated", False)
     stored = format.load(image, data, reopen)
+    if isinstance(stored, Image.Image) and stored.mode in ("P", "PA"):
+        _check_indices(stored, format.name)
     format.check(image, data, reopen)
     notes = (("animated",) if animated else ()) + format.notes(image, data)
     return LoadedImage(image, stored, format.bits(image, data), format.may_lack_alpha, notes)
@@ -75,6 +77,14 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         message = f"The header claims {width}x{height} pixels; max_image_pixels is {max_pixels}."
         raise DecodeError("too_many_pixels", message)
+
+
+def _check_indices(image: Image.Image, format: str) -> None:
+    """Raises DecodeError for an index beyond the palette, which Pillow takes for a gray of its own."""
+    indices = image if image.mode == "P" else image.getchannel("P")
+    largest, colours = int(np.asarray(indices).max()), len(image.getpalette() or ()) // 3
+    if largest >= colours:
+        raise DecodeError("corrupt", f"{format}: a pixel has the index {largest} in a palette of {colours} colours.")
 
 
 def _silence_pillow() -> None:

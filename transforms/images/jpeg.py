@@ -32,7 +32,13 @@ _METADATA = ("bad ICC marker",)
 _MOST_SCANS, _MOST_SEGMENTS = 100, 10_000
 # Between segments there may be padding; Pillow walks it byte by byte.
 _MOST_PADDING = 1 << 16
+# Those of which TurboJPEG decodes fewer kinds than libjpeg.
+_UNUSUAL = ("could not determine subsampling", "unsupported color conversion")
 _RAN_OUT = ("premature end", "found marker 0xd9 instead")
+
+
+class _UnusualLayoutError(DecodeError):
+    """A JPEG that libjpeg, and so Pillow, may decode although TurboJPEG does not."""
 
 
 class JpegFile(JpegImageFile):
@@ -77,7 +83,12 @@ def load_jpeg(image: ImageFile, data: bytes, _: Callable[[], ImageFile]) -> np.n
         DecodeError: `truncated`, `corrupt` or `unsupported_mode`.
     """
     assert isinstance(image, JpegFile)
-    pixels = _decode_strictly(data, image.segments, "CMYK" if image.mode == "CMYK" else "RGB")
+    try:
+        pixels = _decode_strictly(data, image.segments, "CMYK" if image.mode == "CMYK" else "RGB")
+    except _UnusualLayoutError:
+        image.load()
+        image.unchecked = not _check_data(image.segments)
+        return image if image.mode == "CMYK" else np.asarray(image.convert("RGB"))
     if pixels.shape[1::-1] != image.size:
         raise DecodeError("corrupt", f"JPEG: two headers, of {image.size} and {pixels.shape[1::-1]} pixels.")
     image.unchecked = not _check_data(image.segments)
@@ -109,7 +120,8 @@ def check_jpeg_stream(data: bytes, size: tuple[int, int] | None) -> bool:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except ValueError as error:
-        raise DecodeError("corrupt", f"JPEG: {error}.") from error
+        reason = "unsupported_mode" if _UNUSUAL[0] in str(error).lower() else "corrupt"
+        raise DecodeError(reason, f"JPEG: {error}.") from error
     if size and (width < size[0] or height < size[1]):
         raise DecodeError("truncated", f"JPEG: {width}x{height} pixels, where {size[0]}x{size[1]} are needed.")
     # An eighth of the size: all of the data is read, hardly a pixel computed.
@@ -129,6 +141,8 @@ def _decode_strictly(data: bytes, segments: "Sequence[_Segment]", colours: str, 
                 return _decode_strictly(plain, segments, colours, min_factor)
         ran_out = any(words in message.lower() for words in _RAN_OUT)
         unsupported = "unsupported" in message.lower() or "not implemented" in message
+        if any(words in message.lower() for words in _UNUSUAL):
+            raise _UnusualLayoutError("unsupported_mode", f"JPEG: {message}.") from error
         reason = "truncated" if ran_out else "unsupported_mode" if unsupported else "corrupt"
         raise DecodeError(reason, f"JPEG: {message}.") from error
 

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 from PIL.ImageFile import ImageFile
@@ -13,6 +13,15 @@ from transforms.images.missing_pixels import OnBackground
 
 # The chunks that Pillow gets to see: pixels, frames, and those that describe their colours and orientation.
 _KEPT = frozenset(b"IHDR PLTE tRNS IDAT IEND acTL fcTL fdAT eXIf iCCP gAMA cHRM sRGB cICP".split())
+# Those that have no meaning behind the first pixels: PNG specification, 5.6.
+_BEFORE_PIXELS = frozenset(b"PLTE tRNS iCCP gAMA cHRM sRGB cICP acTL".split())
+# Those without which no pixel has a meaning; another one of such a name, with a capital, must be understood.
+_CRITICAL = frozenset(b"IHDR PLTE IDAT IEND".split())
+_GRAY, _COLOUR, _PALETTE = 0, 2, 3
+_END_OF_HEADER = 33
+# Bytes that Pillow unpacks of a chunk, however short it is; of the transparent colour, by type.
+_LEAST_BYTES = {b"gAMA": 4, b"sRGB": 1, b"cHRM": 32}
+_COLOUR_KEY_BYTES = {_GRAY: 2, _COLOUR: 6}
 _TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
 _XMP = b"XML:com.adobe.xmp"
 # ImageMagick's text chunks of metadata in hexadecimal digits.
@@ -22,7 +31,7 @@ _MAX_TEXT_BYTES = 2**24
 # Writers make chunks of 8 KiB or more of pixels; walking more of them takes long.
 _MOST_CHUNKS = 100_000
 _GAMMA, _GAMMA_TOLERANCE = 1 / 2.2, 0.05
-_SRGB_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+SRGB_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 # Primaries and transfer functions of ITU-T H.273 that are sRGB's, or take it for granted.
 SRGB_CODES = (frozenset({1, 2}), frozenset({1, 2, 6, 13, 14, 15}))
 
@@ -34,25 +43,32 @@ class PngFile(OnBackground, PngImageFile):
 def open_png(data: bytes) -> ImageFile:
     """Opens a PNG without the chunks that neither its pixels nor their meaning depend on.
 
-    Pillow refuses a file for large texts, and puts any text into `info` by the name that the text gives itself.
+    Pillow refuses a file for large texts, and puts any text into `info` by the name that the text gives itself. It
+    checks the sums of all chunks but those of the pixels.
 
     Raises:
-        DecodeError: `corrupt`, for more chunks than any picture has.
+        DecodeError: `corrupt` for damaged pixels, no palette, or more chunks than any picture has; `unsupported_mode`
+            for a chunk that must be understood, or methods of compression and filtering, that no PNG has.
     """
-    kept, texts, cut = [], {}, 8
+    _check_header(data)
+    kept, texts, cut, pixels_began = [], {}, 8, False
     for number, (kind, start, end) in enumerate(_chunks(data)):
         if number == _MOST_CHUNKS:
             raise DecodeError("corrupt", f"PNG: more than {_MOST_CHUNKS} chunks.")
+        _check_chunk(data, kind, start, end)
+        pixels_began |= kind == b"IDAT"
         if kind in _TEXTS:
             key = bytes(data[start : min(start + 80, end)]).partition(b"\0")[0]
             if key in (_XMP, _RAW_XMP, *_RAW_EXIF):
                 texts[key] = _text(kind, data[start + len(key) + 1 : end])
         replaced = kind == b"iCCP" and not _is_readable_profile(data[start:end])
-        if kind not in _KEPT or replaced:
+        if kind not in _KEPT or replaced or (pixels_began and kind in _BEFORE_PIXELS):
             kept.append(data[cut : start - 8])
-            kept += [_UNREADABLE_PROFILE] if replaced else []
+            kept += [_UNREADABLE_PROFILE] if replaced and not pixels_began else []
             cut = end + 4
     image = PngFile(BytesIO(b"".join((data[:8], *kept, data[cut:])) if kept else data))
+    if data[25] == _PALETTE and image.palette is None:
+        raise DecodeError("corrupt", "PNG: palette indices without a palette before them.")
     exif = next((texts[key] for key in _RAW_EXIF if key in texts), None)
     if exif is not None:
         image.info.setdefault("exif", _from_hexadecimal(exif))
@@ -63,6 +79,25 @@ def open_png(data: bytes) -> ImageFile:
     _scale_colour_key(image, data[24])
     _keep_bytes_apart(image)
     return image
+
+
+def _check_header(data: bytes) -> None:
+    if data[12:16] != b"IHDR" or len(data) < _END_OF_HEADER:
+        reason = "corrupt" if b"IHDR" in data[16:] else "truncated"
+        raise DecodeError(reason, "PNG: it does not begin with a header.")
+    if any(data[26:28]):
+        raise DecodeError("unsupported_mode", f"PNG: compression {data[26]} and filter {data[27]}, where 0 is defined.")
+
+
+def _check_chunk(data: bytes, kind: bytes, start: int, end: int) -> None:
+    """Raises DecodeError for a chunk that Pillow takes for sound, for another one, or for the end of the file."""
+    view = memoryview(data)
+    if kind == b"IDAT" and zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+        raise DecodeError("corrupt", "PNG: a chunk of pixels does not have the checksum that it states.")
+    if end - start < (_COLOUR_KEY_BYTES.get(data[25], 0) if kind == b"tRNS" else _LEAST_BYTES.get(kind, 0)):
+        raise DecodeError("corrupt", f"PNG: a chunk {kind!r} of {end - start} bytes.")
+    if kind[:1].isupper() and kind not in _CRITICAL:
+        raise DecodeError("unsupported_mode", f"PNG: pixels that depend on a chunk {kind!r}.")
 
 
 def png_bits(_: ImageFile, data: bytes) -> int:
@@ -77,26 +112,36 @@ def png_notes(image: ImageFile, data: bytes) -> tuple[str, ...]:
     """
     for kind, start, _ in _chunks(data):
         if kind == b"cICP":
-            primaries, transfer = SRGB_CODES
-            return () if data[start] in primaries and data[start + 1] in transfer else ("color_space",)
+            primaries, transfers = SRGB_CODES
+            primary, transfer, matrix, full_range = data[start : start + 4]
+            same = primary in primaries and transfer in transfers and matrix == 0 and full_range == 1
+            return () if same else ("color_space",)
         if kind == b"IDAT":
             break
     if "icc_profile" in image.info or "srgb" in image.info:
         return ()
-    gamma, primaries = image.info.get("gamma", _GAMMA), image.info.get("chromaticity", _SRGB_PRIMARIES)
-    same = abs(gamma / _GAMMA - 1) <= _GAMMA_TOLERANCE and len(primaries) == len(_SRGB_PRIMARIES)
-    same = same and all(abs(a - b) <= 0.005 for a, b in zip(primaries, _SRGB_PRIMARIES, strict=True))
+    gamma, primaries = image.info.get("gamma", _GAMMA), image.info.get("chromaticity", SRGB_PRIMARIES)
+    same = abs(gamma / _GAMMA - 1) <= _GAMMA_TOLERANCE and are_srgb_primaries(primaries)
     return () if same else ("color_space",)
 
 
+def are_srgb_primaries(chromaticities: Sequence[float]) -> bool:
+    """Tells whether x and y of white, red, green and blue are sRGB's."""
+    return len(chromaticities) == len(SRGB_PRIMARIES) and all(
+        abs(found - known) <= 0.005 for found, known in zip(chromaticities, SRGB_PRIMARIES, strict=True)
+    )
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of the body of each chunk, up to where the file ends or makes no sense."""
+    """Kind, start and end of the body of each chunk, up to the last one or where the file makes no sense."""
     at = 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         if at + 12 + length > len(data):
             return
         yield kind, at + 8, at + 8 + length
+        if kind == b"IEND":
+            return
         at += 12 + length
 
 

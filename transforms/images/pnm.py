@@ -38,16 +38,25 @@ def open_pnm(data: bytes) -> ImageFile:
         image.info["maxval"] = most
     elif tile.codec_name == "ppm_plain" and image.mode != "1":
         image.info["plain_maxval"] = int(tile.args[-1])
+    if tile.codec_name != "ppm_plain":
+        _skip_line_end(image, data)
     return image
 
 
 def load_pnm(image: ImageFile, data: bytes, reopen: Callable[[], ImageFile]) -> np.ndarray | Image.Image:
-    """Loads a PNM and brings its samples to all of 8 or 16 bits."""
+    """Loads a PNM and brings its samples to all of 8 or 16 bits.
+
+    Raises:
+        DecodeError: `corrupt`, for a sample beyond the maximum.
+    """
     stored = load_samples(image, data, reopen)
     if image.mode == "I":
         stored = np.asarray(image).astype(np.uint16)
     if "maxval" in image.info:
-        return scaled(np.asarray(stored), image.info["maxval"])
+        samples, most = np.asarray(stored), image.info["maxval"]
+        if samples.max() > most:
+            raise DecodeError("corrupt", f"PNM: a sample of {samples.max()}, where {most} is the largest.")
+        return scaled(samples, most)
     return stored
 
 
@@ -55,3 +64,13 @@ def pnm_bits(image: ImageFile, _: bytes) -> int:
     """8 or 16 bits per channel."""
     most = image.info.get("maxval", image.info.get("plain_maxval", 65535 if image.mode == "I" else 255))
     return 16 if most > 255 else 8
+
+
+def _skip_line_end(image: ImageFile, data: bytes) -> None:
+    """Skips the LF of a header that ends in CR LF, if the file is longer by that byte: Pillow takes it for a pixel."""
+    (tile,) = image.tile
+    raw_mode = tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0])
+    bits = 1 if image.mode == "1" else 16 if "16" in raw_mode else 8
+    raster = (image.width * len(image.getbands()) * bits + 7) // 8 * image.height
+    if data[tile.offset - 1 : tile.offset + 1] == b"\r\n" and len(data) - tile.offset == raster + 1:
+        image.tile = [tile._replace(offset=tile.offset + 1)]

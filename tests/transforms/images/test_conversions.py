@@ -7,6 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
+from support.image_files import chunk
 from support.pictures import encode, noise, smooth
 
 from transforms.images.decode import NOTES, DecodeError, DecodePolicy, decode_image
@@ -22,10 +23,6 @@ def decoded(data: bytes, **policy: object) -> tuple[np.ndarray, tuple[str, ...]]
     image = decode_image(data, DecodePolicy(**policy))
     assert set(image.notes) <= NOTES.keys()
     return image.pixels, image.notes
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png(samples: np.ndarray, depth: int, colour: int, *chunks: tuple[bytes, bytes], width: int = 0) -> bytes:

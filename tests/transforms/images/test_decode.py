@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from support.image_files import chunk, tiff
 
 from transforms.images.decode import (
     NOTES,
@@ -41,36 +42,12 @@ def encoded(source: np.ndarray | Image.Image, format: str, **options) -> bytes:
     return file.getvalue()
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
 def png(samples: np.ndarray, depth: int, colour: int, extra: bytes = b"", height: int | None = None) -> bytes:
     """A PNG written by hand: samples are rows of bytes; `height` forges the header."""
     header = struct.pack(">IIBBBBB", samples.shape[1], height or len(samples), depth, colour, 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in samples)
     body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
-
-
-def tiff(samples: np.ndarray, tags: dict[int, tuple[int, tuple[int, ...]]], order: str = "<") -> bytes:
-    """An uncompressed TIFF of one strip written by hand; tags: number -> (type 3 SHORT or 4 LONG, values)."""
-    pixels = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
-    height, width = samples.shape[:2]
-    tags = {256: (3, (width,)), 257: (3, (height,)), 259: (3, (1,)), 273: (4, (8,)), 278: (3, (height,)),
-            279: (4, (len(pixels),)), **tags}  # fmt: skip
-    extra_at = 8 + len(pixels) + 2 + 12 * len(tags) + 4
-    entries, extra = b"", b""
-    for number, (kind, values) in sorted(tags.items()):
-        value = struct.pack(f"{order}{len(values)}{'HI'[kind - 3]}", *values)
-        if len(value) > 4:
-            place, extra = struct.pack(f"{order}I", extra_at + len(extra)), extra + value
-        else:
-            place = value.ljust(4, b"\0")
-        entries += struct.pack(f"{order}HHI", number, kind, len(values)) + place
-    magic = b"II*\0" if order == "<" else b"MM\0*"
-    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
-    return magic + struct.pack(f"{order}I", 8 + len(pixels)) + pixels + directory + extra
 
 
 def with_jpeg_size(data: bytes, width: int, height: int) -> bytes:

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.dicom_files import dicom
 from support.pictures import encode, noise
 
@@ -11,7 +12,7 @@ from benchmarks.fuzz_bases import HEIC
 from transforms.images.decode import DecodeError, DecodePolicy, decode_image
 from transforms.images.dicom import DICOM_SUPPORTED
 from transforms.images.heic import HEIC_SUPPORTED
-from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_size
+from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED, jpeg_xl_bits, jpeg_xl_size, open_jpeg_xl
 
 needs_heic = pytest.mark.skipif(not HEIC_SUPPORTED, reason="needs pi-heif (the extra heic)")
 needs_jpeg_xl = pytest.mark.skipif(not JPEG_XL_SUPPORTED, reason="needs pillow-jxl-plugin (the extra jxl)")
@@ -78,6 +79,34 @@ def test_size_of_a_jpeg_xl(header, size):
     assert jpeg_xl_size(bytes.fromhex(header) + bytes(20)) == size
 
 
+def boxed(*parts: tuple[bytes, bytes]) -> bytes:
+    """A JPEG XL in boxes."""
+    start = b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl "
+    return start + b"".join((len(body) + 8).to_bytes(4, "big") + kind + body for kind, body in parts)
+
+
+def test_size_of_a_jpeg_xl_whose_codestream_lies_in_parts():
+    """Files with metadata begin with a part of hardly more than the size."""
+    head = bytes.fromhex("ff0a890600138802007408b59f20")
+    data = boxed((b"jxlp", bytes(4) + head[:5]), (b"Exif", bytes(26)), (b"jxlp", b"\x80\0\0\1" + head[5:]))
+    assert jpeg_xl_size(data) == jpeg_xl_size(head) == (48, 40)
+
+
+# The beginnings of files as libjxl writes them: lossy, and of 12, 16 and 32 bits.
+@pytest.mark.parametrize(
+    ("header", "bits"),
+    [("ff0a89060013880200", 8), ("ff0a896040d1220804", 12), ("ff0a89f00350b40804", 16), ("ff0a89c801142d0208", 32)],
+)
+def test_bits_of_a_jpeg_xl(header, bits):
+    assert jpeg_xl_bits(None, bytes.fromhex(header) + bytes(20)) == bits
+
+
+def test_an_animated_jpeg_xl_is_refused():
+    with pytest.raises(DecodeError, match="last frame") as caught:
+        open_jpeg_xl(bytes.fromhex("ff0a89044d00202608") + bytes(20))
+    assert caught.value.reason == "unsupported_mode"
+
+
 @needs_jpeg_xl
 class TestJpegXl:
     @pytest.fixture(autouse=True)
@@ -102,3 +131,12 @@ class TestJpegXl:
     @pytest.mark.parametrize("size", [2, 10, 50, 500])
     def test_a_cut_file_is_a_failure(self, size):
         assert reason(encode(noise(0, 20, 30), "JXL", lossless=True)[:size]) in ("truncated", "corrupt")
+
+    def test_metadata_does_not_turn_it(self):
+        """The codestream alone says which way up: ISO/IEC 18181-2, on the box Exif."""
+        pixels = noise(0, 20, 30)
+        block = Image.Exif()
+        block[274] = 6
+        image = decode_image(encode(pixels, "JXL", lossless=True, exif=block.tobytes()), POLICY)
+        np.testing.assert_array_equal(image.pixels, pixels)
+        assert image.notes == ()
