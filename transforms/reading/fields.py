@@ -184,10 +184,11 @@ def unite_kept(names: Sequence[str], schemas: Iterable[Sequence[pa.Field]]) -> t
     for schema in schemas:
         for field in schema:
             types[field.name].append(field.type)
-    return tuple(pa.field(name, _common_type(found)) for name, found in types.items())
+    return tuple(pa.field(name, common_type(found)) for name, found in types.items())
 
 
-def _common_type(types: Iterable[pa.DataType]) -> pa.DataType:
+def common_type(types: Iterable[pa.DataType]) -> pa.DataType:
+    """The narrowest type that holds values of all these types; text if there is none."""
     distinct = {str(dtype): dtype for dtype in types if not pa.types.is_null(dtype)}.values()
     schemas = [pa.schema([pa.field("kept", dtype)]) for dtype in distinct]
     try:
@@ -214,9 +215,12 @@ def fit_kept(column: pa.ChunkedArray, dtype: pa.DataType) -> tuple[pa.ChunkedArr
 
 def fitted(value: Any, dtype: pa.DataType) -> tuple[Any, bool]:
     """A value in the type of a kept field, and False if it does not fit."""
+    if isinstance(value, int) and not isinstance(value, bool) and pa.types.is_string(dtype):
+        # It may have more digits than a number of Arrow.
+        return str(value), True
     try:
         return pa.scalar(value).cast(dtype).as_py(), True
-    except pa.ArrowException:
+    except (pa.ArrowException, OverflowError):
         return None, False
 
 
