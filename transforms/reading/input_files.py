@@ -166,9 +166,12 @@ def is_directory(path: str) -> bool:
 def files_below(prefix: str, depth: int | None) -> Iterator[InputFile]:
     """The files whose paths begin with `prefix`, in no order, without looking at what is in them.
 
+    Links are followed, not in circles. What cannot be read, such as a link to nowhere or a pipe, has no size, so that
+    whoever reads it reports it.
+
     Args:
         prefix: local or in a store.
-        depth: most directories to go down from that of the prefix; None: all, but into no linked directory.
+        depth: most directories to go down from that of the prefix; None: all.
 
     Raises:
         READ_ERRORS: they cannot be listed.
@@ -181,19 +184,23 @@ def files_below(prefix: str, depth: int | None) -> Iterator[InputFile]:
                 yield _in_store(found)
         return
     folder = f"{prefix.rpartition('/')[0]}/" if "/" in prefix else ""
-    if os.path.isdir(folder or "."):
-        yield from (file for file in _scan(folder, depth) if file.path.startswith(prefix))
+    for path in _walk(folder, "", depth, ()):
+        if (folder + path).startswith(prefix):
+            yield _as_far_as_known(folder + path)
 
 
-def _scan(folder: str, depth: int | None) -> Iterator[InputFile]:
-    with os.scandir(folder or ".") as entries:
-        for entry in entries:
-            path = folder + entry.name
-            if entry.is_file():
-                found = entry.stat()
-                yield InputFile(path, found.st_size, found.st_mtime)
-            elif depth != 0 and entry.is_dir(follow_symlinks=depth is not None):
-                yield from _scan(f"{path}/", None if depth is None else depth - 1)
+def is_inside(path: str, directory: str) -> bool:
+    """Tell whether a path lies below a directory, local or in a store."""
+    if "://" in path or "://" in directory:
+        return path.startswith(f"{directory}/")
+    return os.path.abspath(path).startswith(f"{os.path.abspath(directory)}/")
+
+
+def _as_far_as_known(path: str) -> InputFile:
+    try:
+        return look_up(path)
+    except OSError:
+        return InputFile(path, 0, 0.0)
 
 
 def _in_store(found: FileMetadata, label: str = "") -> InputFile:
@@ -208,7 +215,12 @@ def _match(pattern: str) -> list[InputFile]:
     module, extra = _EXTRAS.get(scheme, ("", ""))
     if module and not find_spec(module):
         raise ValueError(f"input {pattern!r}: {scheme}:// needs a library; install apache-beam[{extra}]")
-    system = FileSystems.get_filesystem(pattern)
+    try:
+        system = FileSystems.get_filesystem(pattern)
+    except ValueError as error:
+        raise ValueError(
+            f"input {pattern!r}: nothing reads {scheme}://; download it, or name files here, at gs:// or at s3://"
+        ) from error
     if re.search(r"[\[{]", pattern) and system.exists(pattern):
         return [look_up(pattern)]
     fixed = len(_MAGIC.split(pattern)[0].rpartition("/")[0]) + 1
