@@ -38,9 +38,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for argument in args or ():
             if re.match(r"[\u2010-\u2015\u2212]", argument):
-                raise UsageError(
-                    f"{argument!r} begins with the dash of a text, not of a flag; write -- before its name"
-                )
+                raise UsageError(f"{argument!r} begins with the dash of a text, not of a flag; write -- before it")
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """The command line: the settings made of it, and the messages for a wrong one."""
 
-import os
 import dataclasses
+import os
 import subprocess
 import sys
 

@@ -206,9 +206,8 @@ def _check_closed(row: bytes, delimiter: str) -> None:
     except ValueError as error:
         if "unexpected end of data" in str(error):
             lines = row.count(b"\n") + 1
-            raise ValueError(
-                f"a quote in {row[:60]!r} is never closed, so that {lines} lines are one row; close it"
-            ) from error
+            message = f"a quote in {row[:60]!r} is never closed, so that {lines} lines are one row; close it"
+            raise ValueError(message) from error
 
 
 def _header_line(file: BinaryIO) -> bytes:

@@ -171,7 +171,7 @@ def test_what_is_not_csv_is_refused_by_name(tmp_path, content, message):
 
 def test_half_of_a_pair_of_surrogates_costs_no_other_record(tmp_path):
     write_images(tmp_path)
-    records = rows() + [{"id": "k", "generated": "\ud800.png", "target": "target/0.png", "n": 7}]
+    records = [*rows(), {"id": "k", "generated": "\ud800.png", "target": "target/0.png", "n": 7}]
     records[1]["id"] = "a\ud800"
     records[2]["n"] = "b\udfff"
     pairs, failures = read(write_manifest(tmp_path / "m.jsonl", records), keep=[pa.field("n", pa.string())])
