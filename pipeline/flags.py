@@ -17,7 +17,6 @@ import dataclasses
 import math
 import os
 import re
-import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,14 +42,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}. See {self.prog} --help")
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        try:
-            super()._print_message(message, file)
-            (file or sys.stderr).flush()
-        except BrokenPipeError:
-            # The reader, such as `head`, has seen enough. Without this, Python fails again when it flushes at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
+from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, for_terminal
 from pipeline.parse import parse
 
@@ -159,4 +160,4 @@ def _set_up_logs(verbose: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(main, sys.argv[1:]))

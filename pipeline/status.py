@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.console.numbers import printable
 from pipeline.console.performance import bottleneck, pairs_named
+from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, OK, USAGE, UsageError
 from pipeline.flags import Parser, path
 from transforms.summary.performance import performance
@@ -173,4 +174,4 @@ def _duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(main, sys.argv[1:]))
