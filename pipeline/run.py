@@ -126,7 +126,7 @@ def _why_nothing(summary: Mapping[str, Any], files: "RunFiles") -> str:
     reasons = Counter(summary["failures"]) + Counter(summary["failed_files"].values())
     if not reasons:
         return "the input holds none"
-    told = ", ".join(f"{count} times {reason}" for reason, count in reasons.most_common())
+    told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
     return f"{told}; see {files.failures_directory}/*.jsonl"
 
 

@@ -367,7 +367,7 @@ class TestNothingScored:
             ([], "error: not a single pair was scored: the input holds none"),
             (
                 [{"id": "a", "generated": b"x", "target": b"y"}] * 2,
-                "error: not a single pair was scored: 2 times unknown_format; see {output}/failures/*.jsonl",
+                "error: not a single pair was scored: unknown_format (2); see {output}/failures/*.jsonl",
             ),
         ],
     )
