@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from pipeline import __version__
+from pipeline.console.streams import guarded
 from pipeline.errors import OK, USAGE, nearest
 
 COMMANDS = {
@@ -21,7 +22,11 @@ _USAGE = "usage: pairloss COMMAND ...; pairloss COMMAND --help lists its flags"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(_run, sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    arguments = list(argv)
     if arguments[:1] == ["--version"]:
         print(f"pairloss {__version__}")
         return OK

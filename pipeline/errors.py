@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
+from pipeline.console.numbers import printable
+
 OK, CRASH, USAGE, NOTHING_SCORED, INCOMPLETE = 0, 1, 2, 3, 4
 
 
@@ -21,10 +23,15 @@ _MASKS = (
 
 
 def masked(text: str) -> str:
-    """A text to write or print, without the secrets in flags and URLs."""
+    """A text to write, without the secrets in flags and URLs."""
     for pattern, replacement in _MASKS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def for_terminal(text: str) -> str:
+    """A text to print, without secrets, and with characters escaped by which a file's name could command a terminal."""
+    return "\n".join(map(printable, masked(text).split("\n")))
 
 
 def masked_flags(flags: Sequence[str]) -> tuple[str, ...]:
@@ -40,7 +47,7 @@ class UsageError(Exception):
     """The request is wrong. The message says what was given, without secrets, what is allowed and what helps."""
 
     def __str__(self) -> str:
-        return masked(super().__str__())
+        return for_terminal(super().__str__())
 
 
 def nearest(word: str, words: Iterable[str], prefix: str = "") -> str:

@@ -17,7 +17,6 @@ import dataclasses
 import math
 import os
 import re
-import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,16 +34,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, epilog: str | None = None):
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for argument in args or ():
+            if re.match(r"[\u2010-\u2015\u2212]", argument):
+                raise UsageError(f"{argument!r} begins with the dash of a text, not of a flag; write -- before it")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}. See {self.prog} --help")
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        try:
-            super()._print_message(message, file)
-            (file or sys.stderr).flush()
-        except BrokenPipeError:
-            # The reader, such as `head`, has seen enough. Without this, Python fails again when it flushes at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass(frozen=True)
@@ -161,11 +158,11 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def patterns(text: str) -> tuple[str, ...]:
-    """The file patterns in a comma-separated list, at least one.
+    """The file patterns in a comma-separated list, at least one. Shells leave the `~` of `--input=~/x` alone.
 
     Commas in braces, and in a path or the directory of a pattern that exists, separate nothing.
     """
-    parts = [part.strip() for part in re.split(r",(?![^{}]*\})", text)]
+    parts = [os.path.expanduser(part.strip()) for part in _split(text)]
     found: list[str] = []
     while parts:
         ends = [end for end in range(len(parts), 1, -1) if _exists(",".join(parts[:end]))] if "," in text else []
@@ -177,6 +174,15 @@ def patterns(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _split(text: str) -> list[str]:
+    """The parts between the commas that no pair of braces encloses."""
+    outside = text
+    while inner := re.search(r"\{[^{}]*\}", outside):
+        outside = outside.replace(inner[0], "\0" * len(inner[0]))
+    ends = [found.start() for found in re.finditer(",", outside)]
+    return [text[start + 1 : end] for start, end in zip((-1, *ends), (*ends, len(text)), strict=True)]
+
+
 def _exists(pattern: str) -> bool:
     """True if a pattern with a comma exists as a path, or if the directory it begins with has that comma and exists."""
     fixed = re.split(r"[*?\[{]", pattern)[0].rpartition("/")[0]
@@ -184,10 +190,13 @@ def _exists(pattern: str) -> bool:
 
 
 def path(text: str) -> str:
-    """A path, without a slash at its end. An empty one comes from a variable that is not set."""
+    """A path, without a slash at its end, and with the directory that a `~` stands for.
+
+    An empty one comes from a variable that is not set.
+    """
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not a path; give a local, a gs:// or an s3:// one")
-    return text.rstrip("/") or text
+    return os.path.expanduser(text.rstrip("/") or text)
 
 
 def accelerator(text: str) -> str:

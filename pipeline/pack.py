@@ -10,7 +10,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config
-from pipeline.errors import NOTHING_SCORED, OK, USAGE, UsageError
+from pipeline.errors import CRASH, NOTHING_SCORED, OK, USAGE, UsageError
 from pipeline.flags import Parser, positive
 from pipeline.parse import parse
 
@@ -42,6 +42,9 @@ def main(argv: Sequence[str]) -> int:
         given, flags = parser.parse_known_args(argv)
         config = parse([*flags, f"--output={given.output}", "--losses=mae"])
         return _pack(config, given.shard_pairs)
+    except OSError as error:
+        print(f"error: cannot write to --output={given.output}: {error}; name another directory", file=sys.stderr)
+        return CRASH
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE

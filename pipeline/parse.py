@@ -102,7 +102,7 @@ def parse(argv: Sequence[str]) -> Config:
     plan = _plan(choices, given)
     with _blaming("--background"):
         policy = build(DecodePolicy, given)
-    _check_arrays(given)
+    _check_fields(given)
     with _blaming("--max_record_seconds"):
         sandbox = build(Sandbox, given, verbose=bool(given["verbose"]))
     files = {flag: tuple(pattern for found in given[flag] or () for pattern in found) for flag in _FILES}
@@ -143,7 +143,9 @@ def parse(argv: Sequence[str]) -> Config:
     return config
 
 
-def _check_arrays(given: Mapping[str, Any]) -> None:
+def _check_fields(given: Mapping[str, Any]) -> None:
+    if given["generated_field"] == ():
+        raise UsageError("--generated_field= names no field; name one, or drop the flag for 'generated'")
     with _blaming("--array_shape"):
         _ = Fields(array_shape=given["array_shape"] or "").shape
 

@@ -10,17 +10,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
-from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, masked
+from pipeline.console.streams import guarded
+from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, for_terminal
 from pipeline.parse import parse
 
 if TYPE_CHECKING:
     from pipeline.launch.prepare import Prepared
+    from transforms.storage.run_files import RunFiles
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,7 +72,7 @@ def launch(config: Config) -> int:
         run_job(options, prepared)
     except JobError as error:
         if is_only_built(options) or not is_finished(config.output, prepared.record, claimed=True):
-            print(masked(str(error)), file=sys.stderr)
+            print(for_terminal(str(error)), file=sys.stderr)
             return CRASH
         # A cluster may be lost between the last step and the answer to the launcher.
         print(f"the engine did not tell how the job ended, but {config.output} is finished", file=sys.stderr)
@@ -96,25 +99,35 @@ def _report(prepared: "Prepared") -> int:
         print(f"error: the job was cancelled; the same command resumes {config.output}", file=sys.stderr)
         return CRASH
     for name, reason in (record.scored_again or {}).items():
-        print(f"scored again: {name}, because {reason}", file=sys.stderr)
+        print(for_terminal(f"scored again: {name}, because {reason}"), file=sys.stderr)
+    summary = read_json(files.summary)
     if not config.quiet:
-        print_run(read_json(files.summary), files, make_console())
+        print_run(summary, files, make_console())
         if record.reused:
             print(f"{record.reused} pairs were taken over from {config.reuse or 'an earlier run'}")
         if told := bottleneck(record.performance or {}):
             print(told)
     if status == "incomplete":
-        failed = read_json(files.summary)["failed_files"]
+        failed = summary["failed_files"]
         lost = [f"{path} ({failed[path]})" for path in failed if failed[path] in NOT_DONE]
         again = "the same command reads what was unavailable; what changed needs another --output, or --overwrite"
-        print(
-            f"error: {config.output} is not finished, for input was not read: {', '.join(lost)}; {again}",
-            file=sys.stderr,
-        )
+        message = f"error: {config.output} is not finished, for input was not read: {', '.join(lost)}; {again}"
+        print(for_terminal(message), file=sys.stderr)
         return INCOMPLETE
     if config.gate:
         return gate(config.output, config.gate, prepared.rules, prepared.baseline)
-    return OK if status == "finished" else NOTHING_SCORED
+    if status == "finished":
+        return OK
+    print(f"error: not a single pair was scored: {_why_nothing(summary, files)}", file=sys.stderr)
+    return NOTHING_SCORED
+
+
+def _why_nothing(summary: Mapping[str, Any], files: "RunFiles") -> str:
+    reasons = Counter(summary["failures"]) + Counter(summary["failed_files"].values())
+    if not reasons:
+        return "the input holds none"
+    told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    return f"{told}; see {files.failures_directory}/*.jsonl"
 
 
 @contextmanager
@@ -147,4 +160,4 @@ def _set_up_logs(verbose: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(main, sys.argv[1:]))

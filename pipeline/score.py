@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from pipeline.errors import OK, USAGE, UsageError
-from pipeline.flags import Parser
+from pipeline.flags import Parser, path
 from pipeline.run import main as run
 
 
@@ -21,6 +21,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--csv", action="store_true", help="also write the metrics as CSV, in metrics_csv/")
     parser.add_argument(
         "--output",
+        type=path,
         default=time.strftime("runs/%Y-%m-%d_%H%M%S"),
         metavar="DIR",
         help="the run's directory (default: runs/ with date and time)",
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     sides = [f"--generated={given.generated}", f"--target={given.target}", f"--output={given.output}"]
     code = run([*sides, *["--metrics_format=csv"] * given.csv, *flags])
     if code == OK:
-        _print_means(given.output.rstrip("/"))
+        _print_means(given.output)
     return code
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.console.numbers import printable
 from pipeline.console.performance import bottleneck, pairs_named
+from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, OK, USAGE, UsageError
-from pipeline.flags import Parser
+from pipeline.flags import Parser, path
 from transforms.summary.performance import performance
 from transforms.work import Work
 
@@ -88,7 +89,7 @@ def _describe_performance(record: Mapping[str, Any]) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Print the status; return the exit code."""
     parser = Parser("pairloss status", __doc__ or "", "")
-    parser.add_argument("run", help="the run's directory, local or in a store such as gs://")
+    parser.add_argument("run", type=path, help="the run's directory, local or in a store such as gs://")
     try:
         given = parser.parse_args(argv)
         # Beam takes seconds to import.
@@ -173,4 +174,4 @@ def _duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(main, sys.argv[1:]))

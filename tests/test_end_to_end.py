@@ -361,6 +361,26 @@ class TestBadInput:
         assert (row["height"], row["width"]) == (40, 56)
 
 
+class TestNothingScored:
+    @pytest.mark.parametrize(
+        ("pairs", "message"),
+        [
+            ([], "error: not a single pair was scored: the input holds none"),
+            (
+                [{"id": "a", "generated": b"x", "target": b"y"}] * 2,
+                "error: not a single pair was scored: unknown_format (2); see {output}/failures/*.jsonl",
+            ),
+        ],
+    )
+    def test_it_is_an_error_that_says_why_even_if_quiet(self, tmp_path, capsys, pairs, message):
+        schema = pa.schema([("id", pa.string()), ("generated", pa.binary()), ("target", pa.binary())])
+        pq.write_table(pa.Table.from_pylist(pairs, schema), tmp_path / "pairs.parquet")
+        output = tmp_path / "run"
+        arguments = [f"--input={tmp_path}/pairs.parquet", f"--output={output}", "--losses=mae", "--quiet"]
+        assert main(arguments) == NOTHING_SCORED
+        assert capsys.readouterr().err == f"{message.format(output=output)}\n"
+
+
 class TestUsage:
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.cli import dispatch
+from pipeline.console.streams import guarded
 from pipeline.errors import USAGE, UsageError
 
 # By name, the module, whose `main(argv)` returns the exit code, and a description.
@@ -40,4 +41,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -13,7 +13,7 @@ from pipeline.audit.runs.difference import read_compared
 from pipeline.audit.runs.files import read_record, write_file
 from pipeline.audit.runs.summaries import RunSummary, check_comparable, read_run, read_summary
 from pipeline.audit.runs.verdict_file import read_verdict, skip_reasons
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, for_terminal
 from pipeline.flags import Parser, path
 from transforms.images.decode import NOTES
 from transforms.reading.input_files import match_files
@@ -63,11 +63,9 @@ def main(argv: Sequence[str]) -> int:
     page = build_report(audited, record, gallery, baseline, read_verdict(given.run), shown)
     if gallery.problems:
         reasons = [reason for reason in gallery.problems.values() if reason] or gallery.notices
-        print(
-            f"warning: {len(gallery.problems)} of {len(rows)} pairs have no pictures: {reasons[0]} "
-            "If the files have moved, --input=PATTERN says where they are now.",
-            file=sys.stderr,
-        )
+        lost = f"{len(gallery.problems)} of {len(rows)} pairs have no pictures: {reasons[0]}"
+        remedy = "If the files have moved, --input=PATTERN says where they are now."
+        print(for_terminal(f"warning: {lost} {remedy}"), file=sys.stderr)
     output = given.output or RunFiles(given.run).report
     write_file(output, encode(page))
     print(output)

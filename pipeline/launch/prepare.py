@@ -22,7 +22,7 @@ from pipeline.launch.run_directory import fingerprint
 from transforms.losses.networks.weights_file import WeightsError
 from transforms.reading.fields import unite_kept
 from transforms.reading.folders import make_listing
-from transforms.reading.input_files import InputFile, match_files
+from transforms.reading.input_files import InputFile, is_inside, match_files
 from transforms.reading.list_chunks import check_fields, detect_format
 from transforms.reading.pairing import pair_files
 from transforms.schema import CANDIDATE
@@ -130,16 +130,24 @@ def find_inputs(config: Config) -> tuple[list[InputFile], bytes, tuple[pa.Field,
         UsageError: no file matches, or a field is missing.
     """
     try:
-        files, listing = _list_folders(config) if config.generated else (match_files(config.input), b"")
+        files, listing = _list_folders(config) if config.generated else (_match_files(config), b"")
         candidate = [pa.field(CANDIDATE, pa.string())] if config.fields.has_candidates else []
         return files, listing, (*candidate, *_kept_fields(files, config))
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 
 
+def _match_files(config: Config) -> list[InputFile]:
+    """The input files; those of an earlier run in the output directory are none."""
+    files = [file for file in match_files(config.input) if not is_inside(file.path, config.output)]
+    if not files:
+        raise ValueError(f"--input matches only files of --output={config.output}; give the run another directory")
+    return files
+
+
 def _list_folders(config: Config) -> tuple[list[InputFile], bytes]:
     """The listing of the folders' pairs, as the run's one input file, and its content."""
-    pairs = pair_files(config.generated, config.target, config.sandbox, config.mask)
+    pairs = pair_files(config.generated, config.target, config.sandbox, config.mask, config.output)
     name, content = make_listing(pairs, config.fields.keep)
     if not config.quiet:
         good = [pair for pair in pairs if not pair.reason]

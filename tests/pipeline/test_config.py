@@ -1,6 +1,7 @@
 """The command line: the settings made of it, and the messages for a wrong one."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -86,6 +87,7 @@ def test_defaults():
         (["--batch_size=64"], "batching", Batching(64, 64 * 256 * 256)),
         (["--output=gs://bucket/run/"], "output", "gs://bucket/run"),
         (["--output=/"], "output", "/"),
+        (["--output=~/run/"], "output", os.path.expanduser("~/run")),
         (["--runner=FlinkRunner", "--nonsense"], "beam_flags", ("--runner=FlinkRunner", "--nonsense")),
         (["--runner", "FlinkRunner"], "beam_flags", ("--runner", "FlinkRunner")),
         (
@@ -109,6 +111,9 @@ def test_one_setting(arguments, field, value):
         (["--input", "a", "b", "c,d"], ("a", "b", "c", "d")),
         (["--input", "a", "--quiet", "--input", "b"], ("a", "b")),
         (["--input=gs://b/x-*.parquet"], ("gs://b/x-*.parquet",)),
+        (["--input={a,{b,c}}/x,d"], ("{a,{b,c}}/x", "d")),
+        (["--input={a,b,c"], ("{a", "b", "c")),
+        (["--input=~/a,~/b"], (os.path.expanduser("~/a"), os.path.expanduser("~/b"))),
     ],
     ids=joined,
 )
@@ -304,6 +309,15 @@ WRONG = [
     *(
         ([*NEEDED, f"--price_per_hour={value}"], ["--price_per_hour", f"'{value}'", "above 0"])
         for value in ("0", "-1", "nan", "inf", "cheap", "")
+    ),
+    *(
+        ([*NEEDED, f"--max_record_seconds={value}"], ["--max_record_seconds", value, "finite", "above 0"])
+        for value in ("0", "-1", "nan", "inf")
+    ),
+    ([*NEEDED, "--generated_field="], ["--generated_field= names no field", "drop"]),
+    *(
+        ([*NEEDED, "--quiet", f"{dash}losses=mae"], [f"'{dash}losses=mae'", "the dash of a text", "write --"])
+        for dash in ("\u2014", "\u2013", "\u2212")
     ),
     ([*NEEDED, "--overwrite=maybe"], ["--overwrite", "'maybe'", "true", "false"]),
     ([*NEEDED, "--keep_fields=label,ssim"], ["--keep_fields", "ssim", "rename"]),

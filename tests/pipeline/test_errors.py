@@ -1,4 +1,4 @@
-"""Secrets that are not to be written or printed."""
+"""Secrets that are not to be written or printed, and control characters that are not to be printed."""
 
 import pytest
 
@@ -22,6 +22,11 @@ def test_secrets(flags):
     assert "SECRET" not in masked(f"error: {' '.join(flags)} is wrong")
     assert "SECRET" not in str(UsageError(f"{' '.join(flags)} is wrong"))
     assert len(masked_flags(flags)) == len(flags)
+
+
+def test_a_name_cannot_command_a_terminal():
+    error = UsageError("no field 'x'. Fields found: \x1b]0;owned\x07, \udcff\u202e, é")
+    assert str(error) == r"no field 'x'. Fields found: \x1b]0;owned\x07, \udcff\u202e, é"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,15 @@ def metrics(output: Path) -> list[dict[str, object]]:
     return pq.read_table(output / "metrics").drop_columns("source").sort_by("id").to_pylist()
 
 
+def test_an_output_that_is_a_file_is_one_line_of_error(folders, capsys):
+    (folders / "file").touch()
+    sides = [f"--generated={folders}/out", f"--target={folders}/gt"]
+    assert main(["pack", *sides, f"--output={folders}/file", "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot write to --output={folders}/file: ")
+    assert error.count("\n") == 1
+
+
 @pytest.mark.heavy
 def test_shards_give_the_same_metrics(folders):
     sides = [f"--generated={folders}/out", f"--target={folders}/gt"]

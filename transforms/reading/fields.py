@@ -20,8 +20,9 @@ NOT_KEPT = "not_kept"
 
 
 def is_bytes(dtype: pa.DataType) -> bool:
-    """Tell whether values of this Arrow type are byte strings of any length."""
-    return pa.types.is_binary(dtype) or pa.types.is_large_binary(dtype) or pa.types.is_binary_view(dtype)
+    """Tell whether values of this Arrow type are byte strings."""
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(check(dtype) for check in kinds)
 
 
 def is_text(dtype: pa.DataType) -> bool:
@@ -48,22 +49,29 @@ def is_image(dtype: pa.DataType) -> bool:
     """Tell whether a field can hold images or their paths: bytes, text, Hugging Face's struct, lists, arrays."""
     if pa.types.is_dictionary(dtype):
         return is_image(dtype.value_type)
-    if is_array(dtype):
+    # A shard may hold nothing but nulls, each of which is a failure.
+    if is_array(dtype) or pa.types.is_null(dtype):
         return True
     if is_list(dtype):
         return is_image(dtype.value_type)
     if not pa.types.is_struct(dtype):
         return is_bytes(dtype) or is_text(dtype)
     parts = {part.name: part.type for part in dtype}
-    return is_bytes(parts.get("bytes", pa.null())) or is_text(parts.get("path", pa.null()))
+    image = parts.get("bytes", pa.null())
+    return is_bytes(image) or is_text(image) or is_text(parts.get("path", pa.null()))
 
 
 def kept_type(dtype: pa.DataType) -> pa.DataType | None:
-    """The type of a kept field in the metrics, however it is encoded; None if it is not a scalar that can be kept."""
+    """The type of a kept field in the metrics, however it is encoded; None if it is not a scalar that can be kept.
+
+    Decimals, times of day and UUIDs are kept as text, for JSON and CSV have no better type for them.
+    """
     if pa.types.is_dictionary(dtype):
         return kept_type(dtype.value_type)
-    if is_text(dtype):
+    if is_text(dtype) or isinstance(dtype, pa.UuidType) or pa.types.is_decimal(dtype) or pa.types.is_time(dtype):
         return pa.string()
+    if isinstance(dtype, pa.BaseExtensionType):
+        return kept_type(dtype.storage_type)
     plain = (
         pa.types.is_null,
         pa.types.is_boolean,
@@ -79,8 +87,7 @@ def is_id(dtype: pa.DataType) -> bool:
     """Tell whether a field can name pairs: any scalar that a database has."""
     if isinstance(dtype, pa.BaseExtensionType):
         return is_id(dtype.storage_type)
-    scalar = is_bytes(dtype) or pa.types.is_fixed_size_binary(dtype) or pa.types.is_decimal(dtype)
-    return scalar or pa.types.is_temporal(dtype) or kept_type(dtype) is not None
+    return is_bytes(dtype) or pa.types.is_temporal(dtype) or kept_type(dtype) is not None
 
 
 def id_field(schema: pa.Schema, fields: Fields) -> str | None:
@@ -184,10 +191,11 @@ def unite_kept(names: Sequence[str], schemas: Iterable[Sequence[pa.Field]]) -> t
     for schema in schemas:
         for field in schema:
             types[field.name].append(field.type)
-    return tuple(pa.field(name, _common_type(found)) for name, found in types.items())
+    return tuple(pa.field(name, common_type(found)) for name, found in types.items())
 
 
-def _common_type(types: Iterable[pa.DataType]) -> pa.DataType:
+def common_type(types: Iterable[pa.DataType]) -> pa.DataType:
+    """The narrowest type that holds values of all these types; text if there is none."""
     distinct = {str(dtype): dtype for dtype in types if not pa.types.is_null(dtype)}.values()
     schemas = [pa.schema([pa.field("kept", dtype)]) for dtype in distinct]
     try:
@@ -214,9 +222,12 @@ def fit_kept(column: pa.ChunkedArray, dtype: pa.DataType) -> tuple[pa.ChunkedArr
 
 def fitted(value: Any, dtype: pa.DataType) -> tuple[Any, bool]:
     """A value in the type of a kept field, and False if it does not fit."""
+    if isinstance(value, int) and not isinstance(value, bool) and pa.types.is_string(dtype):
+        # It may have more digits than a number of Arrow.
+        return str(value), True
     try:
         return pa.scalar(value).cast(dtype).as_py(), True
-    except pa.ArrowException:
+    except (pa.ArrowException, OverflowError):
         return None, False
 
 
@@ -275,13 +286,14 @@ def _plain(number: str) -> str:
 
 
 def _lacks_shape(dtype: pa.DataType, flag: str, fields: Fields) -> bool:
-    """True for flat lists of numbers that are to be arrays, but whose shape is not declared."""
+    """True for flat lists of numbers that are to be arrays, but whose shape is not declared. Bytes may be a file's."""
     return flag in _IMAGES and is_array(dtype) and not fields.array_shape and _is_flat(dtype)
 
 
 def _is_flat(dtype: pa.DataType) -> bool:
     storage = dtype.storage_type if isinstance(dtype, pa.BaseExtensionType) else dtype
-    return not is_list(storage.value_type)
+    is_file = storage.value_type in (pa.uint8(), pa.int8()) and not pa.types.is_fixed_size_list(storage)
+    return not is_list(storage.value_type) and not is_file
 
 
 def _is_kept(dtype: pa.DataType) -> bool:
@@ -293,5 +305,5 @@ _USABLE = dict.fromkeys(_IMAGES, is_image) | {"id_field": is_id, "keep_fields": 
 _IMAGE = "binary, struct<bytes: binary, ...>, a path, a list of one, or an array (a flat one with --array_shape)"
 _EXPECTED = dict.fromkeys(_IMAGES, _IMAGE) | {
     "id_field": "a string, a number, a date or binary",
-    "keep_fields": "a string, bool, number, date or timestamp",
+    "keep_fields": "a string, bool, number, date, time or UUID",
 }

@@ -155,6 +155,9 @@ def _npy(array: np.ndarray, fields: Fields) -> bytes:
     if array.dtype.kind not in "fiu":
         raise RecordError("wrong_type", f"an array of {array.dtype}, numbers are needed")
     if array.ndim == 1:
+        if array.dtype.itemsize == 1 and not fields.array_shape and _is_known(array.tobytes()):
+            # The bytes of an image's file, as programs without a type for bytes write them.
+            return array.tobytes()
         if math.prod(fields.shape) != len(array):
             wanted = fields.array_shape or "no shape; declare --array_shape"
             raise RecordError("wrong_shape", f"{len(array)} numbers are not an array of {wanted}")

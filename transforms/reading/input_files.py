@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from transforms.storage.errors import READ_ERRORS, ChangedError, UnavailableErro
 
 _MAGIC = re.compile(r"[*?\[{]")
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_ANY_DEPTH = re.compile(r"(?<![^/])\*\*/")
 # Other programs leave these beside data: dot files, checksums, and marks such as _SUCCESS and _metadata.
 _NOT_DATA = re.compile(r"\..*|_[^.]*|.*\.crc", re.DOTALL)
 _NOT_DATA_DIRECTORY = re.compile(r"\..*|_temporary|_delta_log|_spark_metadata", re.DOTALL)
@@ -55,11 +57,12 @@ class InputFile:
 def match_files(patterns: Sequence[str]) -> list[InputFile]:
     """Find the files that the patterns match, sorted by path, each once however often and however it is spelled.
 
-    `*` and `?` stay inside a directory, `**` crosses directories and follows links, `{a,b}` is either. A path that
-    exists is taken as it is, whatever characters it holds. Dot files, `.crc` and marks such as `_SUCCESS` are not data.
+    `*` and `?` stay inside a directory, `**` crosses directories and follows links, `**/` is also no directory at all,
+    `{a,b}` is either. A path that exists is taken as it is, whatever characters it holds. Dot files, `.crc` and marks
+    such as `_SUCCESS` are not data.
 
     Raises:
-        ValueError: a pattern matches nothing, is a directory, or cannot be looked up.
+        ValueError: a pattern matches nothing, or a pipe or a device, is a directory, or cannot be looked up.
     """
     files: dict[str, InputFile] = {}
     for pattern in patterns:
@@ -147,8 +150,11 @@ def _access() -> Iterator[None]:
 def look_up(path: str) -> InputFile:
     """The file at a path, local or in a store, whatever characters it holds. Raises `READ_ERRORS`."""
     if "://" not in path:
-        stat = os.stat(path)
-        return InputFile(path, stat.st_size, stat.st_mtime, os.path.basename(path))
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            # To open a pipe would wait for ever.
+            raise OSError(f"{path} is a pipe or a device; copy what it holds into a file")
+        return InputFile(path, found.st_size, found.st_mtime, os.path.basename(path))
     return _in_store(FileSystems.get_filesystem(path).metadata(path), path.rpartition("/")[2])
 
 
@@ -160,9 +166,12 @@ def is_directory(path: str) -> bool:
 def files_below(prefix: str, depth: int | None) -> Iterator[InputFile]:
     """The files whose paths begin with `prefix`, in no order, without looking at what is in them.
 
+    Links are followed, not in circles. What cannot be read, such as a link to nowhere or a pipe, has no size, so that
+    whoever reads it reports it.
+
     Args:
         prefix: local or in a store.
-        depth: most directories to go down from that of the prefix; None: all, but into no linked directory.
+        depth: most directories to go down from that of the prefix; None: all.
 
     Raises:
         READ_ERRORS: they cannot be listed.
@@ -175,19 +184,23 @@ def files_below(prefix: str, depth: int | None) -> Iterator[InputFile]:
                 yield _in_store(found)
         return
     folder = f"{prefix.rpartition('/')[0]}/" if "/" in prefix else ""
-    if os.path.isdir(folder or "."):
-        yield from (file for file in _scan(folder, depth) if file.path.startswith(prefix))
+    for path in _walk(folder, "", depth, ()):
+        if (folder + path).startswith(prefix):
+            yield _as_far_as_known(folder + path)
 
 
-def _scan(folder: str, depth: int | None) -> Iterator[InputFile]:
-    with os.scandir(folder or ".") as entries:
-        for entry in entries:
-            path = folder + entry.name
-            if entry.is_file():
-                found = entry.stat()
-                yield InputFile(path, found.st_size, found.st_mtime)
-            elif depth != 0 and entry.is_dir(follow_symlinks=depth is not None):
-                yield from _scan(f"{path}/", None if depth is None else depth - 1)
+def is_inside(path: str, directory: str) -> bool:
+    """Tell whether a path lies below a directory, local or in a store."""
+    if "://" in path or "://" in directory:
+        return path.startswith(f"{directory}/")
+    return os.path.abspath(path).startswith(f"{os.path.abspath(directory)}/")
+
+
+def _as_far_as_known(path: str) -> InputFile:
+    try:
+        return look_up(path)
+    except OSError:
+        return InputFile(path, 0, 0.0)
 
 
 def _in_store(found: FileMetadata, label: str = "") -> InputFile:
@@ -202,7 +215,12 @@ def _match(pattern: str) -> list[InputFile]:
     module, extra = _EXTRAS.get(scheme, ("", ""))
     if module and not find_spec(module):
         raise ValueError(f"input {pattern!r}: {scheme}:// needs a library; install apache-beam[{extra}]")
-    system = FileSystems.get_filesystem(pattern)
+    try:
+        system = FileSystems.get_filesystem(pattern)
+    except ValueError as error:
+        raise ValueError(
+            f"input {pattern!r}: nothing reads {scheme}://; download it, or name files here, at gs:// or at s3://"
+        ) from error
     if re.search(r"[\[{]", pattern) and system.exists(pattern):
         return [look_up(pattern)]
     fixed = len(_MAGIC.split(pattern)[0].rpartition("/")[0]) + 1
@@ -258,8 +276,11 @@ def _is_data(path: str, pattern: str) -> bool:
 
 
 def _expand(pattern: str) -> list[str]:
-    """The patterns without braces that a pattern with braces stands for."""
-    if not (found := _BRACES.search(pattern)):
+    """The patterns that a pattern stands for: without braces, and with each `**/` or without it."""
+    if found := _BRACES.search(pattern):
+        ends = pattern[: found.start()], pattern[found.end() :]
+        return [one for middle in found[1].split(",") for one in _expand(middle.join(ends))]
+    if not (found := _ANY_DEPTH.search(pattern)):
         return [pattern]
-    ends = pattern[: found.start()], pattern[found.end() :]
-    return [one for middle in found[1].split(",") for one in _expand(middle.join(ends))]
+    before, after = pattern[: found.start()], _expand(pattern[found.end() :])
+    return [before + depth + one for one in after for depth in ("", found[0])]

@@ -56,14 +56,13 @@ def check_fields(
     try:
         with open_input(path) as file:
             schema = read_schema(FORMATS[format], sandbox, file, fields)
+        if schema is None:
+            return None
+        for name in partitions(path).keys() - set(schema.names):
+            schema = schema.append(pa.field(name, pa.string()))
+        return check_schema(schema, fields, strict)
     except (*READ_ERRORS, SandboxError):
         return None
-    if schema is None:
-        return None
-    for name in partitions(path).keys() - set(schema.names):
-        schema = schema.append(pa.field(name, pa.string()))
-    try:
-        return check_schema(schema, fields, strict)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

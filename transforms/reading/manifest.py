@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,9 +12,9 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from transforms.reading.fields import check_schema, fitted, id_field, nested_value
+from transforms.reading.fields import check_schema, common_type, fitted, id_field, nested_value
 from transforms.reading.image_paths import Image, image_of
-from transforms.reading.lines import MAX_LINE_BYTES, cut, read_lines
+from transforms.reading.lines import MAX_LINE_BYTES, LineRange, cut, read_lines
 from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.schema import Chunk, EncodedChunk, Fields, Part
@@ -25,6 +26,7 @@ REASONS = {"damaged_line": "manifest: the line is no JSON object, or has not as 
 _CSV_NAME = re.compile(r"\.(csv|tsv)$", re.IGNORECASE)
 _JSONL_NAME = re.compile(r"\.(jsonl|ndjson)$", re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 # The fields of a record by name.
 Values = Mapping[str, Any]
@@ -54,15 +56,31 @@ def read_jsonl_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
 
 
 def types_of(records: Iterable[Values]) -> dict[str, pa.DataType]:
-    """The types of the fields of JSON objects, by name."""
-    types: dict[str, pa.DataType] = {}
+    """The types of the fields of JSON objects, by name; text where values have none in common."""
+    types: dict[str, dict[str, pa.DataType]] = defaultdict(dict)
     for record in records:
         for name, value in record.items():
             if value is not None:
-                dtype = pa.scalar(value).type
-                # A whole number may stand among others.
-                types[name] = dtype if types.get(name, pa.int64()) == pa.int64() else types[name]
-    return types
+                dtype = _type_of(value)
+                types[name][str(dtype)] = dtype
+    return {name: common_type(found.values()) for name, found in types.items()}
+
+
+def _type_of(value: Any) -> pa.DataType:
+    try:
+        return pa.scalar(value).type
+    except (pa.ArrowException, OverflowError):
+        # A number of 30 digits, or a list of this and that.
+        return pa.string()
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of a JSON text, in which every text can be written. Raises ValueError or RecursionError."""
+    value = json.loads(data)
+    if not _SURROGATE.search(data):
+        return value
+    # Half of a pair of surrogates alone is no character, and nothing could write it.
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def fitted_value(values: Values, field: pa.Field) -> tuple[Any, bool]:
@@ -77,10 +95,19 @@ def list_csv(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int)
     """Cut a CSV file into ranges of at most `chunk_pairs` rows.
 
     Raises:
-        ValueError: a field is missing, or it is no CSV.
+        ValueError: a field is missing, it is no CSV, or a quote is never closed; then all rows before it are listed.
     """
     check_schema(read_csv_schema(file, fields), fields)
-    yield from cut(_rows_of_csv(file), chunk_pairs, chunk_bytes)
+    last = LineRange(0, 0)
+
+    def spans() -> Iterator[tuple[int, int, int]]:
+        nonlocal last
+        for start, stop, size in _rows_of_csv(file):
+            last = LineRange(start, stop)
+            yield start, stop, size
+
+    yield from cut(spans(), chunk_pairs, chunk_bytes)
+    _check_closed(last.read(file), _delimiter(file))
 
 
 def list_jsonl(file: BinaryIO, fields: Fields, chunk_pairs: int, chunk_bytes: int) -> Iterator[list[Part]]:
@@ -139,7 +166,7 @@ class _Record:
 def _object(line: bytes) -> Values | str:
     """The JSON object of a line, or what is wrong with it."""
     try:
-        record = json.loads(line.removeprefix(_BOM))
+        record = parse_json(line.removeprefix(_BOM))
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
     return record if isinstance(record, dict) else f"not a JSON object but {line[:50]!r}"
@@ -161,29 +188,45 @@ def _parse_jsonl(file: BinaryIO, chunk: Chunk) -> Iterator[Values | str]:
     return (_object(line) for line in chunk.place.read(file).split(b"\n") if not _is_blank(line))
 
 
-def _table(lines: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
+def _table(lines: Iterable[bytes], delimiter: str, strict: bool = False) -> Iterator[list[str]]:
     """The rows of lines of CSV. Raises ValueError if they are none."""
     text = (line.decode("utf-8", "backslashreplace") for line in lines)
     # A cell may hold an image as base64.
     csv.field_size_limit(MAX_LINE_BYTES)
     try:
-        yield from csv.reader(text, delimiter=delimiter)
+        yield from csv.reader(text, delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=strict)
     except csv.Error as error:
         raise ValueError(f"not CSV: {error}") from error
 
 
-def _first_line(file: BinaryIO) -> bytes:
-    return next(read_lines(file), b"").removeprefix(_BOM)
+def _check_closed(row: bytes, delimiter: str) -> None:
+    """Check that the last row ends by itself: a quote that is never closed swallows the rows that follow it."""
+    try:
+        list(_table(io.BytesIO(row), delimiter, strict=True))
+    except ValueError as error:
+        if "unexpected end of data" in str(error):
+            lines = row.count(b"\n") + 1
+            message = f"a quote in {row[:60]!r} is never closed, so that {lines} lines are one row; close it"
+            raise ValueError(message) from error
+
+
+def _header_line(file: BinaryIO) -> bytes:
+    """The first line that is not empty, without a mark of byte order."""
+    lines = (line.removeprefix(_BOM) for line in read_lines(file))
+    return next((line for line in lines if line.rstrip(b"\r\n")), b"")
 
 
 def _header(file: BinaryIO) -> list[str]:
-    line = _first_line(file)
-    return [name.strip() for name in next(_table([line], _delimiter(line)), [])]
+    line = _header_line(file)
+    if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError("its text is UTF-16; save it as UTF-8")
+    return [name.strip() for name in next(_table([line], _delimiter(file)), [])]
 
 
-def _delimiter(header: bytes) -> str:
-    """Tabs separate the cells if the header has one."""
-    return "\t" if b"\t" in header else ","
+def _delimiter(file: BinaryIO) -> str:
+    """Tabs separate the cells if the header has one, and semicolons if it has no comma."""
+    header = _header_line(file)
+    return "\t" if b"\t" in header else ";" if b";" in header and b"," not in header else ","
 
 
 def _rows_of_csv(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
@@ -193,18 +236,20 @@ def _rows_of_csv(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
     def counted() -> Iterator[bytes]:
         nonlocal position
         for line in read_lines(file):
+            first = not position
             position += len(line)
-            yield line
+            yield line.removeprefix(_BOM) if first else line
 
-    start = 0
-    for number, row in enumerate(_table(counted(), _delimiter(_first_line(file)))):
-        if number and row:
+    start, has_header = 0, False
+    for row in _table(counted(), _delimiter(file)):
+        if row and has_header:
             yield start, position, position - start
+        has_header = has_header or bool(row)
         start = position
 
 
 def _parse_csv(file: BinaryIO, chunk: Chunk) -> Iterator[Values | str]:
-    header, delimiter = _header(file), _delimiter(_first_line(file))
+    header, delimiter = _header(file), _delimiter(file)
     for row in _table(io.BytesIO(chunk.place.read(file)), delimiter):
         if row:
             short = f"{len(row)} cells, but the header has {len(header)}"

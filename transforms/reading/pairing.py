@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from transforms.reading.input_files import InputFile, files_below, is_directory, look_up, open_input
+from transforms.reading.input_files import InputFile, files_below, is_directory, is_inside, look_up, open_input
 from transforms.reading.templates import Template, check_templates, directory_template, parse_templates, suggest
 from transforms.reading.zip_members import ZipMember, list_members, split_archive
 from transforms.schema import CANDIDATE
@@ -55,7 +55,11 @@ class ArchivedFile(InputFile):
 
 
 def pair_files(
-    generated: Sequence[str], target: Sequence[str], sandbox: Sandbox = Sandbox(), mask: Sequence[str] = ()
+    generated: Sequence[str],
+    target: Sequence[str],
+    sandbox: Sandbox = Sandbox(),
+    mask: Sequence[str] = (),
+    output: str = "",
 ) -> list[FilePair]:
     """Find the files of both sides and pair them by key, sorted by id.
 
@@ -68,6 +72,7 @@ def pair_files(
         target: the same.
         sandbox: parses zip files.
         mask: the same, of masks, which several pairs may share; empty: there are none.
+        output: directory of the run itself, in which no image is looked for.
 
     Raises:
         ValueError: a template is wrong or matches nothing, or nothing can be paired; one line.
@@ -75,14 +80,15 @@ def pair_files(
     ours, theirs = ([_directory(one) for one in parse_templates(texts)] for texts in (generated, target))
     further = check_templates(ours, theirs)
     order = (*theirs[0].fields, *(name for name in further if name != CANDIDATE))
-    left, right = _find(ours, "--generated", sandbox), _find(theirs, "--target", sandbox)
+    find = partial(_find, sandbox=sandbox, output=output)
+    left, right = find(ours, "--generated"), find(theirs, "--target")
     pairs = list(_join(left, right, order, theirs[0].fields))
     if all(pair.reason in ("no_target", "no_generated") for pair in pairs):
         raise ValueError(_nothing_matches(pairs))
     if mask:
         masks = [_directory(one) for one in parse_templates(mask)]
         check_templates(ours, masks, "--mask")
-        pairs = list(_with_masks(pairs, _find(masks, "--mask", sandbox), masks[0].fields, bool(ours[0].fields)))
+        pairs = list(_with_masks(pairs, find(masks, "--mask"), masks[0].fields, bool(ours[0].fields)))
         missing = [pair.message for pair in pairs if pair.reason == "no_mask"]
         if missing and all(pair.reason for pair in pairs):
             raise ValueError(f"no pair has a mask: {missing[0]}")
@@ -120,14 +126,16 @@ def _files(prefix: str, depth: int | None, sandbox: Sandbox) -> Iterator[InputFi
                 yield ArchivedFile(path, member.size, found.modified, etag=found.etag, archive=archive, member=member)
 
 
-def _find(templates: Sequence[Template], flag: str, sandbox: Sandbox) -> Iterator[tuple[Values, InputFile]]:
+def _find(
+    templates: Sequence[Template], flag: str, sandbox: Sandbox, output: str
+) -> Iterator[tuple[Values, InputFile]]:
     """The files that the templates match, each once, with the values of fields and wildcards."""
     seen: set[tuple[InputFile, str]] = set()
     for template in templates:
         matches = False
         try:
             for file in _files(template.prefix, template.depth, sandbox):
-                values = template.match(file.path)
+                values = None if output and is_inside(file.path, output) else template.match(file.path)
                 matches = matches or values is not None
                 if values is None or (file, template.candidate) in seen:
                     continue

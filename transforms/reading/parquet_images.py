@@ -61,7 +61,8 @@ def holds_bytes(rows: pa.Table, fields: Fields) -> bool:
 def _is_bytes_or_null(column: pa.ChunkedArray) -> bool:
     dtype = column.type
     if not pa.types.is_struct(dtype):
-        is_plain = is_bytes(dtype.value_type if pa.types.is_dictionary(dtype) else dtype)
+        stored = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
+        is_plain = is_bytes(stored) or pa.types.is_null(stored)
         return is_plain and not any(map(_may_hold_base64, column.chunks))
     if dtype.get_field_index("bytes") < 0:
         return False

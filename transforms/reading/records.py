@@ -9,7 +9,7 @@ import pyarrow as pa
 from transforms.reading.fields import fitted, note_lost, partitions
 from transforms.reading.image_paths import Image, NamedPair, named_chunk
 from transforms.reading.record_error import RecordError
-from transforms.schema import CANDIDATE, Chunk, EncodedChunk, Fields, pair_failure
+from transforms.schema import CANDIDATE, Chunk, EncodedChunk, Fields, as_utf8, pair_failure
 
 
 class Record(Protocol):
@@ -74,7 +74,9 @@ def _shared(
             kept[field.name] = fitted(partition[field.name], field.type)
     try:
         names = (fields.target, *([fields.mask] if fields.mask else []))
-        return record.id(fields), [_image(record, name) for name in names], kept
+        id = record.id(fields)
+        # A name in an archive need not be UTF-8.
+        return None if id is None else as_utf8(id), [_image(record, name) for name in names], kept
     except RecordError as error:
         return None, [error], kept
 

@@ -1,7 +1,6 @@
 """WebDataset and img2dataset tars: the members of a sample, which share a name up to its first dot, are a record."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import pyarrow as pa
 
 from transforms.reading.fields import id_field
 from transforms.reading.image_paths import Place
-from transforms.reading.manifest import PEEKED_RECORDS, fitted_value, types_of
+from transforms.reading.manifest import PEEKED_RECORDS, fitted_value, parse_json, types_of
 from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.reading.tar_container import Member, find_members, is_tar
@@ -60,7 +59,7 @@ class _Sample:
             return {}
         self.file.seek(member.start)
         try:
-            found = json.loads(self.file.read(member.size))
+            found = parse_json(self.file.read(member.size))
         except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}

@@ -10,6 +10,7 @@ something; `enabled=False` runs the tasks in the worker's own process, without a
 """
 
 import json
+import math
 import os
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ class Sandbox:
         verbose: whether what C libraries print is shown.
 
     Raises:
-        ValueError: for a limit that is not positive.
+        ValueError: for a limit that is not positive, or infinite.
     """
 
     enabled: bool = setting(
@@ -69,8 +70,9 @@ class Sandbox:
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.memory <= 0:
-            raise ValueError(f"the limits of a record are {self.seconds} s and {self.memory} bytes, not positive")
+        if not 0 < self.seconds < math.inf or self.memory <= 0:
+            limits = f"{self.seconds} s and {self.memory} bytes"
+            raise ValueError(f"the limits of a record are {limits}; give finite ones above 0")
 
     @property
     def clock_seconds(self) -> float:

@@ -65,6 +65,8 @@ def read_rules(path: str) -> tuple[Rule, ...]:
     """
     try:
         text = read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read the rules {path}: {error}; save the file as UTF-8") from error
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(f"cannot read the rules {path}: {error}") from error
     return parse_rules(text, path)
@@ -192,6 +194,9 @@ def _validate(document: Any, lines: Mapping[Place, int]) -> None:
                 raise _WrongRuleError(f"{key} is {value}, not a finite number", _line(lines, ("rules", number, key)))
             if isinstance(value, int) and abs(value) > 2**63:
                 raise _WrongRuleError(f"{key} is too large a number", _line(lines, ("rules", number, key)))
+        if (low := rule.get("min", -math.inf)) > (high := rule.get("max", math.inf)):
+            message = f"min is {low}, above max, {high}: no value could pass; exchange them"
+            raise _WrongRuleError(message, _line(lines, ("rules", number, "min")))
 
 
 def _described(error: ValidationError, lines: Mapping[Place, int]) -> _WrongRuleError:

@@ -1,5 +1,6 @@
 """Read the JSON files of runs and write files, local or in a store; every failure is one `UsageError`."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.errors import UsageError
-from transforms.storage.errors import READ_ERRORS
+from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles, delete_directory
 from transforms.storage.run_record import RunRecord
@@ -58,13 +59,17 @@ def write_file(path: str, content: bytes) -> None:
     Raises:
         UsageError: it cannot be written.
     """
+    if "://" not in path and os.path.isdir(path):
+        raise UsageError(f"cannot write {path}: it is a directory; name a file")
     # The directory's own `_temporary` may belong to a run in progress.
     scratch = f"{path}.part"
     try:
-        RunFiles(scratch).write_whole(path, content)
-        delete_directory(scratch)
+        try:
+            RunFiles(scratch).write_whole(path, content)
+        finally:
+            delete_directory(scratch)
     except (*READ_ERRORS, ValueError) as error:
-        raise UsageError(f"cannot write {path}: {error}") from error
+        raise UsageError(f"cannot write {path}: {describe(error)}") from error
 
 
 def name_networks(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,13 @@ class TestInput:
         found = prepared(f"{input},{tmp_path}/in/*.parquet", f"--input={input}").record.identity["input"]
         assert [file["path"] for file in found] == [other.path, str(input)]
 
+    def test_results_of_the_run_itself_are_no_input(self, tmp_path, input):
+        shards.write_parquet(tmp_path / "in" / "run" / "metrics" / "x.parquet", pa.table({"mae": [0.5]}))
+        found = prepared(f"{tmp_path}/in/**", f"--output={tmp_path}/in/run").record.identity["input"]
+        assert [file["path"] for file in found] == [str(input)]
+        with pytest.raises(UsageError, match="matches only files of --output"):
+            prepared(f"{tmp_path}/in/run/**", f"--output={tmp_path}/in/run")
+
 
 class TestFields:
     @pytest.mark.parametrize("flag", ["id_field", "generated_field", "target_field", "keep_fields"])

@@ -25,6 +25,9 @@ class TestMatchFiles:
             (["*.tfrecord", "a.*", "a.parquet"], ["a.parquet", "a.tfrecord"]),
             (["deep/*"], ["deep/c.parquet"]),
             (["**.parquet"], ["a.parquet", "b.parquet", "deep/c.parquet", "deep/er/d.parquet"]),
+            (["**/*.parquet"], ["a.parquet", "b.parquet", "deep/c.parquet", "deep/er/d.parquet"]),
+            (["**/deep/**/d.parquet"], ["deep/er/d.parquet"]),
+            (["dee**/c.parquet"], ["deep/c.parquet"]),
             ([], []),
         ],
     )
@@ -49,6 +52,13 @@ class TestMatchFiles:
         with pytest.raises(ValueError, match=message) as caught:
             match_files([f"{tree}/a.parquet", f"{tree}/{pattern}"])
         assert f"{tree}/{pattern}" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("pattern", ["pipe.parquet", "*.parquet"])
+    def test_a_pipe_is_refused_before_it_is_opened(self, tree, pattern):
+        os.mkfifo(tree / "pipe.parquet")
+        with pytest.raises(ValueError, match=r"pipe.parquet is a pipe or a device; copy") as caught:
+            match_files([f"{tree}/{pattern}"])
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(

@@ -125,6 +125,88 @@ def test_csv_with_quoted_line_breaks_and_a_mark_of_byte_order(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("id;generated;target\np;generated/0.png;target/0.png\n", ["p"]),
+        ("id, generated, target\np, generated/0.png, target/0.png\n", ["p"]),
+        ('"id", "generated", "target"\n"a, b", "generated/0.png", "target/0.png"\n', ["a, b"]),
+        ("\n\r\nid,generated,target\n\np,generated/0.png,target/0.png\n", ["p"]),
+        ("\ufeff\nid,generated,target\np,generated/0.png,target/0.png\n", ["p"]),
+        ("id\tgenerated\ttarget\n p\tgenerated/0.png\ttarget/0.png\n", [" p"]),
+    ],
+)
+def test_how_programs_write_csv(tmp_path, text, expected):
+    write_images(tmp_path, 1)
+    pairs, failures = read(shards.write(tmp_path / "m.csv", text.encode()))
+    assert failures == []
+    assert [pair["id"] for pair in pairs] == expected
+
+
+def test_a_quote_that_is_never_closed_is_reported_as_the_end_of_the_file(tmp_path):
+    write_images(tmp_path)
+    lines = [f"p{n},generated/{n}.png,target/{n}.png" for n in range(5)]
+    text = "\n".join(["id,generated,target", *lines[:3], f'"{lines[3]}', lines[4], ""])
+    pairs, failures = read(shards.write(tmp_path / "m.csv", text.encode()))
+    assert [pair["id"] for pair in pairs] == ["p0", "p1", "p2"]
+    assert [(failure.scope, failure.reason) for failure in failures] == [
+        ("pair", "damaged_line"),
+        ("file", "unreadable_file"),
+    ]
+    assert "is never closed" in failures[1].message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,generated,target\n".encode("utf-16"), r"m\.csv: its text is UTF-16; save it as UTF-8"),
+        (b"id,generated,target\rp,g,t\r", r"m\.csv: not CSV"),
+    ],
+)
+def test_what_is_not_csv_is_refused_by_name(tmp_path, content, message):
+    file = shards.write(tmp_path / "m.csv", content)
+    with pytest.raises(ValueError, match=message):
+        check_fields(file.path, "csv", FIELDS)
+
+
+def test_half_of_a_pair_of_surrogates_costs_no_other_record(tmp_path):
+    write_images(tmp_path)
+    records = [*rows(), {"id": "k", "generated": "\ud800.png", "target": "target/0.png", "n": 7}]
+    records[1]["id"] = "a\ud800"
+    records[2]["n"] = "b\udfff"
+    pairs, failures = read(write_manifest(tmp_path / "m.jsonl", records), keep=[pa.field("n", pa.string())])
+    assert [(pair["id"], pair["n"]) for pair in pairs] == [
+        ("p0", "0"),
+        ("a?", "1"),
+        ("p2", "b?"),
+        ("p3", "3"),
+        ("p4", "4"),
+    ]
+    assert [(failure.id, failure.reason) for failure in failures] == [("k", "unreadable_image")]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "expected"),
+    [
+        ([1.5, "x"], pa.string(), ["1.5", "x"]),
+        ([True, "x"], pa.string(), ["true", "x"]),
+        ([1, 2.5], pa.float64(), [1.0, 2.5]),
+        ([1, 10**29], pa.string(), ["1", str(10**29)]),
+        ([None, "x"], pa.string(), [None, "x"]),
+    ],
+)
+def test_kept_values_of_several_types_in_jsonl(tmp_path, values, dtype, expected):
+    write_images(tmp_path)
+    for order in (1, -1):
+        records = [{**row, "n": value} for row, value in zip(rows(), values[::order], strict=False)]
+        file = write_manifest(tmp_path / "m.jsonl", records)
+        (kept,) = check_fields(file.path, "jsonl", Fields(keep=("n",)))
+        assert kept == pa.field("n", dtype)
+        pairs, failures = read(file, Fields(keep=("n",)), [kept])
+        assert failures == []
+        assert [pair["n"] for pair in pairs] == expected[::order]
+
+
 def test_values_of_other_types_in_jsonl(tmp_path):
     write_images(tmp_path)
     records = [row | {"target": value} for row, value in zip(rows(3), ({"path": "target/0.png"}, 7, None), strict=True)]

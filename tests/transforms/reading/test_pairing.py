@@ -1,5 +1,7 @@
 """Two sets of files, paired by key."""
 
+import os
+
 import pytest
 from support import shards
 
@@ -99,7 +101,24 @@ def test_linked_directories(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     assert paired(tmp_path, "linked/*/*.png", "real/*/*.png") == [("s/a", "linked/s/a.png", "real/s/a.png", "")]
-    assert len(paired(tmp_path, "**/a.png", "**/a.png")) == 3
+    assert [pair[0] for pair in paired(tmp_path, "**/a.png", "**/a.png")] == ["g", "linked/s", "o", "real/s"]
+    (tmp_path / "o" / "scene").symlink_to(tmp_path / "real" / "s")
+    (tmp_path / "g" / "scene").symlink_to(tmp_path / "real" / "s")
+    assert [pair[0] for pair in paired(tmp_path, "o", "g")] == ["a", "scene/a"]
+
+
+def test_what_cannot_be_read_is_still_a_pair(tmp_path):
+    tree(tmp_path, "o/a.png", "g/a.png")
+    for side in ("o", "g"):
+        (tmp_path / side / "gone.png").symlink_to(tmp_path / "nowhere")
+        os.mkfifo(tmp_path / side / "pipe.png")
+    assert [(id, reason) for id, _, _, reason in paired(tmp_path, "o", "g")] == [("a", ""), ("gone", ""), ("pipe", "")]
+
+
+def test_files_of_the_run_itself_are_no_input(tmp_path):
+    tree(tmp_path, "o/a.png", "o/run/optimized/a.png", "o/running.png", "g/a.png")
+    pairs = pair_files([f"{tmp_path}/o"], [f"{tmp_path}/g"], output=f"{tmp_path}/g/../o/run")
+    assert [(pair.id, pair.reason) for pair in pairs] == [("a", ""), ("running", "no_target")]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import chain
 from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from support import shards
@@ -15,7 +16,7 @@ from support.pictures import noise
 
 from transforms.reading import parquet, parquet_cutting, parquet_file
 from transforms.reading.fields import check_schema
-from transforms.reading.list_chunks import list_chunks
+from transforms.reading.list_chunks import check_fields, list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import Fields, encoded_schema
 
@@ -28,6 +29,8 @@ TYPES = [
     pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
     pa.struct([("path", pa.string()), ("bytes", pa.large_binary())]),
 ]
+PICTURE = encode_image(noise(0, 8, 8))
+FILES = [PICTURE, None]
 
 
 def images(dtype: pa.DataType) -> pa.Array:
@@ -59,6 +62,39 @@ def test_image_types(tmp_path, dtype):
     assert pairs.schema == encoded_schema()
     assert pairs["generated"].to_pylist() == expected
     assert pairs["target"].to_pylist() == [IMAGES[0], *IMAGES[2:]] if struct else IMAGES
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(FILES, pa.binary(len(PICTURE))),
+        pa.array([{"bytes": file} for file in FILES], pa.struct([("bytes", pa.binary(len(PICTURE)))])),
+        pa.array([file and list(file) for file in FILES], pa.list_(pa.uint8())),
+        pa.array([file and np.frombuffer(file, np.int8) for file in FILES], pa.large_list(pa.int8())),
+        pa.array([{"bytes": file and base64.b64encode(file).decode()} for file in FILES]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_the_bytes_of_a_file_in_other_types(tmp_path, column):
+    file = shards.write_parquet(tmp_path / "a.parquet", pa.table({"generated": column, "target": [b"t"] * 2}))
+    assert check_fields(file.path, "parquet", FIELDS) == ()
+    pairs, failures = read_all(file)
+    assert pairs["generated"].to_pylist() == FILES
+    assert not failures
+
+
+def test_a_shard_of_nulls_costs_a_row_per_pair(tmp_path):
+    file = shards.write_parquet(tmp_path / "a.parquet", pa.table({"generated": pa.nulls(2), "target": [b"t"] * 2}))
+    pairs, failures = read_all(file)
+    assert pairs["generated"].to_pylist() == [None, None]
+    assert not failures
+
+
+def test_a_list_of_numbers_that_are_no_file_needs_a_shape(tmp_path):
+    table = pa.table({"generated": pa.array([[1, 2, 3]], pa.list_(pa.uint8())), "target": [b"t"]})
+    pairs, (failure,) = read_all(shards.write_parquet(tmp_path / "a.parquet", table))
+    assert (len(pairs), failure.reason) == (0, "wrong_shape")
+    assert "--array_shape" in failure.message
 
 
 ONE_EACH = [[IMAGES[0]], [], None, [IMAGES[3]]]
@@ -156,6 +192,15 @@ KEPT = {
     "small": pa.array([1, None, 3], pa.uint8()),
     "real": pa.array([1.5, None, 3], pa.float64()),
     "when": pa.array([datetime(2024, 1, 2), None, datetime(2024, 1, 3)], pa.timestamp("us", "UTC")),
+    "measured": pa.ExtensionArray.from_storage(
+        pa.opaque(pa.float64(), "length", "test"), pa.array([1.5, None, 3], pa.float64())
+    ),
+}
+AS_TEXT = {
+    "price": (pa.array([Decimal("1.50"), None]), "1.50"),
+    "exact": (pa.array([Decimal(2**127 - 1), None], pa.decimal256(39, 0)), str(2**127 - 1)),
+    "clock": (pa.array([time(3, 4), None]), "03:04:00.000000"),
+    "uuid": (pa.array([UUID(int=1).bytes, None], pa.uuid()), "00000000-0000-0000-0000-000000000001"),
 }
 
 
@@ -168,7 +213,20 @@ def test_kept_fields(tmp_path):
     assert pairs.schema == encoded_schema(keep)
     assert pairs["category"].type == pa.string()
     for name, column in KEPT.items():
-        assert pairs[name].to_pylist() == column.to_pylist()
+        stored = column.storage if isinstance(column, pa.ExtensionArray) else column
+        assert pairs[name].to_pylist() == stored.to_pylist()
+
+
+@pytest.mark.parametrize("name", AS_TEXT)
+def test_kept_fields_that_become_text(tmp_path, name):
+    column, expected = AS_TEXT[name]
+    table = pa.table({name: column, "generated": [b"g"] * 2, "target": [b"t"] * 2})
+    fields = Fields(keep=(name,))
+    keep = check_schema(table.schema, fields)
+    pairs, failures = read_all(shards.write_parquet(tmp_path / "a.parquet", table), fields, keep)
+    assert not failures
+    assert "notes" not in pairs.schema.names
+    assert pairs[name].to_pylist() == [expected, None]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,11 @@ class TestRead:
 
 
 class TestHostile:
+    def test_names_that_are_not_utf8_cost_no_other_sample(self, tmp_path):
+        odd = [(f"\udcff{name}", data) for name, data in members(2)[:4] if name != "set/001.input.png"]
+        encoded = read(write_tar(tmp_path / "a.tar", [*members(1), *odd], tarfile.GNU_FORMAT), pairs=9)
+        assert [row["id"] for row in rows(encoded)] == ["set/000", "\\xffset/000"]
+
     def test_a_member_without_a_name_is_a_failure(self, tmp_path):
         path = write_tar(tmp_path / "a.tar", members(2))
         data = bytearray(path.read_bytes())

@@ -279,5 +279,5 @@ print(child() == first)
 @pytest.mark.parametrize("settings", [{"seconds": 0}, {"memory": 0}])
 def test_limits_are_positive(settings: dict[str, float]) -> None:
     """Nothing could be read within others."""
-    with pytest.raises(ValueError, match="not positive"):
+    with pytest.raises(ValueError, match="finite ones above 0"):
         Sandbox(**settings)

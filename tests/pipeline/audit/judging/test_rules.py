@@ -89,6 +89,7 @@ def test_merge_keys():
         ("rules:\n - {rule: pairs, min: 1}\n - {rule: mean, max: 1}", 3, "rule 'mean' needs the key 'column'"),
         ("rules:\n - {max: 1}", 2, "needs the key 'rule'"),
         ("rules:\n - {rule: mean, column: mae}", 2, "rule 'mean' needs 'min' or 'max'"),
+        ("rules:\n - rule: pairs\n   max: 3\n   min: 4", 4, "min is 4, above max, 3: no value could pass"),
         ("rules:\n - {rule: pairs, min: many}", 2, "min: 'many' is not of type 'number'"),
         ("rules:\n - {rule: failure_fraction, max: 2}", 2, "max: 2 is greater than the maximum of 1"),
         ("rules:\n - {rule: pairs, min: .nan}", 2, "min is nan, not a finite number"),
@@ -133,6 +134,13 @@ def test_a_few_bytes_that_unfold_to_billions_of_values():
     aliases = "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
     with pytest.raises(UsageError, match=r"rules\.yaml:1: the file holds more than 100,000 values"):
         parse_rules(f"a: &a [{','.join('x' * 10)}]\n{aliases}rules: *i\n", "rules.yaml")
+
+
+def test_a_file_in_another_encoding(tmp_path):
+    path = tmp_path / "rules.yaml"
+    path.write_text("rules: []", encoding="utf-16")
+    with pytest.raises(UsageError, match=r"cannot read the rules .*rules\.yaml: .*save the file as UTF-8"):
+        read_rules(str(path))
 
 
 def test_no_file(tmp_path):

@@ -315,6 +315,12 @@ class TestMerge:
         assert message in error
         assert not (tmp_path / "all.json").exists()
 
+    def test_an_output_that_is_a_directory(self, days, tmp_path, capsys):
+        (tmp_path / "all.json").mkdir()
+        assert main(["merge", f"{tmp_path}/day0", f"--output={tmp_path}/all.json"]) == 2
+        assert f"cannot write {tmp_path}/all.json: it is a directory; name a file" in capsys.readouterr().err
+        assert not (tmp_path / "all.json.part").exists()
+
     def test_different_slices(self, tmp_path, capsys):
         write_run(tmp_path / "a", summarized({"mae": [1.0]}, kept=["x"]))
         write_run(tmp_path / "b", summarized({"mae": [1.0]}))
