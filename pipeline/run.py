@@ -99,7 +99,7 @@ def _report(prepared: "Prepared") -> int:
         print(f"scored again: {name}, because {reason}", file=sys.stderr)
     if not config.quiet:
         print_run(read_json(files.summary), files, make_console())
-        if record.reused:
+        if record.reused or config.reuse:
             print(f"{record.reused} pairs were taken over from {config.reuse or 'an earlier run'}")
         if told := bottleneck(record.performance or {}):
             print(told)

@@ -38,7 +38,7 @@ from transforms.worker.one_ahead import one_ahead
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.stopwatch import stopwatch, timed
 from transforms.writing.chunk_files import check_listing, find_done, write_chunk
-from transforms.writing.earlier_run import EarlierRun, only_retried
+from transforms.writing.earlier_run import EarlierRun
 
 # Tags of the outputs of SplitDone.
 TO_DO, DONE = "to_do", "done"
@@ -234,12 +234,11 @@ def _read(series: ChunkSeries, *settings: Any) -> Iterator[EncodedChunk]:
         lost = sum(failure.scope == "file" for failure in encoded.failures)
         count("chunks_read")
         count("chunks_unreadable", lost)
-        count("pairs_read", encoded.pairs.num_rows + len(encoded.failures) - lost)
+        pairs = encoded.pairs.num_rows + len(encoded.failures) - lost
+        count("pairs_read", pairs)
         count("bytes_read", encoded.pairs.nbytes)
-        wanted = only_retried(encoded)
-        pairs = wanted.pairs.num_rows + len(wanted.failures) - lost
         work = _listing(encoded.chunk) + reading.work(pairs, encoded.pairs.nbytes) + waiting.work()
-        yield replace(wanted, work=work)
+        yield replace(encoded, work=work)
 
 
 def _listing(chunk: Chunk) -> Work:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.schema import CHUNK_KEY, FILES_KEY, REUSED_KEY, Chunk, Failure, ScoredChunk
+from transforms.schema import CHUNK_KEY, FILES_KEY, NAMES_FILES_KEY, REUSED_KEY, Chunk, Failure, ScoredChunk
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.run_files import RunFiles, delete_file, list_files
 from transforms.storage.whole_files import read_file
@@ -99,6 +99,7 @@ def write_chunk(
     metadata = {**(chunk.metrics.schema.metadata or {}), CHUNK_KEY: _mark(chunk.chunk, fingerprint)}
     metadata |= {FILES_KEY: json.dumps(others).encode()} if others else {}
     metadata |= {REUSED_KEY: str(chunk.reused).encode()} if chunk.reused else {}
+    metadata |= {NAMES_FILES_KEY: b"true"} if chunk.chunk.names_files else {}
     pq.write_table(chunk.metrics.replace_schema_metadata(metadata), sink, compression="zstd")
     files.write_whole(files.metrics(chunk.chunk), sink.getvalue())
     return written
@@ -127,6 +128,7 @@ def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredCh
         raise DamagedChunkError(f"{others[exist.index(False)]} is gone")
     images = tuple(other for other in others if other.startswith("optimized/"))
     reused = int(metadata.pop(REUSED_KEY, 0))
+    chunk = replace(chunk, names_files=metadata.pop(NAMES_FILES_KEY, None) is not None)
     metrics = metrics.replace_schema_metadata(metadata)
     return ScoredChunk(chunk, metrics, failures, optimized_files=images, reused=reused)
 
