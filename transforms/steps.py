@@ -37,7 +37,7 @@ from transforms.worker.counters import count
 from transforms.worker.one_ahead import one_ahead
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.stopwatch import stopwatch, timed
-from transforms.writing.chunk_files import check_listing, find_done, write_chunk
+from transforms.writing.chunk_files import WrittenChunks, check_listing, find_done, write_chunk
 from transforms.writing.earlier_run import EarlierRun
 
 # Tags of the outputs of SplitDone.
@@ -189,10 +189,15 @@ class _SplitDone(beam.DoFn):
 
     def setup(self) -> None:
         self.files.check_owner(self.fingerprint, self.claim)
+        self.written = WrittenChunks(self.files)
+
+    def start_bundle(self) -> None:
+        # An engine tries a bundle again whose worker is lost, and what that has written need not be scored again.
+        self.written.forget()
 
     def process(self, series: ChunkSeries) -> Iterator[Any]:
         to_do = []
-        for chunk in find_done(series, self.files, self.fingerprint):
+        for chunk in find_done(series, self.files, self.fingerprint, self.written):
             if self.earlier and isinstance(chunk, Chunk):
                 chunk = self.earlier.take_over(chunk, self.files, self.formats, self.fingerprint)
             if isinstance(chunk, ScoredChunk):

@@ -18,6 +18,8 @@ from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
 # Most of the time of asking an object store is waiting.
 _THREADS = 16
+# So many does a store list at once.
+_NAMES_PER_REQUEST = 1000
 
 
 def chunk_directories(files: RunFiles) -> tuple[str, ...]:
@@ -34,13 +36,51 @@ class DamagedChunkError(Exception):
     """The files of a chunk that an earlier try has written cannot be used."""
 
 
-def find_done(series: Iterable[Chunk], files: RunFiles, fingerprint: str = "") -> Iterator[Chunk | ScoredChunk]:
+class WrittenChunks:
+    """Tells which chunks of a run have metrics, with few requests to a store.
+
+    It asks for each chunk until a listing of the directory would have taken no more requests, and then lists it. The
+    listing answers until `forget`.
+
+    Args:
+        files: the run's files.
+    """
+
+    def __init__(self, files: RunFiles) -> None:
+        self._files = files
+        self._size = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Look again: another worker may have written chunks in the meantime."""
+        self._names: Set[str] | None = None
+        self._asked = 0
+
+    def __contains__(self, chunk: Chunk) -> bool:
+        if self._names is None and self._asked * _NAMES_PER_REQUEST >= self._size:
+            self._names = _names(self._files.metrics_directory)
+            self._size = len(self._names)
+        if self._names is not None:
+            return chunk.name in self._names
+        self._asked += 1
+        return FileSystems.exists(self._files.metrics(chunk))
+
+
+def find_done(
+    series: Iterable[Chunk], files: RunFiles, fingerprint: str = "", written: WrittenChunks | None = None
+) -> Iterator[Chunk | ScoredChunk]:
     """Yield each chunk: with its result if an earlier try has done it, else as it is still to do.
 
     A result that cannot be used is not done; `Chunk.damage` says why.
+
+    Args:
+        series: the chunks.
+        files: of the run that may have done them.
+        fingerprint: of that run.
+        written: tells which of them have metrics; None: look for each.
     """
     for chunk in series:
-        if not FileSystems.exists(files.metrics(chunk)):
+        if chunk not in written if written else not FileSystems.exists(files.metrics(chunk)):
             yield chunk
             continue
         try:
@@ -114,7 +154,8 @@ def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredCh
     try:
         metrics = pq.read_table(pa.BufferReader(read_file(files.metrics(chunk))))
         failures: tuple[Failure, ...] = ()
-        if FileSystems.exists(files.failures(chunk)):
+        # A store need not be asked where no pair is missing.
+        if (chunk.error or len(metrics) < chunk.pairs) and FileSystems.exists(files.failures(chunk)):
             failures = tuple(Failure(**json.loads(line)) for line in read_file(files.failures(chunk)).splitlines())
     except (*READ_ERRORS, ValueError, TypeError) as error:
         raise DamagedChunkError(f"its files cannot be read: {describe(error)}") from error

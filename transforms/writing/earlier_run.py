@@ -18,7 +18,7 @@ from transforms.schema import SEVERAL, Chunk, Failure, ScoredChunk
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 from transforms.storage.whole_files import read_file
-from transforms.writing.chunk_files import DamagedChunkError, find_done, write_chunk
+from transforms.writing.chunk_files import DamagedChunkError, WrittenChunks, find_done, write_chunk
 from transforms.writing.earlier_listing import read_earlier_listing
 
 # In place of reasons: every failure is tried again.
@@ -49,6 +49,10 @@ class EarlierRun:
     def _inputs(self) -> Mapping[str, InputFile]:
         """Its input files by their paths. Read by each worker, because there may be a million."""
         return {file.path: file for file in files_of(self._record.identity)}
+
+    @cached_property
+    def _written(self) -> WrittenChunks:
+        return WrittenChunks(RunFiles(self.output))
 
     def take_over(
         self, chunk: Chunk, files: RunFiles, formats: tuple[str, str], fingerprint: str
@@ -143,7 +147,7 @@ class EarlierRun:
 
     def _done(self, chunk: Chunk) -> ScoredChunk | None:
         """The result of a chunk of the earlier run, if it is whole."""
-        (found,) = find_done([chunk], RunFiles(self.output), self.fingerprint)
+        (found,) = find_done([chunk], RunFiles(self.output), self.fingerprint, self._written)
         # A chunk that is not there or is damaged comes back as it is.
         return found if isinstance(found, ScoredChunk) else None
 
