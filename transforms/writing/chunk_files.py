@@ -152,7 +152,7 @@ def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredCh
         DamagedChunkError: they cannot be read, belong to another chunk or run, or files written with them are gone.
     """
     try:
-        metrics = pq.read_table(pa.BufferReader(read_file(files.metrics(chunk))))
+        metrics = pq.ParquetFile(pa.BufferReader(read_file(files.metrics(chunk)))).read()
         failures: tuple[Failure, ...] = ()
         # A store need not be asked where no pair is missing.
         if (chunk.error or len(metrics) < chunk.pairs) and FileSystems.exists(files.failures(chunk)):
