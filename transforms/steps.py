@@ -4,7 +4,7 @@ From ReadPairs to WriteChunk the steps are one-to-one on chunks, so that the eng
 between.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import GlobalWindows
 
 from transforms.columns import Column
 from transforms.descent.settings import Descent
@@ -35,6 +36,7 @@ from transforms.summary.summary import Summary
 from transforms.work import Work
 from transforms.worker.counters import count
 from transforms.worker.one_ahead import one_ahead
+from transforms.worker.overlapped import Overlapped
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.stopwatch import stopwatch, timed
 from transforms.writing.chunk_files import WrittenChunks, check_listing, find_done, write_chunk
@@ -42,6 +44,9 @@ from transforms.writing.earlier_run import EarlierRun
 
 # Tags of the outputs of SplitDone.
 TO_DO, DONE = "to_do", "done"
+
+# Taking over is waiting, for the disk or for a store.
+_TAKEN_OVER_AT_ONCE = 16
 
 
 @dataclass(eq=False)
@@ -190,24 +195,47 @@ class _SplitDone(beam.DoFn):
     def setup(self) -> None:
         self.files.check_owner(self.fingerprint, self.claim)
         self.written = WrittenChunks(self.files)
+        self.taking_over: Overlapped[list[Chunk | ScoredChunk]] = Overlapped(_TAKEN_OVER_AT_ONCE)
+        if self.earlier:
+            self.earlier.load()
 
     def start_bundle(self) -> None:
         # An engine tries a bundle again whose worker is lost, and what that has written need not be scored again.
         self.written.forget()
+        self.taking_over.forget()
 
     def process(self, series: ChunkSeries) -> Iterator[Any]:
-        to_do = []
-        for chunk in find_done(series, self.files, self.fingerprint, self.written):
-            if self.earlier and isinstance(chunk, Chunk):
-                chunk = self.earlier.take_over(chunk, self.files, self.formats, self.fingerprint)
-            if isinstance(chunk, ScoredChunk):
-                count("chunks_found_done")
-                count("pairs_done", chunk.chunk.pairs)
-                yield TaggedOutput(DONE, replace(chunk, work=_listing(chunk.chunk)))
-            else:
-                to_do.append(chunk)
-        if to_do:
-            yield tuple(to_do)
+        found = find_done(series, self.files, self.fingerprint, self.written)
+        if not self.earlier:
+            yield from _split(found)
+            return
+        for taken_over in self.taking_over.begin(partial(self._take_over, list(found), self.earlier)):
+            yield from _split(taken_over)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for taken_over in self.taking_over.finish():
+            for output in _split(taken_over):
+                if isinstance(output, TaggedOutput):
+                    yield TaggedOutput(output.tag, GlobalWindows.windowed_value(output.value))
+                else:
+                    yield GlobalWindows.windowed_value(output)
+
+    def _take_over(self, found: Sequence[Chunk | ScoredChunk], earlier: EarlierRun) -> list[Chunk | ScoredChunk]:
+        settings = self.files, self.formats, self.fingerprint
+        return [chunk if isinstance(chunk, ScoredChunk) else earlier.take_over(chunk, *settings) for chunk in found]
+
+
+def _split(found: Iterable[Chunk | ScoredChunk]) -> Iterator[Any]:
+    to_do = []
+    for chunk in found:
+        if isinstance(chunk, ScoredChunk):
+            count("chunks_found_done")
+            count("pairs_done", chunk.chunk.pairs)
+            yield TaggedOutput(DONE, replace(chunk, work=_listing(chunk.chunk)))
+        else:
+            to_do.append(chunk)
+    if to_do:
+        yield tuple(to_do)
 
 
 @dataclass(eq=False)

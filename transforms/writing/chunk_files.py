@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from threading import Lock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,6 +50,7 @@ class WrittenChunks:
     def __init__(self, files: RunFiles) -> None:
         self._files = files
         self._size = 0
+        self._lock = Lock()
         self.forget()
 
     def forget(self) -> None:
@@ -57,9 +59,11 @@ class WrittenChunks:
         self._asked = 0
 
     def __contains__(self, chunk: Chunk) -> bool:
-        if self._names is None and self._asked * _NAMES_PER_REQUEST >= self._size:
-            self._names = _names(self._files.metrics_directory)
-            self._size = len(self._names)
+        # Threads that ask at the same time wait for one listing.
+        with self._lock:
+            if self._names is None and self._asked * _NAMES_PER_REQUEST >= self._size:
+                self._names = _names(self._files.metrics_directory)
+                self._size = len(self._names)
         if self._names is not None:
             return chunk.name in self._names
         self._asked += 1

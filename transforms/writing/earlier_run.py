@@ -19,7 +19,7 @@ from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 from transforms.storage.whole_files import read_file
 from transforms.writing.chunk_files import DamagedChunkError, WrittenChunks, find_done, write_chunk
-from transforms.writing.earlier_listing import read_earlier_listing
+from transforms.writing.earlier_listing import EarlierListing, read_earlier_listing
 
 # In place of reasons: every failure is tried again.
 ALL = "all"
@@ -49,6 +49,14 @@ class EarlierRun:
     def _inputs(self) -> Mapping[str, InputFile]:
         """Its input files by their paths. Read by each worker, because there may be a million."""
         return {file.path: file for file in files_of(self._record.identity)}
+
+    def load(self) -> None:
+        """Read what is needed to find its chunks, before several threads ask for it."""
+        _ = self._inputs, self._written, self._listing
+
+    @property
+    def _listing(self) -> EarlierListing | None:
+        return read_earlier_listing(self.output, next(iter(self._inputs), ""), self._record.claim)
 
     @cached_property
     def _written(self) -> WrittenChunks:
@@ -127,7 +135,7 @@ class EarlierRun:
 
         A pair counts, and not the chunk: pairs come and go, and files change here and there.
         """
-        listing = read_earlier_listing(self.output, next(iter(self._inputs), ""), self._record.claim)
+        listing = self._listing
         if listing is None or chunk.error:
             return None, frozenset()
         with open_input(chunk.path, chunk.version) as file:
