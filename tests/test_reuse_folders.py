@@ -138,6 +138,20 @@ def test_only_changed_images_are_read(inputs, tmp_path, monkeypatch):
     assert images == {f"{inputs}/{side}/{number}.png" for side in ("out", "gt") for number in ("01", "02")}
 
 
+def test_images_that_could_not_be_read_are_read_again(inputs, tmp_path, monkeypatch):
+    def out_of_reach(path, *version):
+        if path.endswith("/08.png"):
+            raise OSError("the store is down")
+        return open_input(path, *version)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transforms.reading.input_files.open_input", out_of_reach)
+        assert run(inputs, tmp_path / "old")["counts"]["failed"] == 4
+    assert run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}")["reused"] == PAIRS - 1
+    run(inputs, tmp_path / "fresh")
+    assert content(tmp_path / "new") == content(tmp_path / "fresh")
+
+
 @pytest.mark.parametrize("moved", ["moved", "resumed", "damaged", "lost chunk", "lost listing", "changed listing"])
 def test_whatever_has_become_of_the_earlier_run(inputs, tmp_path, moved):
     old = tmp_path / "old"

@@ -146,7 +146,8 @@ class EarlierRun:
         parts = [part for part in done if all(failure.scope == "pair" for failure in part.failures)]
         tables = [_renamed(part.metrics, wanted) for part in parts]
         named = [replace(f, source=wanted.get(_number(f.source), "")) for f in chain(*(p.failures for p in parts))]
-        failures = _as_scored([failure for failure in named if failure.source])
+        # A file that could not be read then may be the same and readable now.
+        failures = _as_scored([failure for failure in named if failure.source and failure.stage != "read"])
         metrics = _in_order(tables) if tables else None
         if metrics is None or not len(metrics) + len(failures):
             return None, frozenset()
