@@ -1,6 +1,7 @@
 """Measures what a run with --reuse costs when little has changed: `python -m benchmarks.reuse`.
 
 It scores pairs of many files, or of two folders, changes a share of the files, and scores them again with --reuse.
+`--side=64 --preset=rendering` takes 1.2 GB and some minutes; what a small picture costs is little beside a run's start.
 """
 
 import argparse
