@@ -15,7 +15,7 @@ from rich.table import Table
 # docs/engines.md, of noisy PNGs.
 _DECODED_A_SECOND_AND_CORE = 315
 # Requests to the store that a chunk makes; docs/scale.md names them.
-_READS_A_CHUNK, _WRITES_A_CHUNK = 7, 1
+_READS_A_CHUNK, _WRITES_A_CHUNK = 6, 1
 
 
 @dataclass(frozen=True)

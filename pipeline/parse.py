@@ -134,9 +134,9 @@ def parse(argv: Sequence[str]) -> Config:
         raise UsageError("--baseline has no effect without --gate; add --gate, or drop it")
     if config.retry_failures and not config.reuse:
         raise UsageError("--retry_failures tries failures of an earlier run again; name that run with --reuse=DIR")
-    if config.reuse and config.generated:
+    if config.reuse and config.generated and config.descent:
         raise UsageError(
-            "--reuse compares files of records, not folders of images; `pairloss pack` makes files of them"
+            "--reuse copies no optimized images of folders; `pairloss pack` makes files of records of them"
         )
     if config.reuse and config.reuse.rstrip("/") == config.output.rstrip("/"):
         raise UsageError(f"--reuse and --output are both {config.output}; give the new run a directory of its own")

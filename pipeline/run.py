@@ -103,7 +103,7 @@ def _report(prepared: "Prepared") -> int:
     summary = read_json(files.summary)
     if not config.quiet:
         print_run(summary, files, make_console())
-        if record.reused:
+        if record.reused or config.reuse:
             print(f"{record.reused} pairs were taken over from {config.reuse or 'an earlier run'}")
         if told := bottleneck(record.performance or {}):
             print(told)

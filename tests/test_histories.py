@@ -116,15 +116,24 @@ class Histories(RuleBasedStateMachine):
     def change(self, name: str, seed: int) -> None:
         """Write a file, perhaps the same content once more; a version of it counts as another one all the same."""
         self.clock += 1
-        path = shards.write_parquet(self.inputs / f"{name}.parquet", shard(name, 100 * seed))
-        os.utime(path.path, (self.clock, self.clock))
+        for path in self.write(shard(name, 100 * seed), name):
+            os.utime(path, (self.clock, self.clock))
         self.files[name] = 100 * seed, self.clock
 
     @precondition(lambda self: len(self.files) > 1)
     @rule()
     def remove(self) -> None:
         name, _ = self.files.popitem()
-        (self.inputs / f"{name}.parquet").unlink()
+        for path in self.inputs.rglob(f"{name}*.*"):
+            path.unlink()
+
+    def write(self, records: pa.Table, name: str) -> list[Path]:
+        """Write the files that hold these records."""
+        return [Path(shards.write_parquet(self.inputs / f"{name}.parquet", records).path)]
+
+    def given(self) -> list[str]:
+        """The flags that name the input."""
+        return [f"--input={self.inputs}/*.parquet"]
 
     @rule(limited=st.booleans(), kill=st.none() | st.integers(1, 12))
     def fresh(self, limited: bool, kill: int | None) -> None:
@@ -179,7 +188,7 @@ class Histories(RuleBasedStateMachine):
 
     def main(self, run: Run, *flags: str) -> int:
         limit = [LIMIT] if run.request.limited else []
-        return main([f"--input={self.inputs}/*.parquet", f"--output={run.output}", *OPTIONS, *limit, *flags])
+        return main([*self.given(), f"--output={run.output}", *OPTIONS, *limit, *flags])
 
     def start(self, run: Run, kill: int | None, *flags: str) -> None:
         """Start a run, kill it after it has written so many files, and check what it says if it was not."""
@@ -196,6 +205,21 @@ class Histories(RuleBasedStateMachine):
         assert result(run.output) == expected
         counts = json.loads((run.output / "run.json").read_text())["counts"]
         assert (counts["scored"], counts["failed"]) == tuple(map(len, expected))
+
+
+class FolderHistories(Histories):
+    """The same with the images in two folders, where each pair is reused by itself."""
+
+    def write(self, records: pa.Table, name: str) -> list[Path]:
+        written = []
+        for row in records.to_pylist():
+            for side in ("generated", "target"):
+                written.append(self.inputs / side / f"{row['id']}.png")
+                shards.write(written[-1], row[side])
+        return written
+
+    def given(self) -> list[str]:
+        return [f"--{side}={self.inputs}/{side}" for side in ("generated", "target")]
 
 
 class KilledAfter:
@@ -221,8 +245,7 @@ class KilledAfter:
             raise Killed
 
 
-TestHistories = pytest.mark.slow(Histories.TestCase)
-TestHistories.settings = settings(
+SETTINGS = settings(
     max_examples=10,
     stateful_step_count=8,
     deadline=None,
@@ -232,3 +255,8 @@ TestHistories.settings = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+
+TestHistories = pytest.mark.slow(Histories.TestCase)
+TestHistories.settings = SETTINGS
+TestFolderHistories = pytest.mark.slow(FolderHistories.TestCase)
+TestFolderHistories.settings = SETTINGS

@@ -10,8 +10,10 @@ import pytest
 from support import shards
 from support.pictures import encode, noise, smooth
 
+from pipeline.errors import NOTHING_SCORED
 from pipeline.run import OK, USAGE, main
 from transforms.schema import CHUNK_KEY, REUSED_KEY
+from transforms.worker.sandbox import SandboxError
 
 pytestmark = pytest.mark.heavy
 
@@ -215,7 +217,7 @@ class TestRetries:
         (["--input={inputs}/*.parquet", "--output={root}/new", "--reuse={root}/nowhere"], "there is no run"),
         (["--input={inputs}/*.parquet", "--output={root}/old", "--reuse={root}/old/"], "a directory of its own"),
         (
-            ["--generated={root}/a/*.png", "--target={root}/b/*.png", "--output={root}/new", "--reuse=x"],
+            ["--generated=a", "--target=b", "--output={root}/new", "--reuse=x", "--optimize", "--objective=mae"],
             "pairloss pack",
         ),
     ],
@@ -224,3 +226,53 @@ def test_wrong_requests(inputs, tmp_path, capsys, flags, words):
     run(inputs, tmp_path / "old")
     assert main([flag.format(inputs=inputs, root=tmp_path) for flag in flags]) == USAGE
     assert words in capsys.readouterr().err
+
+
+class TestImagesThatRecordsName:
+    """Of a manifest's images nothing is known but their names."""
+
+    @pytest.fixture
+    def inputs(self, tmp_path) -> Path:
+        root = tmp_path / "in"
+        named = []
+        for number in range(ROWS):
+            row = {"id": str(number), "generated": f"a/{number}.png", "target": f"b/{number}.png", "place": "here"}
+            shards.write(root / row["generated"], b"broken" if number == 2 else encode(noise(number, 9, 9)))
+            shards.write(root / row["target"], encode(smooth(9, 9, number)))
+            named.append(row)
+        shards.write_parquet(root / "paths.parquet", pa.Table.from_pylist(named))
+        return root
+
+    def test_they_are_scored_again(self, inputs, tmp_path, capsys):
+        run(inputs, tmp_path / "old")
+        shards.write(inputs / "a/0.png", encode(noise(7, 9, 9)))
+        for name, earlier in (("1", "old"), ("2", "1")):
+            assert run(inputs, tmp_path / name, f"--reuse={tmp_path / earlier}")["reused"] == 0
+        run(inputs, tmp_path / "fresh")
+        assert content(tmp_path / "1") == content(tmp_path / "2") == content(tmp_path / "fresh")
+
+    def test_only_failures_are_tried_again(self, inputs, tmp_path):
+        run(inputs, tmp_path / "old")
+        shards.write(inputs / "a/2.png", encode(noise(7, 9, 9)))
+        shards.write(inputs / "a/0.png", b"broken")
+        for name, earlier, reused in (("1", "old", ROWS - 1), ("2", "1", ROWS)):
+            flags = (f"--reuse={tmp_path / earlier}", "--retry_failures=all")
+            record = run(inputs, tmp_path / name, *flags)
+            assert (record["reused"], record["counts"]["failed"]) == (reused, 0)
+        # Not even through a run in between are the images taken for unchanged.
+        assert run(inputs, tmp_path / "3", f"--reuse={tmp_path / '2'}")["counts"]["failed"] == 1
+
+
+def test_a_chunk_that_took_too_long_is_tried_again(inputs, tmp_path, monkeypatch):
+    """Its one failure is that of the file and names no pair."""
+
+    def slow(*_):
+        raise SandboxError("timed_out", "it took longer than 1 s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transforms.reading.read_chunks.read_chunks", slow)
+        assert main([f"--input={inputs}/*.parquet", f"--output={tmp_path}/old", *OPTIONS]) == NOTHING_SCORED
+    new = run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}", "--retry_failures=timed_out")
+    assert (new["reused"], new["counts"]["scored"]) == (0, FILES * (ROWS - 1))
+    run(inputs, tmp_path / "fresh")
+    assert content(tmp_path / "new") == content(tmp_path / "fresh")

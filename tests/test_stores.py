@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +16,11 @@ from support.stores import Fault, get, names, put
 
 from pipeline.run import OK, main
 from transforms.reading.input_files import files_below
+from transforms.schema import Chunk
 from transforms.storage.errors import READ_ERRORS
-from transforms.storage.run_files import delete_directory, delete_file, list_files
+from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
+from transforms.writing import chunk_files
+from transforms.writing.chunk_files import WrittenChunks
 
 pytestmark = pytest.mark.heavy
 
@@ -72,6 +77,60 @@ def test_the_same_rows(buckets, expected, store, container):
     assert table.drop_columns("source").sort_by("id") == expected
     (failed,) = [json.loads(get(path)) for path in list_files(f"{output}/failures")]
     assert failed["id"] == BROKEN
+
+
+class TestWrittenChunks:
+    CHUNKS = tuple(Chunk(f"in-{n}", "in", "parquet", n, n + 1) for n in range(9))
+
+    @pytest.fixture(scope="class", params=["gcs", "s3"])
+    def store(self, request):
+        """A server with a bucket."""
+        server = request.getfixturevalue(request.param)
+        server.create_bucket("written")
+        return server
+
+    def test_one_listing_answers_for_all(self, store, request):
+        files = RunFiles(store.directory("written", request.node.name))
+        for chunk in self.CHUNKS[:3]:
+            put(files.metrics(chunk), b"content")
+        written, begun = WrittenChunks(files), len(store.requests)
+        assert [chunk in written for chunk in self.CHUNKS] == [True] * 3 + [False] * 6
+        # Beam also looks for the directory itself at gs://.
+        assert sum("/written" in one for one in store.requests[begun:]) <= 2
+        put(files.metrics(self.CHUNKS[3]), b"content")
+        written.forget()
+        assert [chunk in written for chunk in self.CHUNKS] == [True] * 4 + [False] * 5
+
+    def test_a_long_listing_waits_until_it_is_cheaper(self, store, request, monkeypatch):
+        """As if a store listed two names at once, so that six cost as much as three questions."""
+        monkeypatch.setattr(chunk_files, "_NAMES_PER_REQUEST", 2)
+        files = RunFiles(store.directory("written", request.node.name))
+        for chunk in self.CHUNKS[:6]:
+            put(files.metrics(chunk), b"content")
+        written, asks = WrittenChunks(files), []
+        for _ in range(2):
+            for chunk in self.CHUNKS:
+                begun = len(store.requests)
+                assert (chunk in written) == (chunk in self.CHUNKS[:6])
+                asks.append(len(store.requests) > begun)
+            written.forget()
+        # Nothing is known of the directory at first.
+        assert asks == [True] + [False] * 8 + [True] * 4 + [False] * 5
+
+    def test_resuming_asks_for_no_chunk(self, store, containers, request):
+        """Of a chunk that is not done nothing is read, and failures are looked up only where a pair has no metrics."""
+        output = store.directory("written", request.node.name)
+        command = [f"--input={containers}/pairs.parquet", f"--output={output}", *OPTIONS, "--chunk_pairs=1"]
+        assert main(command) == OK
+        delete_file(f"{output}/_SUCCESS")
+        lost = sorted(list_files(f"{output}/metrics"))[0]
+        delete_file(lost)
+        begun = len(store.requests)
+        assert main(command) == OK
+        asked = [unquote(one) for one in store.requests[begun:] if one.startswith(("GET", "HEAD"))]
+        assert not any(lost.partition("/metrics/")[2] in one for one in asked)
+        failures = {number for one in asked if (number := re.search(r"/failures/.*-(\d+)\.jsonl", one))}
+        assert {int(found[1]) for found in failures} == {1, 5}
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,13 @@ CHUNK_KEY = b"pairloss.chunk"
 FILES_KEY = b"pairloss.files"
 # How many pairs of the chunk were taken over from an earlier run; not there if none were.
 REUSED_KEY = b"pairloss.reused"
+# There if the records of the chunk name images in other files.
+NAMES_FILES_KEY = b"pairloss.names_files"
 # The backend that computed the networks' features, and the kind of device.
 BACKEND_KEY = b"pairloss.backend"
 DEVICE_KEY = b"pairloss.device"
+# Between the values of a chunk whose rows are of several runs.
+SEVERAL = b", "
 
 # Reasons of failures of files that may be read another time. Their chunks are not done: a resumed run reads them.
 NOT_DONE = {
@@ -139,6 +143,8 @@ class Chunk:
         damage: why the files of an earlier try could not be used; empty: there were none.
         retried: sources of the pairs that are scored, if an earlier run's result of the others is taken over; empty:
             all are scored.
+        names_files: whether its records name images in other files, of whose changes `version` knows nothing; found out
+            when it is read.
         listing_seconds: how long a worker took to find it, and those that came with it.
     """
 
@@ -154,6 +160,7 @@ class Chunk:
     version: str = ""
     damage: str = ""
     retried: Set[str] = frozenset()
+    names_files: bool = False
     listing_seconds: float = field(default=0.0, compare=False)
 
     @property

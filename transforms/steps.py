@@ -5,6 +5,7 @@ between.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -39,11 +40,14 @@ from transforms.worker.counters import count
 from transforms.worker.one_ahead import OneAhead
 from transforms.worker.sandbox import Sandbox
 from transforms.worker.stopwatch import stopwatch, timed
-from transforms.writing.chunk_files import check_listing, find_done, write_chunk
-from transforms.writing.earlier_run import EarlierRun, only_retried
+from transforms.writing.chunk_files import WrittenChunks, check_listing, find_done, write_chunk
+from transforms.writing.earlier_run import EarlierRun
 
 # Tags of the outputs of SplitDone.
 TO_DO, DONE = "to_do", "done"
+
+# Taking over is waiting, for the disk or for a store.
+_TAKEN_OVER_AT_ONCE = 16
 
 
 @dataclass(eq=False)
@@ -186,26 +190,39 @@ class SplitDone(_Step):
     formats: tuple[str, str] = ("parquet", "parquet")
 
     def expand(self, series: beam.PCollection[ChunkSeries]) -> Any:
-        split = _SplitDone(RunFiles(self.output), self.fingerprint, self.claim, self.earlier, self.formats)
-        return series | "Split" >> beam.ParDo(split).with_outputs(DONE, main=TO_DO)
+        return series | "Split" >> beam.ParDo(_SplitDone(self)).with_outputs(DONE, main=TO_DO)
 
 
-@dataclass(eq=False)
-class _SplitDone(beam.DoFn):
-    files: RunFiles
-    fingerprint: str
-    claim: str
-    earlier: EarlierRun | None
-    formats: tuple[str, str]
+class _SplitDone(OverlappingDoFn[ChunkSeries, Iterator[Chunk | ScoredChunk]]):
+    most = _TAKEN_OVER_AT_ONCE
+
+    def __init__(self, step: SplitDone):
+        self.files, self.earlier = RunFiles(step.output), step.earlier
+        self.owner = step.fingerprint, step.claim
+        self.settings = self.files, step.formats, step.fingerprint
 
     def setup(self) -> None:
-        self.files.check_owner(self.fingerprint, self.claim)
+        self.files.check_owner(*self.owner)
+        self.written = WrittenChunks(self.files)
+        if self.earlier:
+            self.earlier.load()
+            self.pool = ThreadPoolExecutor(_TAKEN_OVER_AT_ONCE, "take_over")
 
-    def process(self, series: ChunkSeries) -> Iterator[Any]:
+    def start_bundle(self) -> None:
+        # An engine tries a bundle again whose worker is lost, and what that has written need not be scored again.
+        self.written.forget()
+        super().start_bundle()
+
+    def begin(self, series: ChunkSeries) -> Iterator[Chunk | ScoredChunk]:
+        found = find_done(series, self.files, self.owner[0], self.written)
+        return self.pool.map(partial(self._take_over, self.earlier), found) if self.earlier else found
+
+    def _take_over(self, earlier: EarlierRun, chunk: Chunk | ScoredChunk) -> Chunk | ScoredChunk:
+        return chunk if isinstance(chunk, ScoredChunk) else earlier.take_over(chunk, *self.settings)
+
+    def end(self, found: Iterator[Chunk | ScoredChunk]) -> Iterator[Any]:
         to_do = []
-        for chunk in find_done(series, self.files, self.fingerprint):
-            if self.earlier and isinstance(chunk, Chunk):
-                chunk = self.earlier.take_over(chunk, self.files, self.formats, self.fingerprint)
+        for chunk in found:
             if isinstance(chunk, ScoredChunk):
                 count("chunks_found_done")
                 count("pairs_done", chunk.chunk.pairs)
@@ -258,12 +275,11 @@ class _Read(OverlappingDoFn[ChunkSeries, tuple[ChunkSeries, OneAhead]]):
             lost = sum(failure.scope == "file" for failure in encoded.failures)
             count("chunks_read")
             count("chunks_unreadable", lost)
-            count("pairs_read", encoded.pairs.num_rows + len(encoded.failures) - lost)
+            pairs = encoded.pairs.num_rows + len(encoded.failures) - lost
+            count("pairs_read", pairs)
             count("bytes_read", encoded.pairs.nbytes)
-            wanted = only_retried(encoded)
-            pairs = wanted.pairs.num_rows + len(wanted.failures) - lost
             work = _listing(encoded.chunk) + reading.work(pairs, encoded.pairs.nbytes) + waiting.work()
-            yield replace(wanted, work=work)
+            yield replace(encoded, work=work)
 
 
 def _listing(chunk: Chunk) -> Work:

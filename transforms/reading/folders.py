@@ -5,7 +5,7 @@ The workers read the listing, never the folders, so that files that come later c
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -42,7 +42,12 @@ def make_listing(pairs: Sequence["FilePair"], keep: Sequence[str]) -> tuple[str,
     file = BytesIO()
     file.writelines(_line(pair, keep) for pair in pairs)
     content = file.getvalue()
-    return f"pairs-{hashlib.sha256(content).hexdigest()[:16]}.jsonl", content
+    return listing_name(hashlib.sha256(content).hexdigest()), content
+
+
+def listing_name(digest: str) -> str:
+    """The name of a listing whose content has this SHA-256, in hex."""
+    return f"pairs-{digest[:16]}.jsonl"
 
 
 def claims(path: str, head: bytes) -> bool:
@@ -72,7 +77,7 @@ def read_listed(
         pairs, failures = [], []
         for number, line in enumerate(chunk.place.read(file).splitlines(), chunk.start):
             record = json.loads(line)
-            source = f"{as_utf8(record['generated'] or record['target'])}#{number}"
+            source = _source(record, number)
             if "reason" in record:
                 about = (record["id"], source, "pair", record["reason"], record["message"])
                 failures.append(pair_failure(*about, candidate=record["candidate"]))
@@ -82,6 +87,23 @@ def read_listed(
             places = zip(paths, record["bytes"], record["zip"], strict=True)
             pairs.append(NamedPair(record["id"], source, tuple(_place(*place) for place in places), kept))
         yield named_chunk(chunk, pairs, keep, failures, bool(fields.mask))
+
+
+def describe_listed(file: BinaryIO, chunk: Chunk) -> Iterator[tuple[str, bytes]]:
+    """The source of each pair of a chunk, and the line that describes it: equal lines are the same pair, unchanged.
+
+    The line is empty where the time of a file's last change is not known: nothing says then that the file is the same.
+
+    Raises:
+        OSError: the listing has changed.
+    """
+    for number, line in enumerate(chunk.place.read(file).splitlines(), chunk.start):
+        record = json.loads(line)
+        yield _source(record, number), line if all(record["modified"]) else b""
+
+
+def _source(record: Mapping[str, Any], number: int) -> str:
+    return f"{as_utf8(record['generated'] or record['target'])}#{number}"
 
 
 def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:

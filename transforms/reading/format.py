@@ -113,7 +113,16 @@ def chunk_name(path: str, format: str, start: int, stop: int) -> str:
     return f"{slug}-{digest}-{start:09d}-{stop:09d}"
 
 
+def chunk_of_file(path: str) -> tuple[int, int, str] | None:
+    """The numbers of the first pair and after the last, and the name, of the chunk that an output file belongs to.
+
+    None for any other file.
+    """
+    found = _CHUNK_RANGE.search(path)
+    return (int(found[1]), int(found[2]), re.split(r"[/\\]", path)[-1].rpartition(".")[0]) if found else None
+
+
 def pairs_of_file(path: str) -> int:
     """The number of pairs in the chunk that an output file belongs to, by its name; 0 for any other file."""
-    found = _CHUNK_RANGE.search(path)
-    return int(found[2]) - int(found[1]) if found else 0
+    found = chunk_of_file(path)
+    return found[1] - found[0] if found else 0

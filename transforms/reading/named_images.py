@@ -67,6 +67,8 @@ def fetch_images(
 ) -> EncodedChunk:
     """Read the images of a `named_chunk`, each once, however many pairs name it; another chunk is as it was.
 
+    Sets `Chunk.names_files`.
+
     Args:
         encoded: the chunk.
         root: the directory that no path leads out of; None: the launcher named the files.
@@ -86,6 +88,7 @@ def fetch_images(
     for found in chain(*places):
         if isinstance(found, Place):
             wanted[found.path].add(_to_read(found))
+    chunk = replace(encoded.chunk, names_files=any(path != encoded.chunk.path for path in wanted))
     addresses = [path for path in wanted if allow_http and is_address(path)]
     answers = fetch_addresses(addresses, Web(max_image_bytes, sandbox.clock_seconds))
     files = {address: dict.fromkeys(wanted.pop(address), answer) for address, answer in answers.items()}
@@ -110,7 +113,7 @@ def fetch_images(
         fetched = fetched.append_column("notes", table["notes"])
     # Taking rows copies their images.
     whole = len(good) == len(fetched)
-    return EncodedChunk(encoded.chunk, fetched if whole else fetched.take(pa.array(good, pa.int64())), tuple(failed))
+    return EncodedChunk(chunk, fetched if whole else fetched.take(pa.array(good, pa.int64())), tuple(failed))
 
 
 def _resolved(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms.images.decode import DecodePolicy
 from transforms.reading.format import FORMATS, LISTING
@@ -34,8 +35,9 @@ def read_series(
 ) -> Iterator[EncodedChunk]:
     """Read a series of chunks, one after the other: one result per chunk, in order.
 
-    `len(pairs) + len(failures) == chunk.pairs` holds for every chunk that can be read. One that cannot be read has an
-    empty table and one failure of scope `file`; the next chunk is tried all the same.
+    `len(pairs) + len(failures)` is the number of pairs of every chunk that can be read, or of those that are to be
+    scored again. One that cannot be read has an empty table and one failure of scope `file`; the next chunk is tried
+    all the same.
 
     Args:
         series: as `list_chunks` made it; some chunks may have been removed.
@@ -77,10 +79,20 @@ def _read_on(
     path, version = series[0].path, series[0].version
     with open_input(path, version) as file:
         for encoded in read_chunks(FORMATS[series[0].format], sandbox, file, series, fields, keep):
-            fetched = fetch_images(encoded, root, keep, sandbox, max_image_bytes, fields.allow_http)
+            fetched = fetch_images(_only_retried(encoded), root, keep, sandbox, max_image_bytes, fields.allow_http)
             # The file may have been written to while it was read.
             check_version(path, version)
             yield fetched
+
+
+def _only_retried(encoded: EncodedChunk) -> EncodedChunk:
+    """The records of a chunk that are to be scored; all, if no earlier run's result of others is taken over."""
+    retried = encoded.chunk.retried
+    if not retried:
+        return encoded
+    wanted = pc.is_in(encoded.pairs["source"], pa.array(sorted(retried)))
+    failures = tuple(failure for failure in encoded.failures if failure.source in retried)
+    return replace(encoded, pairs=encoded.pairs.filter(wanted), failures=failures)
 
 
 def _without_records(chunk: Chunk, empty: pa.Table) -> EncodedChunk:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transforms.columns import Column
-from transforms.schema import DEVICE_KEY, NOT_DONE, PRECISION_KEY, Failure, ScoredChunk, row_key, row_keys
+from transforms.schema import DEVICE_KEY, NOT_DONE, PRECISION_KEY, SEVERAL, Failure, ScoredChunk, row_key, row_keys
 from transforms.summary.distribution import Distribution
 from transforms.summary.ids import Ids
 from transforms.summary.scored_pairs import ScoredPairs, Slices
@@ -215,9 +215,9 @@ class Summary:
 
 
 def _metadata(chunk: ScoredChunk, key: bytes) -> set[str]:
-    """The value that the metrics' schema has for a key, if it has one."""
+    """The values that the metrics' schema has for a key."""
     metadata = chunk.metrics.schema.metadata
-    return {metadata[key].decode()} if key in metadata else set()
+    return {value.decode() for value in metadata[key].split(SEVERAL)} if key in metadata else set()
 
 
 def _examples(failed: Iterable[Failure]) -> dict[str, tuple[Example, ...]]:

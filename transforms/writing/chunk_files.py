@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from threading import Lock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.schema import CHUNK_KEY, FILES_KEY, REUSED_KEY, Chunk, Failure, ScoredChunk
+from transforms.schema import CHUNK_KEY, FILES_KEY, NAMES_FILES_KEY, REUSED_KEY, Chunk, Failure, ScoredChunk
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.run_files import RunFiles, delete_file, list_files
 from transforms.storage.whole_files import read_file
@@ -18,6 +19,8 @@ from transforms.writing.optimized_images import OPTIMIZED_FORMATS
 
 # Most of the time of asking an object store is waiting.
 _THREADS = 16
+# So many does a store list at once.
+_NAMES_PER_REQUEST = 1000
 
 
 def chunk_directories(files: RunFiles) -> tuple[str, ...]:
@@ -34,13 +37,54 @@ class DamagedChunkError(Exception):
     """The files of a chunk that an earlier try has written cannot be used."""
 
 
-def find_done(series: Iterable[Chunk], files: RunFiles, fingerprint: str = "") -> Iterator[Chunk | ScoredChunk]:
+class WrittenChunks:
+    """Tells which chunks of a run have metrics, with few requests to a store.
+
+    It asks for each chunk until a listing of the directory would have taken no more requests, and then lists it. The
+    listing answers until `forget`.
+
+    Args:
+        files: the run's files.
+    """
+
+    def __init__(self, files: RunFiles) -> None:
+        self._files = files
+        self._size = 0
+        self._lock = Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Look again: another worker may have written chunks in the meantime."""
+        self._names: Set[str] | None = None
+        self._asked = 0
+
+    def __contains__(self, chunk: Chunk) -> bool:
+        # Threads that ask at the same time wait for one listing.
+        with self._lock:
+            if self._names is None and self._asked * _NAMES_PER_REQUEST >= self._size:
+                self._names = _names(self._files.metrics_directory)
+                self._size = len(self._names)
+        if self._names is not None:
+            return chunk.name in self._names
+        self._asked += 1
+        return FileSystems.exists(self._files.metrics(chunk))
+
+
+def find_done(
+    series: Iterable[Chunk], files: RunFiles, fingerprint: str = "", written: WrittenChunks | None = None
+) -> Iterator[Chunk | ScoredChunk]:
     """Yield each chunk: with its result if an earlier try has done it, else as it is still to do.
 
     A result that cannot be used is not done; `Chunk.damage` says why.
+
+    Args:
+        series: the chunks.
+        files: of the run that may have done them.
+        fingerprint: of that run.
+        written: tells which of them have metrics; None: look for each.
     """
     for chunk in series:
-        if not FileSystems.exists(files.metrics(chunk)):
+        if chunk not in written if written else not FileSystems.exists(files.metrics(chunk)):
             yield chunk
             continue
         try:
@@ -99,6 +143,7 @@ def write_chunk(
     metadata = {**(chunk.metrics.schema.metadata or {}), CHUNK_KEY: _mark(chunk.chunk, fingerprint)}
     metadata |= {FILES_KEY: json.dumps(others).encode()} if others else {}
     metadata |= {REUSED_KEY: str(chunk.reused).encode()} if chunk.reused else {}
+    metadata |= {NAMES_FILES_KEY: b"true"} if chunk.chunk.names_files else {}
     pq.write_table(chunk.metrics.replace_schema_metadata(metadata), sink, compression="zstd")
     files.write_whole(files.metrics(chunk.chunk), sink.getvalue())
     return written
@@ -111,9 +156,10 @@ def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredCh
         DamagedChunkError: they cannot be read, belong to another chunk or run, or files written with them are gone.
     """
     try:
-        metrics = pq.read_table(pa.BufferReader(read_file(files.metrics(chunk))))
+        metrics = pq.ParquetFile(pa.BufferReader(read_file(files.metrics(chunk)))).read()
         failures: tuple[Failure, ...] = ()
-        if FileSystems.exists(files.failures(chunk)):
+        # A store need not be asked where no pair is missing.
+        if (chunk.error or len(metrics) < chunk.pairs) and FileSystems.exists(files.failures(chunk)):
             failures = tuple(Failure(**json.loads(line)) for line in read_file(files.failures(chunk)).splitlines())
     except (*READ_ERRORS, ValueError, TypeError) as error:
         raise DamagedChunkError(f"its files cannot be read: {describe(error)}") from error
@@ -127,6 +173,7 @@ def read_chunk(chunk: Chunk, files: RunFiles, fingerprint: str = "") -> ScoredCh
         raise DamagedChunkError(f"{others[exist.index(False)]} is gone")
     images = tuple(other for other in others if other.startswith("optimized/"))
     reused = int(metadata.pop(REUSED_KEY, 0))
+    chunk = replace(chunk, names_files=metadata.pop(NAMES_FILES_KEY, None) is not None)
     metrics = metrics.replace_schema_metadata(metadata)
     return ScoredChunk(chunk, metrics, failures, optimized_files=images, reused=reused)
 
