@@ -31,6 +31,8 @@ class Loss:
         network: name in `specs.NETWORKS` of the network whose features it compares; empty for a loss on pixels.
         layers: the layers it compares; empty for those that `--vgg_layers` chooses.
         kernel: the same on a CPU, fused; empty if there is none. See `transforms.losses.fused`.
+        kernel_memory: of a loss on pixels, bytes that the kernel takes per pixel of a pair; None: too many for pictures
+            beyond `plan.WHOLE_PIXELS`.
         gradient_kernel: of a loss on features, value and gradient on a CPU, fused; empty if there is none.
         planar_kernel: of a loss on features, a `transforms.losses.fused.planar.PlanarLoss` that computes the same on
             maps whose channels are rows, as ncnn returns them, in sums that add up over tiles; empty if there is none.
@@ -55,6 +57,7 @@ class Loss:
     network: str = ""
     layers: tuple[str, ...] = ()
     kernel: str = ""
+    kernel_memory: int | None = None
     gradient_kernel: str = ""
     planar_kernel: str = ""
     reach: int | None = None
@@ -119,6 +122,7 @@ _LOSSES = (
         direction="lower",
         source="mean absolute error",
         kernel="transforms.losses.fused.residual:mae",
+        kernel_memory=0,
         reach=0,
         maskable=True,
     ),
@@ -130,6 +134,7 @@ _LOSSES = (
         direction="lower",
         source="mean squared error",
         kernel="transforms.losses.fused.residual:mse",
+        kernel_memory=0,
         reach=0,
         maskable=True,
     ),
@@ -142,6 +147,7 @@ _LOSSES = (
         source="peak signal-to-noise ratio of images in [0, 1]",
         differentiable=False,
         kernel="transforms.losses.fused.residual:psnr",
+        kernel_memory=0,
         reach=0,
         maskable=True,
     ),
@@ -176,6 +182,7 @@ _LOSSES = (
         source="Sobel and Feldman 1968",
         min_side=2,
         kernel="transforms.losses.fused.residual:sobel_l1",
+        kernel_memory=12,
         reach=1,
         maskable=True,
     ),
@@ -188,6 +195,7 @@ _LOSSES = (
         source="Sobel and Feldman 1968",
         min_side=2,
         kernel="transforms.losses.fused.residual:sobel_l2",
+        kernel_memory=12,
         reach=1,
         maskable=True,
     ),
@@ -200,6 +208,7 @@ _LOSSES = (
         source="forward differences of the residual",
         min_side=2,
         kernel="transforms.losses.fused.residual:fd_l1",
+        kernel_memory=12,
         reach=1,
         maskable=True,
     ),
@@ -212,6 +221,7 @@ _LOSSES = (
         source="forward differences of the residual",
         min_side=2,
         kernel="transforms.losses.fused.residual:fd_l2",
+        kernel_memory=12,
         reach=1,
         maskable=True,
     ),
@@ -258,6 +268,7 @@ _LOSSES = (
         min_side=3,
         differentiable=False,
         kernel="transforms.losses.fused.structure:gmsd",
+        kernel_memory=6,
         reach=2,
         maskable=True,
     ),
@@ -270,6 +281,7 @@ _LOSSES = (
         source="Wang et al. 2004 (SSIM), as tf.image.ssim",
         min_side=11,
         kernel="transforms.losses.fused.structure:ssim",
+        kernel_memory=24,
         reach=10,
         maskable=True,
         map="transforms.losses.structure:ssim_map",

@@ -24,6 +24,9 @@ from transforms.worker.threads import thread_count
 if TYPE_CHECKING:
     from transforms.losses.graph import GraphEvaluator
 
+# Bytes that a kernel may take for a large picture: as many as a network's tiles take besides what both need.
+KERNEL_BYTES = 5 * 2**28
+
 
 class Evaluator:
     """Computes the columns of a plan.
@@ -116,11 +119,27 @@ class Evaluator:
         """The losses that no network on ncnn is needed for, and perhaps the objective with its gradient."""
         pairs, height, width, _ = images[0].shape
         if not self.plan.fits_whole(height, width):
-            return self._graph.in_tiles(losses, *images)
+            return self._large(losses, *images)
         if self.device.on_gpu:
             return self._whole_on_gpu(losses, with_gradient, *images)
         self._networks.check_memory(losses, pairs * height * width, with_gradient)
         return self._whole(losses, with_gradient, *images)
+
+    def _large(
+        self, losses: tuple[str, ...], generated: np.ndarray, target: np.ndarray, *mask: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The losses of large pictures: by kernels where these take little memory, and by TensorFlow in tiles."""
+        most = KERNEL_BYTES // generated[0, ..., 0].size
+        in_form = mask or self.device.on_gpu or generated.dtype.kind != "u"
+        memory = {} if in_form else {name: LOSSES[name].kernel_memory for name in losses}
+        by_kernel = [name for name, bytes in memory.items() if bytes is not None and bytes <= most]
+        columns = {}
+        for name in by_kernel:
+            # One after the other.
+            values = map(resolve_name(LOSSES[name].kernel), generated, target)
+            columns[name] = np.fromiter(values, np.float32)
+        in_tiles = tuple(name for name in losses if name not in by_kernel)
+        return columns | (self._graph.in_tiles(in_tiles, generated, target, *mask) if in_tiles else {})
 
     def _whole_on_gpu(self, losses: tuple[str, ...], with_gradient: bool, *images: np.ndarray) -> dict[str, np.ndarray]:
         """Evaluate batches of `Device.batch` pairs, the last one repeated, as large as have been seen to fit."""

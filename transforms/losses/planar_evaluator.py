@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property, partial, reduce
+from itertools import chain
 from pkgutil import resolve_name
 
 import numpy as np
 
+from transforms.losses.bands import Band, StageWork, Window, band_rows, bands, stages_for
 from transforms.losses.catalog import LOSSES
 from transforms.losses.fused.planar import Maps, PlanarLoss, PlanarPair, Sums, added
 from transforms.losses.networks.backends.ncnn_model import IMAGE
@@ -18,11 +20,9 @@ from transforms.losses.tile_grid import Core, Tile, tiles
 from transforms.worker.memory import available_memory, release_memory
 from transforms.worker.threads import thread_count
 
-# Bytes that ncnn may take for one image in one piece, and for a tile of a larger one. Each thread computes a pair of
-# tiles, and holds a quarter of that besides: the first one's features. VGG16's weights take half a gigabyte as Winograd
-# has them. Behind a network's cut, a part of a large picture may take as much as a smaller picture.
+# Bytes that ncnn may take for one image in one piece, and for a tile of a larger one.
 WHOLE_BYTES = 9 * 2**28
-TILE_BYTES = 3 * 2**28
+TILE_BYTES = 3 * 2**26
 
 # The features of an image by network and layer.
 _Planar = Mapping[str, Maps]
@@ -95,53 +95,46 @@ class PlanarEvaluator:
         sums: dict[str, Sums] = {}
         for network, compared in layers.items():
             on_it = [name for name in losses if LOSSES[name].network == network]
-            of_part = partial(self._sums_of_part, on_it, network, compared, generated, target)
-            of_picture = reduce(_all_added, map(of_part, network_parts(network, compared, *generated.shape[:2])))
-            sums.update(of_picture)
+            sums |= self._in_bands(on_it, network, compared, (generated, target))
         return [self._value(name, sums[name]) for name in losses]
 
-    def _sums_of_part(
-        self,
-        losses: Sequence[str],
-        network: str,
-        layers: Sequence[str],
-        generated: np.ndarray,
-        target: np.ndarray,
-        part: Tile,
+    def _in_bands(
+        self, losses: Sequence[str], network: str, layers: Sequence[str], images: tuple[np.ndarray, np.ndarray]
     ) -> dict[str, Sums]:
-        """The sums over the core of a part: up to the cut in tiles, behind it in one piece."""
-        row, images = NETWORKS[network], [image[part.rows, part.columns] for image in (generated, target)]
-        size = images[0].shape[:2]
-        behind = [] if _fits_whole(network, *size) else row.behind_cut(layers)
-        before = [layer for layer in layers if layer not in behind]
-        computed = list(dict.fromkeys([*before, row.cut])) if behind else before
-        # The cut's outputs, put together from the tiles.
-        shape = self._networks.on_ncnn[network].shape
-        outputs = [np.empty(shape(row.cut, *size), np.float32) for _ in images] if behind else []
+        """The sums over a large pair [H, W, 3]: stage by stage in bands, and every band in tiles."""
+        row, shape = NETWORKS[network], self._networks.on_ncnn[network].shape
+        height, width = images[0].shape[:2]
+        stages = stages_for(row, layers)
+        windows = {
+            stage.cut: [Window(shape(stage.cut, height, width, IMAGE), row.strides[stage.cut]) for _ in images]
+            for stage in stages
+            if stage.cut
+        }
 
-        def of_tile(tile: Tile) -> dict[str, Sums]:
-            core, features = tile.core_within(part.core), []
+        def of_tile(stage: StageWork, tile: Tile) -> dict[str, Sums]:
+            features = []
             for number, image in enumerate(images):
-                maps = self._maps(network, computed, image[tile.rows, tile.columns])
-                if behind:
-                    tile.fill(outputs[number], maps[row.cut], row.strides[row.cut])
-                features.append({network: _inside(core, maps, before, row.strides)})
-            release_memory()
-            pixels = (core.of(image[np.newaxis, tile.rows, tile.columns])[0] for image in images)
+                first = stage.source == IMAGE
+                source = image[tile.rows, tile.columns] if first else windows[stage.source][number].seen_by(tile)
+                maps = self._maps(network, stage.computed, source, stage.source)
+                if stage.cut:
+                    windows[stage.cut][number].fill(tile, maps[stage.cut])
+                features.append({network: _inside(tile.core, maps, stage.layers, row.strides)})
+                release_memory()
+            parts = (image[np.newaxis, tile.rows, tile.columns] for image in images)
+            # The first stage counts the pixels.
+            pixels = (tile.core.of(part)[0][: None if stage is stages[0] else 0] for part in parts)
             pair = (*pixels, *features)
             return {name: self._sums(name, *pair) for name in losses}
 
-        def of_output(output: np.ndarray) -> _Planar:
-            maps = self._maps(network, behind, output, row.cut)
-            return {network: _inside(part.core, maps, behind, row.strides)}
-
-        sums = reduce(_all_added, self._for_tiles.map(of_tile, network_tiles(network, computed, *size)))
-        if behind:
-            # The tiles have counted the pixels.
-            ours, theirs = self._for_outputs.map(of_output, outputs)
-            release_memory()
-            no_pixels = generated[:0], target[:0]
-            sums = _all_added(sums, {name: self._sums(name, *no_pixels, ours, theirs) for name in losses})
+        sums: dict[str, Sums] = {name: {} for name in losses}
+        rows = band_rows(height, stages, chain.from_iterable(windows.values()))
+        for band in bands(height, stages, rows):
+            stage = stages[band.stage]
+            for window in windows.get(stage.cut, ()):
+                window.move(band.kept, band.bottom)
+            of_tiles = self._for_tiles.map(partial(of_tile, stage), tiles_of(stage, height, width, band))
+            sums = reduce(_all_added, of_tiles, sums)
         return sums
 
     def _maps(
@@ -156,17 +149,9 @@ class PlanarEvaluator:
     @cached_property
     def _for_tiles(self) -> Executor:
         """As many threads as memory lasts for: a pair of tiles each."""
-        return _executor(TILE_BYTES, "tiles")
-
-    @cached_property
-    def _for_outputs(self) -> Executor:
-        """As many threads as memory lasts for: what lies behind the cut for an image of a part each."""
-        return _executor(WHOLE_BYTES, "outputs")
-
-
-def _executor(each: int, name: str) -> Executor:
-    """As many threads as half of the free memory lasts for, when each takes so many bytes."""
-    return ThreadPoolExecutor(max(1, int(min(thread_count(), available_memory() / 2 / each))), name)
+        # Each takes what ncnn does, and a quarter of that besides: the features of its first image.
+        threads = min(thread_count(), available_memory() / 2 / TILE_BYTES)
+        return ThreadPoolExecutor(max(1, int(threads)), "tiles")
 
 
 def _inside(core: Core, maps: dict[str, np.ndarray], layers: Sequence[str], strides: Mapping[str, int]) -> Maps:
@@ -192,27 +177,6 @@ def _fits_whole(network: str, height: int, width: int) -> bool:
     return not row.strides or height * width * row.memory_on_ncnn <= WHOLE_BYTES
 
 
-def network_parts(network: str, layers: Sequence[str], height: int, width: int) -> Iterator[Tile]:
-    """The parts of a picture that a network's layers behind its cut compute in one piece each.
-
-    Their size follows from the network and the picture alone, as that of `network_tiles`.
-    """
-    row = NETWORKS[network]
-    if _fits_whole(network, height, width) or not row.behind_cut(layers):
-        return iter([_whole(height, width)])
-    step = max(row.strides[layer] for layer in layers)
-    return tiles(height, width, row.reach, step, WHOLE_BYTES // row.memory_behind_cut)
-
-
-def network_tiles(network: str, layers: Sequence[str], height: int, width: int) -> Iterator[Tile]:
-    """The tiles of a part of a picture for a network's layers up to its cut, or for all if it has none."""
-    if _fits_whole(network, height, width):
-        return iter([_whole(height, width)])
-    row = NETWORKS[network]
-    step = max(row.strides[layer] for layer in layers)
-    margin = row.reach_to_cut if row.cut else row.reach
-    return tiles(height, width, margin, step, TILE_BYTES // row.memory_on_ncnn)
-
-
-def _whole(height: int, width: int) -> Tile:
-    return Tile(slice(0, height), slice(0, width), Core())
+def tiles_of(stage: StageWork, height: int, width: int, band: Band) -> Iterator[Tile]:
+    """The tiles of a band of a picture. Their size follows from the network and the picture alone."""
+    return tiles(height, width, stage.margin, stage.step, TILE_BYTES // stage.memory, (band.top, band.bottom))

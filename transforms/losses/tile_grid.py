@@ -34,26 +34,10 @@ class Tile(NamedTuple):
     columns: slice
     core: Core
 
-    def core_within(self, area: Core) -> Core:
-        """The pixels of the core that also belong to an area of the picture; there may be none."""
-        top, bottom = _overlap(self.core.top, self.core.bottom, area.top, area.bottom, self.rows.start)
-        left, right = _overlap(self.core.left, self.core.right, area.left, area.right, self.columns.start)
-        return Core(top, bottom, left, right)
 
-    def fill(self, whole: Any, maps: Any, stride: int) -> None:
-        """Copy the core of the tile's maps to its place in those of the picture; `stride` as in `Core.of`."""
-        of_tile = whole[:, self.rows.start // stride :, self.columns.start // stride :]
-        self.core.of(of_tile, stride)[:] = self.core.of(maps, stride)
-
-
-def _overlap(start: int, stop: int | None, first: int, end: int | None, corner: int) -> tuple[int, int | None]:
-    """Start and stop of the positions, counted from the corner, that start to stop and first to end share."""
-    start = max(start, first - corner)
-    stops = [edge for edge in (stop, None if end is None else end - corner) if edge is not None]
-    return start, max(start, min(stops)) if stops else None
-
-
-def tiles(height: int, width: int, margin: int, step: int, pixels: int) -> Iterator[Tile]:
+def tiles(
+    height: int, width: int, margin: int, step: int, pixels: int, band: tuple[int, int] | None = None
+) -> Iterator[Tile]:
     """Yield tiles whose cores cover a picture, each pixel once. Where a tile has no margin, the picture ends.
 
     Args:
@@ -62,11 +46,13 @@ def tiles(height: int, width: int, margin: int, step: int, pixels: int) -> Itera
         margin: least number of pixels around a core.
         step: tiles and cores begin at multiples of it, so that strides of a network meet the same pixels.
         pixels: most pixels of a tile, margin included, unless margins alone have more.
+        band: the first row to cover, a multiple of the step, and the row behind the last; None: all.
     """
     margin = up(margin, step)
-    down, across = core_size(height, width, margin, step, pixels)
-    for top, bottom, above, below in _spans(height, down, margin):
-        for left, right, before, behind in _spans(width, across, margin):
+    begin, end = band or (0, height)
+    down, across = core_size(end - begin, width, margin, step, pixels, height)
+    for top, bottom, above, below in _spans(begin, end, height, down, margin):
+        for left, right, before, behind in _spans(0, width, width, across, margin):
             core = Core(
                 top - above,
                 None if bottom == height else bottom - above,
@@ -76,12 +62,15 @@ def tiles(height: int, width: int, margin: int, step: int, pixels: int) -> Itera
             yield Tile(slice(above, below), slice(before, behind), core)
 
 
-def core_size(height: int, width: int, margin: int, step: int, pixels: int) -> tuple[int, int]:
-    """Height and width of cores whose tiles have at most so many pixels each, and the fewest in all."""
+def core_size(height: int, width: int, margin: int, step: int, pixels: int, tallest: int) -> tuple[int, int]:
+    """Height and width of cores whose tiles have at most so many pixels each, and the fewest in all.
+
+    They cover an area of this height and width; the picture, and so a tile, is at most `tallest` rows high.
+    """
     found = []
     for rows in range(1, -(-height // step) + 1):
         down = up(-(-height // rows), step)
-        most = pixels // min(height, down + 2 * margin)
+        most = pixels // min(tallest, down + 2 * margin)
         across = width if most >= width else (most - 2 * margin) // step * step
         if across > 0:
             columns = -(-width // across)
@@ -90,10 +79,10 @@ def core_size(height: int, width: int, margin: int, step: int, pixels: int) -> t
     return min(found)[1:] if found else (step, step)
 
 
-def _spans(length: int, size: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
-    """Start and stop of each core, and of its tile."""
-    for start in range(0, length, size):
-        stop = min(start + size, length)
+def _spans(begin: int, end: int, length: int, size: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
+    """Start and stop of each core from begin to end, and of its tile."""
+    for start in range(begin, end, size):
+        stop = min(start + size, end)
         yield start, stop, max(0, start - margin), min(length, stop + margin)
 
 

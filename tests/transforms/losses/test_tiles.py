@@ -1,18 +1,16 @@
 """Large pictures, evaluated in tiles: the numbers of the same pictures in one piece."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.pictures import noise, smooth
 
+from transforms.losses import bands, evaluate, planar_evaluator, tile_grid
 from transforms.losses import plan as plans
-from transforms.losses import planar_evaluator, tile_grid
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks
-from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 
@@ -56,24 +54,16 @@ def test_cores_cover_every_pixel_once(height, width, margin, step):
     assert (seen == 1).all()
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (201, 130), (7, 700), (331, 1), (96, 333)])
-@pytest.mark.parametrize(("margin", "step"), [(6, 4), (9, 4), (90, 16)])
-def test_tiles_of_parts_count_every_pixel_once(height, width, margin, step):
-    seen = np.zeros((1, height, width), int)
-    for part in tile_grid.tiles(height, width, 90, 16, PIXELS):
-        of_part = seen[:, part.rows, part.columns]
-        for tile in tile_grid.tiles(*of_part.shape[1:], margin, step, 64**2):
-            tile.core_within(part.core).of(of_part[:, tile.rows, tile.columns])[:] += 1
-    assert (seen == 1).all()
-
-
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Every picture is large."""
+    """Every picture is large; kernels may take so many bytes for it."""
 
-    def use() -> None:
+    def use(kernel_bytes: int = 0) -> None:
         monkeypatch.setattr(plans, "WHOLE_PIXELS", 0)
+        monkeypatch.setattr(evaluate, "KERNEL_BYTES", kernel_bytes)
         monkeypatch.setattr(planar_evaluator, "WHOLE_BYTES", 1)
+        monkeypatch.setattr(bands, "BAND_BYTES", 1)
+        monkeypatch.setattr(bands, "FEWEST_ROWS", 64)
         monkeypatch.setattr(tile_grid, "core_size", lambda *arguments: (96, 96))
 
     return use
@@ -113,6 +103,25 @@ def test_losses_on_pixels_are_those_of_the_whole(small_tiles, size, kind):
     for name in set(found) & {"mae", "sobel_l1", "gmsd", "ms_ssim", "ssim", "psnr", "ciede2000_p95"}:
         # Exactly, for an identical pair.
         assert found[name][1] == expected[name][1], name
+
+
+def test_light_kernels_compute_large_pictures_without_tensorflow(small_tiles, monkeypatch):
+    images, losses = pictures(*SIZE), ("mae", "mse", "psnr", "sobel_l1", "sobel_l2", "fd_l1", "fd_l2", "gmsd", "ssim")
+    expected = Evaluator(Plan(losses))(*images)
+    small_tiles(24 * SIZE[0] * SIZE[1])
+    monkeypatch.setattr(evaluate, "import_tensorflow", lambda: pytest.fail("TensorFlow is not needed"))
+    found = Evaluator(Plan(losses))(*images)
+    assert tuple(found) == losses
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("available", [0, 23])
+def test_kernels_leave_what_takes_too_much_memory_to_tiles(small_tiles, monkeypatch, available):
+    images = pictures(40, 33)
+    small_tiles(available * 40 * 33)
+    monkeypatch.setattr("transforms.losses.fused.structure.ssim", lambda *images: pytest.fail("it takes 24 bytes"))
+    np.testing.assert_array_equal(Evaluator(Plan(("psnr", "ssim")))(*images)["ssim"][1], 1)
 
 
 def test_what_cannot_be_evaluated_in_tiles_is_absent(small_tiles, monkeypatch):
@@ -164,33 +173,6 @@ def test_bits_on_ncnn_do_not_depend_on_threads_and_memory(small_tiles, monkeypat
         found.append(Evaluator(plan, networks)(*images))
     for name, values in found[0].items():
         np.testing.assert_array_equal(found[1][name], values, err_msg=name)
-
-
-@pytest.mark.parametrize(
-    ("network", "size", "parts", "number"),
-    [
-        ("vgg16_lpips", (1024, 1024), 1, 1),
-        ("vgg16_lpips", (1080, 1920), 1, 6),
-        ("vgg16_dists", (3000, 4000), 6, 48),
-        ("vgg16_keras", (600, 20000), 4, 36),
-        ("alexnet_lpips", (1080, 1920), 1, 1),
-        ("alexnet_lpips", (3000, 4000), 1, 8),
-    ],
-)
-def test_parts_and_tiles_on_ncnn_are_as_large_as_their_memory(network, size, parts, number):
-    row = NETWORKS[network]
-    before = [layer for layer in row.layers if layer not in row.behind_cut(row.layers)] + [row.cut] * bool(row.cut)
-    found = [area(part) for part in planar_evaluator.network_parts(network, row.layers, *size)]
-    in_parts = [list(planar_evaluator.network_tiles(network, before, *part)) for part in found]
-    assert (len(found), sum(map(len, in_parts))) == (parts, number)
-    assert max(map(math.prod, found)) * row.memory_behind_cut <= planar_evaluator.WHOLE_BYTES
-    most = planar_evaluator.WHOLE_BYTES if number == 1 else planar_evaluator.TILE_BYTES
-    assert max(math.prod(area(tile)) for tiles in in_parts for tile in tiles) * row.memory_on_ncnn <= most
-
-
-def area(tile):
-    """Height and width."""
-    return tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
 
 
 @pytest.fixture(scope="module")

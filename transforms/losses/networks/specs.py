@@ -6,7 +6,7 @@ A new network is a row here and a module that holds its architecture and the fun
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, NamedTuple
 
 from transforms.losses.networks.weights_file import UnreadableWeightsError, WeightsError, WeightsFile
 
@@ -17,6 +17,21 @@ class Preprocessing:
 
     scale: tuple[float, float, float]
     offset: tuple[float, float, float]
+
+
+class Stage(NamedTuple):
+    """Layers that a large picture goes through together, on ncnn: they end at a pooling, or at the deepest layer.
+
+    Attributes:
+        cut: the pooling, whose output the next stage gets. Empty: this is the last stage.
+        reach: how many pixels beyond its own stride a feature sees in the stage's input, on the side where it sees
+            further.
+        memory: bytes that ncnn takes at most, per pixel of an image.
+    """
+
+    cut: str
+    reach: int
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -40,14 +55,11 @@ class Network:
         sha256: of the weights file. Empty: the file's content when the run starts is what counts.
         strides: of each layer, pixels from a feature to the next; position i begins at pixel i * stride. Empty: its
             features cannot be computed in tiles.
-        reach: how many pixels beyond its own stride a feature sees, on the side where it sees further.
+        stages: of the layers, shallowest first: shallow layers take the memory and see little around them, deep ones
+            take little memory and see far. Without strides there are none.
         memory: bytes that TensorFlow takes for a pass at least, per pixel of a pair, in float32 on a CPU.
         memory_on_ncnn: bytes that ncnn takes for a pass at most, per pixel of an image.
         faster_on_ncnn: whether most of its work is convolutions of 3x3, for which ncnn has Winograd's method.
-        cut: the pooling at which a pass over a large picture is divided. Before it, layers take the memory and see
-            little around them; behind it, they take little memory and see far. Empty: it is not divided.
-        reach_to_cut: as `reach`, of the layers up to the cut.
-        memory_behind_cut: as `memory_on_ncnn`, of the layers behind it.
     """
 
     name: str
@@ -61,20 +73,15 @@ class Network:
     help: str
     sha256: str = ""
     strides: Mapping[str, int] = field(default_factory=dict)
-    reach: int = 0
+    stages: tuple[Stage, ...] = ()
     memory: int = 0
     memory_on_ncnn: int = 0
     faster_on_ncnn: bool = True
-    cut: str = ""
-    reach_to_cut: int = 0
-    memory_behind_cut: int = 0
 
-    def behind_cut(self, layers: Collection[str]) -> list[str]:
-        """Those of the layers that lie behind the cut; none if there is no cut."""
-        if not self.cut:
-            return []
-        # The cut is a pooling: of the layers before it none has its stride.
-        return [layer for layer in layers if layer != self.cut and self.strides[layer] >= self.strides[self.cut]]
+    @property
+    def reach(self) -> int:
+        """How many pixels beyond its own stride the deepest layer's feature sees, on the side where it sees further."""
+        return sum(stage.reach for stage in self.stages)
 
     def smallest_side(self, layers: Collection[str]) -> int:
         """Height and width in pixels below which the deepest of the layers has no pixel left."""
@@ -123,14 +130,18 @@ VGG16_LAYERS = {
         (f"pool{halvings + 1}", 2 ** (halvings + 1)),
     )
 }
-# A feature of relu5_3 sees 196 x 196 pixels, 16 of them its own.
-VGG16_REACH = 90
 VGG16_MEMORY = 1200
 VGG16_MEMORY_ON_NCNN = 2150
-# Its features see 16 x 16 pixels, 4 of them their own.
-VGG16_CUT = "pool2"
-VGG16_REACH_TO_CUT = 6
-VGG16_MEMORY_BEHIND_CUT = 700
+_VGG16_MEMORY_OF_STAGES = {"pool2": 2450, "pool3": 750, "pool4": 450, "": 110}
+
+
+def _vgg16_stages(*reaches: int) -> tuple[Stage, ...]:
+    stages = zip(_VGG16_MEMORY_OF_STAGES.items(), reaches, strict=True)
+    return tuple(Stage(cut, reach, memory) for (cut, memory), reach in stages)
+
+
+# A feature of relu5_3 sees 196 x 196 pixels, 16 of them its own.
+VGG16_STAGES = _vgg16_stages(6, 12, 24, 48)
 # LPIPS compares these five, shallowest first.
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
@@ -167,12 +178,9 @@ NETWORKS = {
             help=_VGG16_HELP,
             sha256=_VGG16_SHA256,
             strides=VGG16_LAYERS,
-            reach=VGG16_REACH,
+            stages=VGG16_STAGES,
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
-            cut=VGG16_CUT,
-            reach_to_cut=VGG16_REACH_TO_CUT,
-            memory_behind_cut=VGG16_MEMORY_BEHIND_CUT,
         ),
         _on_lpips_weights(
             "vgg16_dists",
@@ -186,12 +194,9 @@ NETWORKS = {
             sha256=_VGG16_SHA256,
             strides=VGG16_LAYERS,
             # L2 pooling sees a pixel more than max-pooling.
-            reach=105,
+            stages=_vgg16_stages(9, 16, 32, 48),
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
-            cut=VGG16_CUT,
-            reach_to_cut=9,
-            memory_behind_cut=VGG16_MEMORY_BEHIND_CUT,
         ),
         _on_lpips_weights(
             "alexnet_lpips",
@@ -202,7 +207,7 @@ NETWORKS = {
             help="the same for lpips_alex",
             sha256="c249201940720845ad554a67eccf28fedd15859b44a3ce0234059ef8c7043363",
             strides={"relu1": 4, "relu2": 8, "relu3": 16, "relu4": 16, "relu5": 16},
-            reach=81,
+            stages=(Stage("", 81, 310),),
             memory_on_ncnn=310,
             faster_on_ncnn=False,
         ),
@@ -218,12 +223,9 @@ NETWORKS = {
             flag="keras_weights",
             help="Keras' VGG16 .h5 file without the top, for vgg_mse_keras and style_keras",
             strides=VGG16_LAYERS,
-            reach=VGG16_REACH,
+            stages=VGG16_STAGES,
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
-            cut=VGG16_CUT,
-            reach_to_cut=VGG16_REACH_TO_CUT,
-            memory_behind_cut=VGG16_MEMORY_BEHIND_CUT,
         ),
     )
 }

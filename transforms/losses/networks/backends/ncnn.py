@@ -79,22 +79,28 @@ class NcnnNetwork:
         # A Mat does not keep the array it is made of alive, and ncnn may work in place: it gets a copy of its own.
         data = self._mat(prepared).clone()
         extractor = self._net.create_extractor()
-        # By default the network keeps the largest image's workspace for ever, 1.5 kB per pixel.
-        workspace = self._allocator()
+        # By default the network keeps memory for the next image, of every size that an image had.
+        allocators = workspace, blobs = self._allocator(), self._allocator()
         extractor.set_workspace_allocator(workspace)
+        extractor.set_blob_allocator(blobs)
         _check(extractor.input(source, data), "the input")
         del data
         features = {}
         # ncnn has freed a shallower layer once it has computed a deeper one.
         for layer in sorted(layers, key=self._layers.index):
             code, output = extractor.extract(layer)
+            try:
+                maps = np.array(output)
+            finally:
+                # An allocator must outlive what it gave, so this must not stay in the frame of an error.
+                del output
             _check(code, layer)
-            maps, shape = np.asarray(output), self.shape(layer, height, width, source)
+            shape = self.shape(layer, height, width, source)
             if (maps.shape, maps.dtype) != (shape, np.float32):
                 raise EvaluationError(f"ncnn: {layer} is {maps.dtype}{list(maps.shape)}, expected float32{list(shape)}")
-            # A copy only if ncnn has padded the channels to its alignment.
-            features[layer] = np.ascontiguousarray(maps).reshape(shape[0], -1)
-        workspace.clear()
+            features[layer] = maps.reshape(shape[0], -1)
+            for allocator in allocators:
+                allocator.clear()
         return features
 
     def _prepare(self, image: np.ndarray) -> np.ndarray:
