@@ -217,7 +217,8 @@ class TestInputAndOutputChange:
         assert code == INCOMPLETE
         assert f"{path} (unavailable)" in capsys.readouterr().err
         assert not (output / "_SUCCESS").exists()
-        assert len(finished_chunks(output)) == 5
+        # Some chunks are read ahead.
+        assert 5 <= len(finished_chunks(output)) < PAIRS // CHUNK_PAIRS
         path.with_suffix(".away").rename(path)
         assert main(arguments(path, output, "--losses=mae", "--quiet")) == OK
         assert len(pq.read_table(output / "metrics")) == PAIRS

@@ -90,11 +90,11 @@ class NcnnNetwork:
         for layer in sorted(layers, key=self._layers.index):
             code, output = extractor.extract(layer)
             try:
+                _check(code, layer)
                 maps = np.array(output)
             finally:
                 # An allocator must outlive what it gave, so this must not stay in the frame of an error.
                 del output
-            _check(code, layer)
             shape = self.shape(layer, height, width, source)
             if (maps.shape, maps.dtype) != (shape, np.float32):
                 raise EvaluationError(f"ncnn: {layer} is {maps.dtype}{list(maps.shape)}, expected float32{list(shape)}")
