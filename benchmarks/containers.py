@@ -33,7 +33,7 @@ from transforms.reading.read_chunks import read_series
 from transforms.schema import ChunkSeries
 
 SIDES = ("generated", "target")
-# A file system admits so many names of one file.
+# File systems limit how many names a file may have.
 _LINKS = 50_000
 
 

@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def write_files(directory: Path, pairs: Iterator[SamplePair], each: int) -> list[Path]:
-    """Write Parquet files of so many pairs, in one row group and thus one chunk each."""
+    """Write Parquet files of `each` pairs, each in one row group and thus one chunk."""
     directory.mkdir(exist_ok=True)
     written: list[Path] = []
     while records := [asdict(pair) for pair in islice(pairs, each)]:

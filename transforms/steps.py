@@ -194,9 +194,8 @@ class SplitDone(_Step):
 
 
 class _SplitDone(OverlappingDoFn[ChunkSeries, Iterator[Chunk | ScoredChunk]]):
-    most = _TAKEN_OVER_AT_ONCE
-
     def __init__(self, step: SplitDone):
+        self.most = _TAKEN_OVER_AT_ONCE if step.earlier else 0
         self.files, self.earlier = RunFiles(step.output), step.earlier
         self.owner = step.fingerprint, step.claim
         self.settings = self.files, step.formats, step.fingerprint

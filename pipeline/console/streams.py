@@ -43,7 +43,7 @@ class _Stream(io.TextIOWrapper):
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        # What is still in the buffer goes there too, or Python fails again when it flushes at its end.
+        # Python flushes the rest of the buffer at its end, and would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
         if self.fileno() == _OUTPUT and not isinstance(error, BrokenPipeError):
             print(f"error: cannot write to standard output: {error.strerror}; send it elsewhere", file=sys.stderr)

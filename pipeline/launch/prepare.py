@@ -98,7 +98,7 @@ def prepare(config: Config) -> Prepared:
 
 
 def _earlier_run(config: Config, identity: Mapping[str, Any], keep: tuple[pa.Field, ...]) -> EarlierRun | None:
-    """The run of `--reuse`; None if it had other settings, which is told.
+    """The run of `--reuse`; None, and a message, if its settings differ.
 
     Raises:
         UsageError: there is no run.

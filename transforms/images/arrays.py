@@ -47,7 +47,7 @@ def decode_array(data: bytes, range: str, layout: str, max_pixels: int) -> tuple
         [H, W, 3]: uint8 or uint16 if the values are whole numbers of that range, else float32 in [0, 1].
 
     Raises:
-        DecodeError: the array cannot be read, is no image, or has values outside the range.
+        DecodeError: the array cannot be read, does not have the shape of an image, or has values outside the range.
     """
     if not range:
         message = f"an array needs a declared range of values: --range={' or '.join(RANGES)}."

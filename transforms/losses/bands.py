@@ -28,7 +28,7 @@ class StageWork(NamedTuple):
         layers: those whose features are compared.
         cut: the layer whose output the next stage gets; empty: there is none.
         margin: pixels that a band or a tile sees around it.
-        step: bands and tiles begin at multiples of so many pixels.
+        step: bands and tiles begin at multiples of it, in pixels.
         memory: bytes that ncnn takes at most, per pixel of an image.
     """
 

@@ -87,7 +87,7 @@ class Device:
             lock.release()
 
     def batch(self, pairs: int) -> int:
-        """The number of pairs to compute at once for so many pairs: on a GPU the next power of two.
+        """The size of the batch that this number of pairs is computed in: on a GPU the next power of two.
 
         A GPU's libraries choose or compile their algorithms anew for every shape of a batch.
         """

@@ -63,7 +63,7 @@ def tiles(
 
 
 def core_size(height: int, width: int, margin: int, step: int, pixels: int, tallest: int) -> tuple[int, int]:
-    """Height and width of cores whose tiles have at most so many pixels each, and the fewest in all.
+    """Height and width of cores whose tiles have at most `pixels` each, and the fewest in all.
 
     They cover an area of this height and width; the picture, and so a tile, is at most `tallest` rows high.
     """

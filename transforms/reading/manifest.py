@@ -79,7 +79,7 @@ def parse_json(data: bytes) -> Any:
     value = json.loads(data)
     if not _SURROGATE.search(data):
         return value
-    # Half of a pair of surrogates alone is no character, and nothing could write it.
+    # UTF-8 cannot encode a lone surrogate, so no output could hold it.
     return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 

@@ -65,7 +65,7 @@ def pair_files(
 
     The key is what the wildcards matched or, if the templates have fields, the fields of the target's template. The
     generated images may have further fields: then several of them belong to one target. The field `candidate`, and
-    names before the templates, are no part of the id: every target needs an image of every candidate.
+    names before the templates, do not belong to the id: every target needs an image of every candidate.
 
     Args:
         generated: templates, local or in a store; a directory, or a zip file, stands for its images and those below it.

@@ -97,7 +97,7 @@ def _cut_by_bytes(
                 start, needed = stop, 0
             stop, needed = stop + 1, needed + size
     except (pa.ArrowException, OSError, MemoryError):
-        # Whoever reads the rest finds what is wrong with it, and which chunks it costs.
+        # Reading will find the damage, and blame it on the chunks that it lies in.
         readable = False
     if readable and stop != group.num_rows:
         raise OSError(f"the footer claims {group.num_rows} rows in row group {index}, which has {stop}")
@@ -112,7 +112,7 @@ def _cut_by_bytes(
 def _row_bytes(
     parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Sequence[str], fields: Fields, rows: int
 ) -> Iterator[int]:
-    """The bytes of the images of each row of a row group, which is read so many rows at a time."""
+    """The bytes of the images of each row of a row group, which is read `rows` rows at a time."""
     reader = with_dictionaries(parquet, file, index, image_leaves(parquet, fields))
     for batch in reader.iter_batches(rows, row_groups=[index], columns=leaves, use_threads=False):
         table = with_nested_columns(pa.Table.from_batches([batch]), fields)

@@ -19,7 +19,7 @@ REASONS = {
 _ARCHIVE = re.compile(r"(.*?\.zip)(?:/(.*))?", re.IGNORECASE | re.DOTALL)
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _LISTED_AT_A_TIME = 1000
-# A child gets so many bytes of members at a time, so that packed and unpacked ones seldom fill memory together.
+# Members go to a child in portions, so that packed and unpacked bytes seldom fill memory together.
 _BYTES_AT_A_TIME = 16 << 20
 
 

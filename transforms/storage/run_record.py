@@ -63,11 +63,16 @@ class RunRecord:
         if missing := [name for name in ("identity", "fingerprint") if name not in data]:
             raise ValueError(f"its run.json has no {missing[0]}")
         known: dict[str, Any] = {name: data[name] for name in _KINDS if name in data}
-        if wrong := [name for name, value in known.items() if not isinstance(value, _KINDS[name])]:
+        numbers = {name: value for name, value in known.items() if isinstance(value, (int, float))}
+        wrong = [name for name, value in known.items() if not isinstance(value, _KINDS[name])]
+        if wrong := wrong or [name for name, value in numbers.items() if not 0 <= value < _BEYOND_ANY]:
             raise ValueError(f"its run.json has {wrong[0]}={known[wrong[0]]!r}")
         known.update({name: tuple(value) for name, value in known.items() if isinstance(value, list)})
         return cls(**known)
 
+
+# No number of a run comes near it, and no date lies so far away.
+_BEYOND_ANY = 10**11
 
 # The JSON type of each field.
 _KINDS: Mapping[str, type | tuple[type, ...]] = {

@@ -28,7 +28,7 @@ def performance(work: Work, price_per_hour: float | None = None) -> dict[str, An
 
     Returns:
         `pairs`: that the numbers are about; not those taken over from an earlier run. `seconds`: by stage of `STAGES`.
-        `waited_for_decoding`: the share of the time of scoring in which there was no decoded pair. `bound_by`: the
+        `waited_for_decoding`: the share of the scoring time in which no decoded pair was ready. `bound_by`: the
         stage that took most of the workers' time, and `bound_share`: its share. `bytes_read`. `peak_memory`: of a
         worker process, in bytes, without its children. `workers`: machines. `worker_seconds`: from the first work of
         each to its last. `pairs_per_second_per_worker`. `price_per_hour` and `cost_per_million_pairs`. `slowest`:

@@ -111,7 +111,7 @@ class EarlierRun:
         return replace(scored, chunk=chunk, metrics=metrics, failures=failures, reused=reused)
 
     def _find(self, chunk: Chunk) -> tuple[ScoredChunk | None, Set[str]]:
-        """What the earlier run has of the chunk, and the sources of the pairs that it lacks; None if it lacks all."""
+        """The earlier result of the chunk, None if there is none, and the sources of the pairs that it lacks."""
         found, missing = self._find_listed(chunk) if chunk.format == LISTING else (self._find_same(chunk), frozenset())
         if found and any(found.metrics.schema.field(field.name).type != field.type for field in self.keep):
             return None, frozenset()

@@ -68,7 +68,7 @@ class Verdict:
         """`fail` or `warn` if a rule says so; `warn` also if most rules were skipped; else `pass`."""
         if any(result.outcome == "fail" for result in self.results):
             return "fail"
-        # A slice may be small; that alone is no reason to warn.
+        # A small slice alone is not worth a warning.
         whole = Counter(result.outcome for result in self.results if result.line and not result.slice)
         warned = any(result.outcome == "warn" for result in self.results)
         return "warn" if warned or 2 * whole["skipped"] > whole.total() else "pass"

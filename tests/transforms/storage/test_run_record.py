@@ -1,6 +1,7 @@
 """run.json as a value: what is written is read back, and what is not a run's is refused."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,8 @@ def test_keys_of_another_version():
         ({"fingerprint": "f"}, "has no identity"),
         ({"fingerprint": "f", "identity": []}, r"has identity=\[\]"),
         ({"fingerprint": "f", "identity": {}, "started": "today"}, "has started='today'"),
+        ({"fingerprint": "f", "identity": {}, "started": 1e300}, r"has started=1e\+300"),
+        ({"fingerprint": "f", "identity": {}, "seconds": math.nan}, "has seconds=nan"),
     ],
     ids=str,
 )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Of one pair, uint8 or uint16 [H, W, 3].
+# Takes one pair, uint8 or uint16 [H, W, 3].
 Kernel = Callable[[np.ndarray, np.ndarray], float]
 
 

@@ -184,7 +184,7 @@ def _squares(generated, target):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
 def _moments(generated, target):  # type: ignore[no-untyped-def]
-    """Of every channel, the sums of g, t and g - t and those of their squares: float64 [6, C]."""
+    """The sums of g, t and g - t, and of their squares, for every channel: float64 [6, C]."""
     channels, pixels = generated.shape
     sums = np.zeros((6, channels))
     for channel in range(channels):

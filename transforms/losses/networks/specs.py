@@ -185,7 +185,7 @@ NETWORKS = {
         _on_lpips_weights(
             "vgg16_dists",
             "VGG16",
-            # DISTS halves rounding up; below these sizes its maps would be mostly the zeros around.
+            # DISTS rounds up when it halves; below these sizes its maps would be mostly padding.
             layers={layer: VGG16_LAYERS[layer] for layer in LPIPS_LAYERS},
             architecture="transforms.losses.networks.vgg16_dists:LAYERS",
             load="transforms.losses.networks.vgg16_dists:load",
