@@ -67,7 +67,7 @@ class ObjectiveFunction:
         return max(map(self.plan.smallest_side, self._weights))
 
     def check_memory(self, pixels: int) -> None:
-        """Raises EvaluationError if memory is short for a pass forward and back over that many pixels; see `Networks`."""
+        """Raises EvaluationError if memory is short for a pass forward and back; see `Networks`."""
         self._networks.check_memory(self._losses, pixels, gradients=True)
 
     def references(self, target: tf.Tensor, mask: tf.Tensor | None = None) -> References:
