@@ -82,7 +82,7 @@ def _describe_thread(thread: "Doing", told: float) -> str:
 
 
 def _describe_performance(record: Mapping[str, Any]) -> list[str]:
-    """What held the run up, as far as it is known, and the pairs that stand out."""
+    """Lines on the stage that held the run up, if it is known, and on the pairs that stand out."""
     return [line for line in (bottleneck(record), *pairs_named(record)) if line]
 
 

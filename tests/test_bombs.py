@@ -89,7 +89,7 @@ def named_image(root: Path) -> list[str]:
 
 
 def member(claimed: int) -> Callable[[Path], list[str]]:
-    """Of the pairs in folders, one is in a zip file, as a gigabyte that claims to be so many bytes."""
+    """Pairs in folders, one of them in a zip file, as a gigabyte that claims to be this many bytes."""
 
     def write(root: Path) -> list[str]:
         write_folders(root).unlink()

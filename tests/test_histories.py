@@ -144,7 +144,7 @@ class Histories(RuleBasedStateMachine):
     def reuse(self, limited: bool, retry: bool, kill: int | None, data: st.DataObject) -> None:
         earlier = data.draw(st.sampled_from([run for run in self.runs if run.finished]))
         flags = [f"--reuse={earlier.output}"]
-        # What was scored stays, even if the new limit would refuse it.
+        # Scored pairs stay, even if the new limit would refuse them.
         if retry and (earlier.request.limited or not limited):
             flags.append("--retry_failures=all")
         self.start(Run(self.root / str(len(self.runs)), self.request(limited), False), kill, *flags)

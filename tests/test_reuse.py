@@ -229,7 +229,7 @@ def test_wrong_requests(inputs, tmp_path, capsys, flags, words):
 
 
 class TestImagesThatRecordsName:
-    """Of a manifest's images nothing is known but their names."""
+    """A manifest tells the names of its images, and nothing about changes in them."""
 
     @pytest.fixture
     def inputs(self, tmp_path) -> Path:

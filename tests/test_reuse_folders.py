@@ -96,7 +96,7 @@ def replace_all(inputs: Path) -> None:
         write_pair(inputs, number, seed=70)
 
 
-# What changes, and how many pairs, or files without a partner, remain.
+# The change, and how many pairs, or files without a partner, remain.
 CHANGES: list[tuple[Callable[[Path], None], int]] = [
     (lambda inputs: None, PAIRS),
     (rewrite, PAIRS - 1),

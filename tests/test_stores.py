@@ -118,7 +118,7 @@ class TestWrittenChunks:
         assert asks == [True] + [False] * 8 + [True] * 4 + [False] * 5
 
     def test_resuming_asks_for_no_chunk(self, store, containers, request):
-        """Of a chunk that is not done nothing is read, and failures are looked up only where a pair has no metrics."""
+        """Nothing is read of a chunk that is not done, and failures are looked up only where a pair has no metrics."""
         output = store.directory("written", request.node.name)
         command = [f"--input={containers}/pairs.parquet", f"--output={output}", *OPTIONS, "--chunk_pairs=1"]
         assert main(command) == OK

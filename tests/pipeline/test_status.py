@@ -128,7 +128,7 @@ class TestWorkers:
         assert main(["status", str(output)]) == CRASH
         told = capsys.readouterr().out
         assert "\nworker " not in told
-        # What the earlier launcher's workers did is part of the run all the same.
+        # The work of the earlier launcher's workers is part of the run all the same.
         assert "3 pairs/s per worker" in told
 
     def test_of_a_dead_run(self, tmp_path, capsys):

@@ -21,13 +21,13 @@ class OneAhead(Iterator[T], Generic[T]):
         self._following = self._begin()
 
     def __next__(self) -> T:
+        item = _END
         try:
             item = self._following.result()
-        except BaseException:
-            self.close()
-            raise
+        finally:
+            if item is _END:
+                self.close()
         if item is _END:
-            self.close()
             raise StopIteration
         self._following = self._begin()
         return cast(T, item)

@@ -1,4 +1,4 @@
-"""What becomes of a command whose output cannot be printed: run in a process of its own, as users do."""
+"""Commands whose output cannot be printed, each in a process of its own, as users run them."""
 
 import subprocess
 import sys

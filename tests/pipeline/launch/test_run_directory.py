@@ -152,7 +152,7 @@ class TestOverwrite:
 
     @pytest.mark.parametrize("record", [RECORD, record_of(losses=["mse"])], ids=["same", "other"])
     def test_killed_while_it_deletes(self, output, monkeypatch, record):
-        """The next launch of that run, without --overwrite, deletes the rest, whose files are no chunks of its own."""
+        """The next launch of that run, without --overwrite, deletes the rest, whose files are not its own."""
         from pipeline.launch import run_directory
 
         def kill(_):

@@ -35,7 +35,7 @@ def members(data: bytes) -> dict[str, ZipMember]:
 
 
 def read(data: bytes, *wanted: ZipMember, sandbox: Sandbox = Sandbox(), most: int = 1 << 28) -> list[bytes | str]:
-    """Of these members, or of all, the data or the reason why there is none."""
+    """The data of these members, or of all, or the reason why it cannot be had."""
     chosen = wanted or tuple(members(data).values())
     found = read_members(io.BytesIO(data), chosen, sandbox, most)
     return [one.reason if isinstance(one, RecordError) else one for one in found]

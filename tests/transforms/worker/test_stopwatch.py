@@ -74,7 +74,7 @@ def test_threads_have_stopwatches_of_their_own(clock):
 
 
 def test_one_within_another(clock):
-    """Of a run that a step of another run starts."""
+    """A step of another run may start a run."""
     with stopwatch("outer", "writing") as outer:
         with stopwatch("inner", "other") as inner, lap("losses"):
             clock(1)

@@ -19,7 +19,7 @@ class WeightsError(Exception):
 
 
 class UnreadableWeightsError(WeightsError):
-    """There is no such file, or it cannot be read."""
+    """The file does not exist, or it cannot be read."""
 
 
 @dataclass(frozen=True)
