@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.audit.judging.rule_kinds import Rule
+from pipeline.audit.judging.rule import Rule
 from pipeline.audit.judging.rules import read_rules
 from pipeline.audit.judging.verdict import Verdict, judge
 from pipeline.audit.runs.files import write_file

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from pipeline.audit.judging.rule_kinds import LEAST_PAIRS
+from pipeline.audit.judging.rule import LEAST_PAIRS
 from pipeline.audit.judging.rules import parse_rules
 from pipeline.audit.runs.files import write_file
 from pipeline.audit.runs.summaries import RunSummary, read_run

@@ -14,7 +14,8 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
-from pipeline.audit.judging.rule_kinds import RULE_KINDS, Rule
+from pipeline.audit.judging.rule import Rule
+from pipeline.audit.judging.rule_kinds import RULE_KINDS
 from pipeline.errors import UsageError, nearest
 from transforms.storage.errors import READ_ERRORS
 from transforms.storage.whole_files import read_file

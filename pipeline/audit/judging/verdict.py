@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.audit.judging.rule_kinds import Measured, Rule, Scope, limits
+from pipeline.audit.judging.rule import Measured, Rule, Scope, limits
 from pipeline.audit.runs.summaries import RunSummary, check_comparable
 from pipeline.audit.runs.verdict_file import OUTCOMES, Outcome
 from pipeline.errors import UsageError, nearest

@@ -8,6 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from support.audited import run_of, summarized
 
+from pipeline.audit.judging.rule import Fraction, Measured, NonNegative, Rule, Scope
 from pipeline.audit.judging.rule_kinds import (
     RULE_KINDS,
     CountRatio,
@@ -15,16 +16,11 @@ from pipeline.audit.judging.rule_kinds import (
     DuplicateIds,
     FailureFraction,
     FilesFailed,
-    Fraction,
     Mean,
-    Measured,
     NanFraction,
-    NonNegative,
     PairLimit,
     Pairs,
     Quantile,
-    Rule,
-    Scope,
 )
 from pipeline.audit.judging.rules import SCHEMA_FILE, parse_rules, read_rules, rules_schema, write_schema
 from pipeline.audit.judging.verdict import judge

@@ -8,7 +8,8 @@ import pytest
 from support.audited import run_of, summarized
 from support.scored import INF, NAN
 
-from pipeline.audit.judging.rule_kinds import RULE_KINDS, PairLimit, Rule
+from pipeline.audit.judging.rule import Rule
+from pipeline.audit.judging.rule_kinds import RULE_KINDS, PairLimit
 from pipeline.audit.judging.verdict import Verdict, judge
 from pipeline.errors import UsageError
 
