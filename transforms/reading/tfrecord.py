@@ -10,13 +10,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from transforms.reading.byte_source import Source
 from transforms.reading.example_proto import example_class
 from transforms.reading.fields import texts
 from transforms.reading.image_paths import Image, image_of
 from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
 from transforms.reading.tfrecord_container import (
-    Source,
     Span,
     compression,
     find_spans,

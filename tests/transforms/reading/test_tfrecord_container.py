@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from support import shards
 
-from transforms.reading import tfrecord_container
+from transforms.reading import byte_source, tfrecord_container
+from transforms.reading.byte_source import PlainSource
 from transforms.reading.tfrecord_container import (
-    PlainSource,
     Span,
     compression,
     find_spans,
@@ -188,7 +188,7 @@ def test_a_stream_holds_no_more_than_a_record_and_a_block(pack):
     for span in find_spans(source):
         read_data(source, span)
         most = max(most, len(source._unpacked))
-    assert most < len(record) + 2 * tfrecord_container._BLOCK_BYTES
+    assert most < len(record) + 2 * byte_source._BLOCK_BYTES
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])

@@ -8,7 +8,8 @@ import pytest
 from support.pictures import encode, noise
 from tensorflow.core.example.example_pb2 import Example
 
-from transforms.reading.tfrecord_container import PlainSource, find_spans, read_data
+from transforms.reading.byte_source import PlainSource
+from transforms.reading.tfrecord_container import find_spans, read_data
 from transforms.schema import OPTIMIZED_SCHEMA
 from transforms.writing.optimized_images import OPTIMIZED_FORMATS, png_name
 
