@@ -105,10 +105,10 @@ def _check_all(series: "Iterable[ChunkSeries]", config: Config, keep: "Sequence[
 def _check(series: "ChunkSeries", config: Config, keep: "Sequence[pa.Field]") -> "list[EncodedChunk]":
     import pyarrow as pa
 
+    from transforms.failure import row_failure
     from transforms.images.decode import DecodeError
     from transforms.images.sandboxed import decode_pairs
     from transforms.reading.read_chunks import read_series
-    from transforms.schema import row_failure
     from transforms.scoring.score import encoded_pairs
 
     checked = []

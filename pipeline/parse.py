@@ -29,7 +29,8 @@ from transforms.losses.plan import Plan
 from transforms.losses.protocol import Protocol
 from transforms.reading.format import LISTING
 from transforms.reading.templates import check_templates, parse_templates
-from transforms.schema import CANDIDATE, Fields, encoded_schema, metrics_schema, optimization_fields
+from transforms.row_keys import CANDIDATE
+from transforms.schema import Fields, encoded_schema, metrics_schema, optimization_fields
 from transforms.settings import setting
 from transforms.worker.sandbox import Sandbox
 

@@ -87,7 +87,7 @@ def _report(prepared: "Prepared") -> int:
     from pipeline.audit.gate import gate
     from pipeline.console.performance import bottleneck
     from pipeline.console.tables import make_console, print_run
-    from transforms.schema import NOT_DONE
+    from transforms.failure import NOT_DONE
     from transforms.storage.json_files import read_json
     from transforms.storage.run_files import RunFiles
     from transforms.storage.run_record import RunRecord

@@ -22,6 +22,8 @@ TRANSFORMS = (
         "settings",
         "columns",
         "work",
+        "row_keys",
+        "failure",
         "schema",
         "worker",
         "storage",

@@ -10,8 +10,9 @@ import pandas
 import pyarrow as pa
 import pytest
 
+from transforms.failure import pair_failure
 from transforms.losses.plan import Plan
-from transforms.schema import Chunk, ScoredChunk, metrics_schema, pair_failure
+from transforms.schema import Chunk, ScoredChunk, metrics_schema
 from transforms.storage.run_files import RunFiles
 from transforms.writing.chunk_files import write_chunk
 

@@ -1,20 +1,15 @@
-"""The values that travel between steps: chunk references, tables of encoded pairs, tables of metrics, failures."""
+"""The values that travel between steps: references to chunks, tables of encoded pairs, tables of metrics."""
 
-import hashlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from transforms.columns import Column
+from transforms.failure import NOT_DONE, Failure, as_utf8
 from transforms.settings import setting
 from transforms.work import Work
-
-# The column that tells the candidates of one target apart: with the id it names a row. Several fields of generated
-# images give it, and so does a kept field of that name.
-CANDIDATE = "candidate"
 
 # Types of arrays that records may hold as bytes.
 ARRAY_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
@@ -33,12 +28,6 @@ BACKEND_KEY = b"pairloss.backend"
 DEVICE_KEY = b"pairloss.device"
 # Between the values of a chunk whose rows are of several runs.
 SEVERAL = b", "
-
-# Reasons of failures of files that may be read another time. Their chunks are not done: a resumed run reads them.
-NOT_DONE = {
-    "unavailable": "the file, or this chunk of it, vanished or its store failed; the same command reads it again",
-    "changed": "the file changed since it was listed; another run, into a directory of its own, reads the new one",
-}
 
 
 @dataclass(frozen=True)
@@ -182,83 +171,6 @@ class Chunk:
 
 # Chunks of one file, in order, that one worker reads one after the other from the file opened once.
 ChunkSeries = tuple[Chunk, ...]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A record (or a whole file) that could not be scored: one row of the failures output.
-
-    Attributes:
-        id: the pair's id; the file's path for `scope="file"`.
-        source: `<path>#<number of the pair>`; `<path>` for `scope="file"`.
-        stage: `list`, `pair`, `read`, `decode` or `score`.
-        reason: stable machine-readable code, e.g. `truncated`.
-        message: one line for people.
-        sha256: of the offending bytes, hex; empty if there are none.
-        bytes: number of the offending bytes.
-        scope: `pair`, or `file` for a file (or a chunk's part of one) that could not be read at all.
-        candidate: which candidate of the target it is; empty if there is no such column.
-    """
-
-    id: str
-    source: str
-    stage: str
-    reason: str
-    message: str
-    sha256: str = ""
-    bytes: int = 0
-    scope: str = "pair"
-    candidate: str = ""
-
-
-MAX_MESSAGE = 500
-
-
-def as_utf8(path: str) -> str:
-    """A path as text that can be written: bytes of a file name that are not UTF-8 come out escaped."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def pair_failure(
-    id: str, source: str, stage: str, reason: str, message: str, data: bytes | None = None, candidate: str = ""
-) -> Failure:
-    """Make the failure of one pair, with the hash and size of the offending bytes and the message cut to one line."""
-    line = " ".join(message.split())[:MAX_MESSAGE]
-    digest = hashlib.sha256(data).hexdigest() if data is not None else ""
-    return Failure(id, source, stage, reason, line, digest, len(data or b""), candidate=candidate)
-
-
-def row_failure(pairs: pa.Table, row: int, stage: str, reason: str, message: str, data: bytes | None = None) -> Failure:
-    """Make the failure of one row of a table of encoded pairs."""
-    named = [name for name in ("id", "source", CANDIDATE) if name in pairs.schema.names]
-    found = {name: pairs[name][row].as_py() for name in named}
-    candidate = found.get(CANDIDATE)
-    text = "" if candidate is None else str(candidate)
-    return pair_failure(found["id"], found["source"], stage, reason, message, data, text)
-
-
-def row_key(row: Mapping[str, Any]) -> str:
-    """The text that names a row of the metrics: its id and, in brackets, which candidate it is."""
-    candidate = row.get(CANDIDATE)
-    return row["id"] if candidate in (None, "") else f"{row['id']} [{candidate}]"
-
-
-def row_keys(metrics: pa.Table) -> pa.ChunkedArray:
-    """`row_key` of every row."""
-    named = candidates(metrics)
-    marks = pc.if_else(pc.equal(named, ""), "", pc.binary_join_element_wise(" [", named, "]", ""))
-    return pc.binary_join_element_wise(metrics["id"], marks, "")
-
-
-def candidates(metrics: pa.Table) -> pa.ChunkedArray:
-    """The candidate of every row as text, empty where there is none."""
-    if CANDIDATE not in metrics.schema.names:
-        return pa.chunked_array([pa.repeat("", len(metrics))])
-    column = metrics[CANDIDATE]
-    # A kept field of that name may be of any scalar type; its texts are those of `row_key`.
-    distinct = pc.unique(column)
-    texts = pa.array(["" if value is None else str(value) for value in distinct.to_pylist()], pa.string())
-    return pa.chunked_array([texts.take(pc.index_in(column, distinct).combine_chunks())])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.console.numbers import number, printable
-from transforms.schema import row_key
+from transforms.row_keys import row_key
 from transforms.storage.run_files import RunFiles
 
 # An id cut shorter than this is of no use.

@@ -25,7 +25,7 @@ from transforms.reading.folders import make_listing
 from transforms.reading.input_files import InputFile, is_inside, match_files
 from transforms.reading.list_chunks import check_fields, detect_format
 from transforms.reading.pairing import pair_files
-from transforms.schema import CANDIDATE
+from transforms.row_keys import CANDIDATE
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.json_files import read_json
 from transforms.storage.run_files import RunFiles

@@ -8,7 +8,7 @@ import pyarrow as pa
 from support.scored import Values, chunk_of, summary_of, table
 
 from pipeline.audit.runs.summaries import RunSummary
-from transforms.schema import pair_failure
+from transforms.failure import pair_failure
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 from transforms.summary.finish import finish_run

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from transforms.columns import Column
+from transforms.failure import Failure
 from transforms.losses.catalog import LOSSES
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
-from transforms.schema import PRECISION_KEY, Chunk, Failure, ScoredChunk, metrics_schema
+from transforms.schema import PRECISION_KEY, Chunk, ScoredChunk, metrics_schema
 from transforms.steps import SummarizeChunks
 from transforms.summary.distribution import Distribution, distributions
 from transforms.summary.summary import Summary

@@ -5,7 +5,7 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from transforms.schema import candidates, row_key, row_keys
+from transforms.row_keys import candidates, row_key, row_keys
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from support.pictures import encode, noise
 from support.scored import columns_named
 
 from transforms.descent.settings import Descent
+from transforms.failure import Failure
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 from transforms.reading.list_chunks import CHUNK_BYTES, list_chunks
 from transforms.reading.read_chunks import read_series
-from transforms.schema import PRECISION_KEY, Chunk, EncodedChunk, Failure, Fields, ScoredChunk, metrics_schema
+from transforms.schema import PRECISION_KEY, Chunk, EncodedChunk, Fields, ScoredChunk, metrics_schema
 from transforms.scoring.optimize import load_optimizer
 from transforms.scoring.score import load_evaluator
 from transforms.steps import (

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 
+from transforms.failure import as_utf8, pair_failure
 from transforms.reading import zip_members
 from transforms.reading.image_paths import NamedPair, Place, named_chunk
 from transforms.reading.lines import cut, read_lines
-from transforms.schema import Chunk, EncodedChunk, Fields, Part, as_utf8, encoded_schema, pair_failure
+from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
 
 if TYPE_CHECKING:
     from transforms.reading.input_files import InputFile

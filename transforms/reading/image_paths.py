@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from transforms.failure import Failure
 from transforms.images.decode_error import DecodeError
 from transforms.images.formats import sniff
 from transforms.reading.record_error import RecordError
-from transforms.schema import Chunk, EncodedChunk, Failure, Fields, encoded_schema
+from transforms.schema import Chunk, EncodedChunk, Fields, encoded_schema
 
 REASONS = {
     "unreadable_image": "the file that the record names does not exist or cannot be read",

@@ -13,12 +13,13 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from transforms.failure import row_failure
 from transforms.images.decode import DecodePolicy
 from transforms.reading.image_paths import PLACES, Place, bytes_once, pairs_table
 from transforms.reading.record_error import RecordError, too_many_bytes
 from transforms.reading.web_images import Web, fetch_addresses, is_address
 from transforms.reading.zip_members import ZipMember, read_members
-from transforms.schema import Chunk, EncodedChunk, encoded_schema, row_failure
+from transforms.schema import Chunk, EncodedChunk, encoded_schema
 from transforms.worker.sandbox import Sandbox
 
 # Most of the time of reading from an object store is waiting.

@@ -8,7 +8,7 @@ from functools import partial
 from transforms.reading.input_files import InputFile, files_below, is_directory, is_inside, look_up, open_input
 from transforms.reading.templates import Template, check_templates, directory_template, parse_templates, suggest
 from transforms.reading.zip_members import ZipMember, list_members, split_archive
-from transforms.schema import CANDIDATE
+from transforms.row_keys import CANDIDATE
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.worker.sandbox import Sandbox, SandboxError
 

@@ -23,7 +23,8 @@ from transforms.reading.parquet_file import (
 from transforms.reading.parquet_images import alternating, holds_bytes, image_bytes, images_of, repeated
 from transforms.reading.record_error import RecordError
 from transforms.reading.records import encode_records
-from transforms.schema import CANDIDATE, Chunk, EncodedChunk, Fields, encoded_schema
+from transforms.row_keys import CANDIDATE
+from transforms.schema import Chunk, EncodedChunk, Fields, encoded_schema
 
 _MAGIC = b"PAR1"
 _NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.failure import NOT_DONE, as_utf8, pair_failure
 from transforms.images.decode import DecodePolicy
 from transforms.reading.format import FORMATS, LISTING
 from transforms.reading.input_files import check_version, open_input
 from transforms.reading.named_images import fetch_images
 from transforms.reading.sandboxed import read_chunks
-from transforms.schema import NOT_DONE, Chunk, ChunkSeries, EncodedChunk, Fields, as_utf8, encoded_schema, pair_failure
+from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, encoded_schema
 from transforms.storage.errors import READ_ERRORS, describe, not_done_reason
 from transforms.worker.sandbox import Sandbox, SandboxError
 

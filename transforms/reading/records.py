@@ -6,10 +6,12 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from transforms.failure import as_utf8, pair_failure
 from transforms.reading.fields import fitted, note_lost, partitions
 from transforms.reading.image_paths import Image, NamedPair, named_chunk
 from transforms.reading.record_error import RecordError
-from transforms.schema import CANDIDATE, Chunk, EncodedChunk, Fields, as_utf8, pair_failure
+from transforms.row_keys import CANDIDATE
+from transforms.schema import Chunk, EncodedChunk, Fields
 
 
 class Record(Protocol):

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from transforms.failure import Failure
 from transforms.reading.format import Format
-from transforms.schema import Chunk, EncodedChunk, Failure, Fields, Part
+from transforms.schema import Chunk, EncodedChunk, Fields, Part
 from transforms.worker.messages import Buffer
 from transforms.worker.sandbox import Sandbox, SandboxError
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import cached_property
 
-from transforms.schema import CANDIDATE
+from transforms.row_keys import CANDIDATE
 
 # A directory as a template stands for its images and those below it.
 IMAGE_NAME = r"\.(?i:png|apng|jpe?g|jpe|jfif|webp|bmp|dib|tiff?|gif|avif|pnm|ppm|pgm|pbm|npy|npz|hei[cf]|hif|jxl|dcm)"

@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from transforms.failure import Failure, row_failure
 from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
 from transforms.images.sandboxed import EncodedPair
 from transforms.losses.plan import EvaluationError, Plan
+from transforms.row_keys import CANDIDATE, row_key
 from transforms.schema import (
     BACKEND_KEY,
-    CANDIDATE,
     DEVICE_KEY,
     PRECISION_KEY,
     EncodedChunk,
-    Failure,
     ScoredChunk,
     encoded_schema,
     metrics_schema,
-    row_failure,
-    row_key,
 )
 from transforms.scoring.batch import Batching, P, batch_by_shape
 from transforms.scoring.decode_ahead import DecodeAhead

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transforms.columns import Column
-from transforms.schema import DEVICE_KEY, NOT_DONE, PRECISION_KEY, SEVERAL, Failure, ScoredChunk, row_key, row_keys
+from transforms.failure import NOT_DONE, Failure
+from transforms.row_keys import row_key, row_keys
+from transforms.schema import DEVICE_KEY, PRECISION_KEY, SEVERAL, ScoredChunk
 from transforms.summary.distribution import Distribution
 from transforms.summary.ids import Ids
 from transforms.summary.scored_pairs import ScoredPairs, Slices

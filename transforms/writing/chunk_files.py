@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.schema import CHUNK_KEY, FILES_KEY, NAMES_FILES_KEY, REUSED_KEY, Chunk, Failure, ScoredChunk
+from transforms.failure import Failure
+from transforms.schema import CHUNK_KEY, FILES_KEY, NAMES_FILES_KEY, REUSED_KEY, Chunk, ScoredChunk
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.run_files import RunFiles, delete_file, list_files
 from transforms.storage.whole_files import read_file

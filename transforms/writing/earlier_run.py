@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.failure import Failure
 from transforms.reading.folders import describe_listed
 from transforms.reading.format import LISTING
 from transforms.reading.input_files import InputFile, files_of, open_input
-from transforms.schema import SEVERAL, Chunk, Failure, ScoredChunk
+from transforms.schema import SEVERAL, Chunk, ScoredChunk
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 from transforms.storage.whole_files import read_file

@@ -25,7 +25,7 @@ from pipeline.audit.judging.rule import (
 from pipeline.audit.runs.drift import drift
 from pipeline.console.numbers import as_given
 from transforms.columns import Column
-from transforms.schema import row_key
+from transforms.row_keys import row_key
 from transforms.summary.distribution import Distribution, as_stored
 from transforms.summary.scored_pairs import ScoredPairs
 

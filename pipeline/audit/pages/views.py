@@ -16,7 +16,7 @@ from pipeline.audit.runs.statistics import relative_change, share, statistics
 from pipeline.failure_reasons import FAILURE_REASONS
 from transforms.columns import Column
 from transforms.losses.catalog import LOSSES
-from transforms.schema import row_key
+from transforms.row_keys import row_key
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import OTHER, ScoredPairs, Slices
 from transforms.summary.summary import Summary

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from pipeline.audit.runs.difference import ComparedRun, Difference, difference
-from transforms.schema import CANDIDATE
+from transforms.row_keys import CANDIDATE
 
 # Ten of them make 45 comparisons.
 MOST_CANDIDATES = 10

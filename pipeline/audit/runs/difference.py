@@ -17,7 +17,7 @@ from pipeline.audit.runs.summaries import RunSummary, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
 from pipeline.errors import UsageError
 from transforms.columns import RENAMED, Column
-from transforms.schema import CANDIDATE, candidates, row_keys
+from transforms.row_keys import CANDIDATE, candidates, row_keys
 from transforms.storage.errors import READ_ERRORS
 from transforms.storage.run_files import RunFiles, list_files
 from transforms.storage.run_record import RunRecord

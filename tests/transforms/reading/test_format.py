@@ -15,10 +15,11 @@ from support.pictures import encode, noise, smooth
 
 from pipeline import parse
 from pipeline.run import OK, USAGE, main
+from transforms.failure import pair_failure
 from transforms.reading.format import AUTO, FORMATS, Format, chunk_name
 from transforms.reading.input_files import InputFile
 from transforms.reading.list_chunks import list_chunks
-from transforms.schema import EncodedChunk, Fields, Part, encoded_schema, pair_failure
+from transforms.schema import EncodedChunk, Fields, Part, encoded_schema
 
 IMAGES = ("generated", "target")
 BAD = 4

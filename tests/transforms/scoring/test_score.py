@@ -13,6 +13,7 @@ from support.as_gpu import AS_GPU
 from support.chunks import scored as score_encoded
 from support.pictures import encode, noise, smooth
 
+from transforms.failure import pair_failure
 from transforms.images.decode import DecodePolicy
 from transforms.losses.devices import CPU, Device
 from transforms.losses.objective import parse_objective
@@ -27,7 +28,6 @@ from transforms.schema import (
     ScoredChunk,
     encoded_schema,
     metrics_schema,
-    pair_failure,
 )
 from transforms.scoring.batch import Batching
 from transforms.scoring.score import SCORE_REASONS, load_evaluator, score_chunk, start_chunk

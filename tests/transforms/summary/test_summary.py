@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.scored import INF, NAN, chunk_of, columns_named, summary_of, table
 
-from transforms.schema import ScoredChunk, pair_failure
+from transforms.failure import pair_failure
+from transforms.schema import ScoredChunk
 from transforms.steps import SummarizeChunks
 from transforms.storage.json_files import to_json
 from transforms.summary.scored_pairs import MOST_SIZES, MOST_SLICES, OTHER

@@ -12,8 +12,9 @@ import pytest
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
+from transforms.failure import NOT_DONE, Failure
 from transforms.losses.plan import Plan
-from transforms.schema import NOT_DONE, OPTIMIZED_SCHEMA, PRECISION_KEY, Chunk, Failure, ScoredChunk, metrics_schema
+from transforms.schema import OPTIMIZED_SCHEMA, PRECISION_KEY, Chunk, ScoredChunk, metrics_schema
 from transforms.storage.run_files import RunFiles, delete_directory, delete_file, list_files
 from transforms.work import Work
 from transforms.writing.chunk_files import (
