@@ -5,6 +5,10 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+# A picture of palette indices, and the colours they stand for.
+INDICES = (np.arange(64).reshape(8, 8) % 4).astype(np.uint8)
+COLOURS = np.array([[10, 20, 30], [200, 0, 0], [0, 150, 0], [0, 0, 99]], np.uint8)
+
 
 def noise(seed: int, height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
     """Random pixels [H, W, 3]."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import dicom_files
+from support.decoded import reason
 from support.dicom_files import dicom, element, file_of
 from support.pictures import encode, noise, smooth
 from support.required import missing
@@ -57,12 +58,6 @@ JPEG_LS_8 = b64decode(
 def library() -> None:
     if not DICOM_SUPPORTED:
         missing("tensorflow-io", "it is not installed (the extra tensorflow-io)")
-
-
-def reason(data: bytes, policy: DecodePolicy = POLICY) -> str:
-    with pytest.raises(DecodeError) as caught:
-        decode_image(data, policy)
-    return caught.value.reason
 
 
 def name(value: object) -> str:

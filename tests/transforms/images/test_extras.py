@@ -5,6 +5,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from PIL import Image
+from support.decoded import reason
 from support.dicom_files import dicom
 from support.pictures import encode, noise
 
@@ -19,12 +20,6 @@ needs_jpeg_xl = pytest.mark.skipif(not JPEG_XL_SUPPORTED, reason="needs pillow-j
 
 QUARTERS = [[[200, 40, 40], [250, 250, 250]], [[0, 0, 0], [40, 40, 200]]]
 POLICY = DecodePolicy()
-
-
-def reason(data: bytes, policy: DecodePolicy = POLICY) -> str:
-    with pytest.raises(DecodeError) as caught:
-        decode_image(data, policy)
-    return caught.value.reason
 
 
 def test_the_extra_is_named():

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from PIL.PcxImagePlugin import PcxImageFile
 from PIL.SgiImagePlugin import SgiImageFile
+from support.decoded import reason
 from support.pictures import encode, smooth
 
 from transforms.images import formats
@@ -52,3 +53,8 @@ def test_a_row_names_the_format_of_what_pillow_writes(name):
     data = encode(smooth(9, 9), name)
     assert formats.sniff(data).name == name
     assert Image.open(BytesIO(data)).format.lower() == name.lower()
+
+
+def test_a_web_page_with_a_drawing_is_no_svg():
+    assert reason(b"<!DOCTYPE html><html><body>404 <svg/></body></html>") == "unknown_format"
+    assert reason(b'<?xml version="1.0"?>\n<!-- made by hand -->\n<svg/>') == "unsupported_format"

@@ -1,10 +1,13 @@
-"""Damaged JPEGs, alone and in a TIFF, are failures; whole ones of every kind are Pillow's pixels."""
+"""JPEGs, alone and in a TIFF: whole ones of every kind are Pillow's pixels, damaged ones are failures."""
 
+import math
+import struct
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.decoded import pixels, reason
 from support.pictures import encode
 
 from transforms.images.decode import DecodeError, DecodePolicy, decode_image
@@ -43,7 +46,7 @@ def test_whole_jpegs_are_pillows_pixels(progressive, quality, subsampling, resta
     source = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8) if quality == 100 else photograph(*size)
     data = encode(source, "JPEG", progressive=progressive, quality=quality, subsampling=subsampling,
                   restart_marker_blocks=restart, optimize=restart == 5)  # fmt: skip
-    np.testing.assert_array_equal(decode_image(data, POLICY).pixels, np.asarray(Image.open(BytesIO(data))))
+    np.testing.assert_array_equal(pixels(data), np.asarray(Image.open(BytesIO(data))))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
@@ -52,7 +55,7 @@ def test_whole_jpegs_of_other_modes_are_pillows_pixels(mode, progressive):
     file = BytesIO()
     Image.fromarray(PICTURE).convert(mode).save(file, "JPEG", progressive=progressive)
     expected = Image.open(file).convert("RGB")
-    np.testing.assert_array_equal(decode_image(file.getvalue(), POLICY).pixels, np.asarray(expected))
+    np.testing.assert_array_equal(pixels(file.getvalue()), np.asarray(expected))
 
 
 @pytest.mark.parametrize(
@@ -100,8 +103,7 @@ def test_a_bomb_of_scans_is_refused_at_once():
     ids=["trailing bytes", "fill bytes", "JFIF 9.1", "half a profile"],
 )
 def test_oddities_that_do_not_touch_pixels_are_fine(data):
-    pixels = decode_image(data, POLICY).pixels
-    np.testing.assert_array_equal(pixels, np.asarray(Image.open(BytesIO(JPEG))))
+    np.testing.assert_array_equal(pixels(data), np.asarray(Image.open(BytesIO(JPEG))))
 
 
 def jpeg_tiff() -> tuple[bytes, int, int]:
@@ -127,3 +129,41 @@ def test_a_shortened_jpeg_of_a_tiff_is_truncated(share):
     end = start + int(size * share)
     # The data ends early, and rubbish that is no JPEG follows.
     assert outcome(data[:end] + bytes(start + size - end) + data[start + size :]) in ("corrupt", "truncated")
+
+
+def jpeg(*factors: tuple[int, int], width: int = 37, height: int = 29) -> bytes:
+    """A JPEG of flat blocks whose components are sampled by these factors across and down."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+    across, down = (8 * max(sides) for sides in zip(*factors, strict=True))
+    blocks = math.ceil(width / across) * math.ceil(height / down) * sum(a * d for a, d in factors)
+    # A difference of three bits behind its code, and the end of the block.
+    bits = "".join(f"0{value:03b}0" for value in np.random.default_rng(0).integers(8, size=blocks))
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    frame = struct.pack(">BHHB", 8, height, width, len(factors))
+    frame += b"".join(bytes((n, a << 4 | d, 0)) for n, (a, d) in enumerate(factors, 1))
+    scan = bytes((len(factors),)) + b"".join(bytes((n, 0)) for n in range(1, len(factors) + 1)) + b"\0\x3f\0"
+    codes = segment(0xC4, b"\0\1" + bytes(15) + b"\3") + segment(0xC4, b"\x10\1" + bytes(15) + b"\0")
+    head = b"\xff\xd8" + segment(0xDB, b"\0" + bytes([8] * 64)) + segment(0xC0, frame) + codes
+    return head + segment(0xDA, scan) + data + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [((2, 2), (1, 1), (1, 1)), ((4, 2), (1, 1), (1, 1)), ((3, 1), (1, 1), (1, 1)), ((1, 1), (2, 2), (2, 2)),
+     ((2, 1), (1, 1), (2, 1)), ((2, 2), (2, 1), (1, 2))],
+    ids=str,
+)  # fmt: skip
+def test_every_subsampling_is_decoded_and_checked(factors):
+    data = jpeg(*factors)
+    np.testing.assert_array_equal(pixels(data), np.asarray(Image.open(BytesIO(data)).convert("RGB")))
+    assert reason(data[:-12] + b"\xff\xd9") in ("corrupt", "truncated")
+
+
+def test_jpeg_ls_is_refused_by_name():
+    with pytest.raises(DecodeError, match="JPEG-LS") as failure:
+        decode_image(b"\xff\xd8\xff\xf7\0\x0b\x08\0\x28\0\x30\1\1\x11\0", POLICY)
+    assert failure.value.reason == "unsupported_format"
