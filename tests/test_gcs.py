@@ -15,7 +15,7 @@ import pytest
 from support import shards
 from support.gcs_server import ACCOUNT, GcsServer
 from support.pictures import encode, noise, smooth
-from support.stores import Fault, get, names, put
+from support.stores import Fault, get, names, put, table
 
 from pipeline.audit.__main__ import main as audit
 from pipeline.run import CRASH, OK, USAGE, main
@@ -62,11 +62,6 @@ def gcs(gcs, local, lpips_weights):
 def output(gcs, request) -> str:
     """A directory in the bucket that no other test uses."""
     return gcs.directory("pairs", request.node.name)
-
-
-def table(directory: str) -> pa.Table:
-    files = [path for path in list_files(directory) if path.endswith(".parquet")]
-    return pa.concat_tables(pq.read_table(io.BytesIO(get(path))) for path in sorted(files)).sort_by("source")
 
 
 def metrics(output: object) -> pa.Table:

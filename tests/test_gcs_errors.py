@@ -15,7 +15,7 @@ from requests import Session
 from support import shards
 from support.gcs_server import ACCOUNT
 from support.pictures import encode, noise
-from support.stores import Fault, get, names, put
+from support.stores import Fault, get, names, put, refused
 
 from pipeline.run import OK, USAGE, main
 from transforms.storage import run_files
@@ -49,15 +49,6 @@ def gcs(gcs, local):
 def output(gcs, request) -> str:
     """A directory in the bucket that no other test uses."""
     return gcs.directory("pairs", request.node.name)
-
-
-def refused(capsys, *arguments: str) -> str:
-    """Assert that the request is refused at launch, and return its one line of error."""
-    assert main(arguments) == USAGE
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 class TestWriteWhole:

@@ -1,7 +1,6 @@
 """Runs and audits at `s3://`, with a local server that speaks S3's protocol; test_stores.py has its containers."""
 
 import gc
-import io
 import json
 import os
 import re
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import boto3
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -19,7 +17,7 @@ from botocore.response import StreamingBody
 from support import shards
 from support.pictures import encode, noise, smooth
 from support.s3_server import S3Server
-from support.stores import Fault, get, names, put
+from support.stores import Fault, get, names, put, refused, table
 
 from pipeline.audit.__main__ import main as audit
 from pipeline.cli import main as pairloss
@@ -64,25 +62,11 @@ def output(s3, request) -> str:
     return s3.directory("pairs", request.node.name)
 
 
-def metrics(output: object) -> pa.Table:
-    files = [path for path in list_files(f"{output}/metrics") if path.endswith(".parquet")]
-    return pa.concat_tables(pq.read_table(io.BytesIO(get(path))) for path in sorted(files)).sort_by("source")
-
-
 def run(output: object, *arguments: str, expected: int = OK) -> None:
     given = (
         arguments if any(flag.startswith("--input") for flag in arguments) else (*arguments, f"--input={BUCKET}/in/*")
     )
     assert main([*given, f"--output={output}", *OPTIONS]) == expected
-
-
-def refused(capsys, *arguments: str) -> str:
-    """Assert that the request is refused at launch, and return its one line of error."""
-    assert main(arguments) == USAGE
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 class TestRun:
@@ -124,7 +108,7 @@ class TestRun:
         run(output)
         assert look_up(done) == written
         assert not any(request.startswith("PUT ") and done[5:] in request for request in s3.requests[begun:])
-        assert len(metrics(output)) == PAIRS
+        assert len(table(f"{output}/metrics")) == PAIRS
         assert not list(list_files(f"{output}/_temporary"))
 
 

@@ -1,14 +1,19 @@
 """Objects in stores, and servers of stores that can be told to fail."""
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from pipeline.run import USAGE, main
 from transforms.storage.run_files import list_files
 from transforms.storage.whole_files import read_file
 
@@ -88,3 +93,18 @@ def get(path: str) -> bytes:
 def names(directory: str) -> list[str]:
     """The paths of all objects below a directory, relative to the directory."""
     return sorted(path.removeprefix(f"{directory}/") for path in list_files(directory, deep=True))
+
+
+def table(directory: str) -> pa.Table:
+    """The rows of all Parquet files in a directory, by their source."""
+    files = [path for path in list_files(directory) if path.endswith(".parquet")]
+    return pa.concat_tables(pq.read_table(io.BytesIO(get(path))) for path in sorted(files)).sort_by("source")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Assert that the request is refused at launch, and return its one line of error."""
+    assert main(arguments) == USAGE
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
