@@ -193,6 +193,11 @@ class TestSlices:
         assert medians[0] == "4"
         assert medians[-1].startswith("+")
 
+    def test_a_median_that_is_not_there_has_no_change(self, tmp_path):
+        pairs = [pair(n, strength=0 if n % 3 == 2 else 0.1) for n in range(6)]
+        page = report(audit_runs.score(tmp_path, pairs, "run", "--slice_by=camera", "--losses=psnr"))
+        assert page.text.split("Slices by camera")[1].split("camera 2")[1].split("Failures")[0].split() == ["2", "–"]
+
 
 class TestGradient:
     def test_the_worst_pairs_have_it_where_a_network_takes_long(self, lpips_weights, tmp_path, monkeypatch):

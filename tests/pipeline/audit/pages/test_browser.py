@@ -211,6 +211,17 @@ class TestLooks:
         chromium.open(pages[name])
         assert chromium.run("document.documentElement.scrollWidth") <= width
 
+    @pytest.mark.parametrize("table", ["failure-table", "pair-table"])
+    def test_on_a_phone_no_cell_lies_beyond_the_edge(self, chromium, pages, table):
+        chromium.look(width=360)
+        chromium.open(pages["report"])
+        assert (
+            chromium.run(
+                f"(box => box.scrollWidth - box.clientWidth)(document.getElementById('{table}').parentElement)"
+            )
+            == 0
+        )
+
     def test_themes_differ(self, chromium, pages, tmp_path):
         colours = []
         for scheme in ("light", "dark"):
