@@ -222,7 +222,7 @@ def file_bases() -> Mapping[str, Sequence[bytes]]:
         "tfrecord zlib": [zlib.compress(records), zlib.compress(records, 0)],
         "csv": [f"id,generated,target,label\n{lines}".encode()],
         "jsonl": ["".join(json.dumps(row) + "\n" for row in named).encode()],
-        "webdataset": [_tarred(members, format) for format in (tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT)],
+        "tar": [_tarred(members, format) for format in (tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT)],
         ZIP: [_zipped(members), _zipped(dict(list(members.items())[:3]))],
     }
 
@@ -231,7 +231,7 @@ SUFFIXES = {
     "parquet": ".parquet",
     "csv": ".csv",
     "jsonl": ".jsonl",
-    "webdataset": ".tar",
+    "tar": ".tar",
     ZIP: ".zip",
     **dict.fromkeys(("tfrecord", "tfrecord gzip", "tfrecord zlib"), ".tfrecord"),
 }

@@ -4,12 +4,17 @@ import pytest
 
 from benchmarks import fuzz
 from transforms.images.formats import IMAGE_FORMATS
+from transforms.reading.format import format_names
 from transforms.worker.sandbox import Sandbox
 
 
 def test_every_image_format_is_fuzzed():
     assert list(fuzz.image_bases()) == [*(format.name for format in IMAGE_FORMATS if format.open), fuzz.ARRAY]
     assert all(fuzz.image_bases().values())
+
+
+def test_every_input_format_is_fuzzed():
+    assert set(format_names()) <= {kind for kind, bases in fuzz.file_bases().items() if bases}
 
 
 @pytest.mark.parametrize(

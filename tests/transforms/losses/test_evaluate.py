@@ -41,7 +41,7 @@ SIZE = 176, 164
 # The same for losses on networks, which take a tenth of the time here. MS-SSIM alone needs the larger one.
 SMALL = 61, 47
 PERCEPTUAL = {"lpips_vgg": perceptual.lpips, "vgg_mse": perceptual.feature_mse, "style": perceptual.style}
-ONE_PIXEL = {"mae", "mse", "psnr", "psnr_y", "charbonnier", "ciede2000", "ciede2000_p95", "flip"}
+ONE_PIXEL = {name for name in ALL if LOSSES[name].min_side == 1}
 COMPARING = [name for name in ALL if LOSSES[name].direction != "none"]
 OF_IDENTICAL = {"psnr": np.inf, "psnr_y": np.inf, "ssimulacra2": 100.0}
 OF_IDENTICAL |= dict.fromkeys(("ssim", "ssim_y", "ssim_luma", "ms_ssim"), 1.0)

@@ -155,7 +155,7 @@ class TestListChunks:
             (
                 "a.txt",
                 b"id,generated",
-                "has neither the name nor the content of a parquet or tfrecord or csv or jsonl or tar file",
+                "has neither the name nor the content of a parquet or tfrecord or ",
             ),
             ("a.parquet", None, "FileNotFoundError"),
             ("a.tfrecord", None, "FileNotFoundError"),
