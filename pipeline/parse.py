@@ -137,7 +137,7 @@ def parse(argv: Sequence[str]) -> Config:
         raise UsageError("--retry_failures tries failures of an earlier run again; name that run with --reuse=DIR")
     if config.reuse and config.generated and config.descent:
         raise UsageError(
-            "--reuse copies no optimized images of folders; `pairloss pack` makes files of records of them"
+            "--reuse cannot copy the optimized images of folders; drop it, or make records of them with `pairloss pack`"
         )
     if config.reuse and config.reuse.rstrip("/") == config.output.rstrip("/"):
         raise UsageError(f"--reuse and --output are both {config.output}; give the new run a directory of its own")
@@ -222,7 +222,7 @@ def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
     if protocol.masked:
         _check_masked(plan, choices.optimize)
     if plan.precision == "float16" and (plan.pixel_gradient or choices.optimize):
-        raise UsageError("--precision=float16 is too small for gradients, which would vanish; give bfloat16 or float32")
+        raise UsageError("gradients vanish in --precision=float16; give bfloat16 or float32")
     if plan.pixel_gradient and objective is None:
         raise UsageError("--pixel_gradient needs an --objective to differentiate, such as 'lpips_vgg + 0.1*fd_l1'")
     if objective and (plan.pixel_gradient or choices.optimize):
@@ -245,7 +245,7 @@ def _plan(choices: Choices, given: Mapping[str, Any]) -> Plan:
 def _check_masked(plan: Plan, optimize: bool) -> None:
     """Refuse what would be null for every pair, or ignore the mask."""
     if optimize:
-        raise UsageError("--optimize knows no mask, and would change all of an image; drop --optimize, or the mask")
+        raise UsageError("--optimize ignores masks, and would change the whole image; drop --optimize, or the mask")
     if unmaskable := [name for name in plan.objective_losses if not LOSSES[name].maskable]:
         raise UsageError(f"--objective: no mask can be applied to {', '.join(unmaskable)}; drop the loss, or the mask")
 

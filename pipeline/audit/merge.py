@@ -22,11 +22,11 @@ def main(argv: Sequence[str]) -> int:
     )
     given = parser.parse_args(argv)
     if repeated := sorted({part for part in given.parts if given.parts.count(part) > 1}):
-        raise UsageError(f"{', '.join(repeated)} is given twice, so its pairs would count twice")
+        raise UsageError(f"{', '.join(repeated)} is given twice, so its pairs would count twice; name it once")
     _check_output(given.output)
     merged = merge_summaries([read_summary(part) for part in given.parts], given.output)
     write_summary(merged)
-    print(f"{given.output}: {merged.summary.scored} scored pairs of {len(given.parts)} summaries")
+    print(f"{given.output}: {merged.summary.scored} scored pairs, merged from {len(given.parts)}")
     return 0
 
 

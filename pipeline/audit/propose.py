@@ -53,7 +53,7 @@ def propose(run: RunSummary) -> str:
         UsageError: the run has no scored pair.
     """
     if not run.summary.scored:
-        raise UsageError(f"{run.path} has no scored pair, so no rules can be made from it")
+        raise UsageError(f"{run.path} has no scored pair to make rules from; give a run that has")
     return "\n".join(_lines(run)) + "\n"
 
 

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, type=path, metavar="DIR", help="for trend.html and trend.parquet")
     given = parser.parse_args(argv)
     if repeated := sorted({run for run in given.runs if given.runs.count(run) > 1}):
-        raise UsageError(f"{', '.join(repeated)} is given twice")
+        raise UsageError(f"{', '.join(repeated)} is given twice; name it once")
     runs = read_timeline(given.runs)
     sink = pa.BufferOutputStream()
     pq.write_table(tabulate(runs), sink, compression="zstd")

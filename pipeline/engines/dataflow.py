@@ -47,7 +47,10 @@ def check(options: PipelineOptions, config: Config) -> None:
                 f"Dataflow's workers have no weights: give --{network.flag}=gs://..., a copy of {copy}{image_too}"
             )
     if config.gate and google.template_location:
-        raise UsageError("--gate judges a finished run, but with --template_location nobody waits for its end")
+        raise UsageError(
+            "--gate judges a finished run, but with --template_location nobody waits for its end; drop --gate, and "
+            "judge the run with `pairloss audit gate`"
+        )
     if config.resource_hints and google.flexrs_goal:
         hints = ", ".join(f"--{name}" for name in config.resource_hints)
         raise UsageError(f"--flexrs_goal excludes {hints}: with FlexRS, Dataflow fits no workers to steps; drop one")

@@ -113,9 +113,13 @@ def _refuse_hints(runner: str, options: PipelineOptions, config: Config) -> None
     if config.resource_hints:
         # Other engines would run the hinted step in an environment of its own, and ship every image there.
         hints = ", ".join(f"--{name}" for name in config.resource_hints)
-        raise UsageError(f"{hints} given, but {runner} places no workers: start its workers where the GPUs are")
+        raise UsageError(
+            f"{hints} given, but {runner} places no workers; drop them, and start its workers where the GPUs are"
+        )
     if dataflow.is_only_built(options):
-        raise UsageError(f"--dry_run and --template_location are DataflowRunner's; {runner} would really run")
+        raise UsageError(
+            f"--dry_run and --template_location are DataflowRunner's, and {runner} would really run; drop them"
+        )
 
 
 def _parse(flags: Sequence[str]) -> PipelineOptions:

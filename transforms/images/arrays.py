@@ -59,7 +59,9 @@ def decode_array(data: bytes, range: str, layout: str, max_pixels: int) -> tuple
         notes += ("gray",)
         array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if array.shape[2] != 3:
-        raise DecodeError("unsupported_mode", f"an array of shape {array.shape} with the layout {layout} is no image.")
+        raise DecodeError(
+            "unsupported_mode", f"an array of shape {array.shape} with the layout {layout} is not an image."
+        )
     low, high = array.min(), array.max()
     least, largest = RANGES[range]
     if not (least <= low and high <= largest):
@@ -87,9 +89,9 @@ def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
     except (ValueError, KeyError, SyntaxError, RecursionError, TypeError, TokenError) as error:
         raise DecodeError("corrupt", f"not a .npy file: {error}") from error
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
-        raise DecodeError("unsupported_mode", f"an array of {dtype} is no image.")
+        raise DecodeError("unsupported_mode", f"an array of {dtype} is not an image.")
     if len(shape) not in (2, 3) or 0 in shape:
-        raise DecodeError("unsupported_mode", f"an array of shape {shape} is no image; give [H, W] or [H, W, 3].")
+        raise DecodeError("unsupported_mode", f"an array of shape {shape} is not an image; give [H, W] or [H, W, 3].")
     count = int(np.prod(shape, dtype=object))
     if count > 3 * max_pixels:
         raise DecodeError("too_many_pixels", f"the array has the shape {shape}; max_image_pixels is {max_pixels}.")

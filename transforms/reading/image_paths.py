@@ -109,7 +109,7 @@ def image_of(value: Any, name: str, fields: Fields) -> Image:
     if fields.array_type:
         dtype = np.dtype(fields.array_type).newbyteorder("<")
         if len(value) % dtype.itemsize:
-            raise RecordError("wrong_shape", f"{len(value)} bytes are no whole number of {fields.array_type}", value)
+            raise RecordError("wrong_shape", f"{len(value)} bytes are not a whole number of {fields.array_type}", value)
         return _npy(np.frombuffer(value, dtype), fields)
     return value
 

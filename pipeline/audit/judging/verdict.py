@@ -95,7 +95,7 @@ def judge(run: RunSummary, rules: Sequence[Rule], rules_path: str = "", baseline
     if baseline:
         check_comparable(run, baseline)
         if not baseline.summary.scored:
-            raise UsageError(f"the baseline {baseline.path} has no scored pair")
+            raise UsageError(f"the baseline {baseline.path} has no scored pair; give a run that has")
     for rule in rules:
         _check_applies(rule, run, rules_path)
     base = baseline.summary if baseline else None

@@ -274,4 +274,4 @@ class TestPropose:
     def test_of_nothing(self, tmp_path, capsys):
         run = write_run(tmp_path / "run", summarized({"mae": []}, failed=3))
         assert main(["propose", str(run)]) == USAGE
-        assert "has no scored pair, so no rules can be made from it" in capsys.readouterr().err
+        assert "has no scored pair to make rules from" in capsys.readouterr().err

@@ -196,7 +196,8 @@ class TestSlices:
     def test_a_median_that_is_not_there_has_no_change(self, tmp_path):
         pairs = [pair(n, strength=0 if n % 3 == 2 else 0.1) for n in range(6)]
         page = report(audit_runs.score(tmp_path, pairs, "run", "--slice_by=camera", "--losses=psnr"))
-        assert page.text.split("Slices by camera")[1].split("camera 2")[1].split("Failures")[0].split() == ["2", "–"]
+        row = page.text.split("Slices by camera")[1].split("camera 2")[1].split("Failures")[0]
+        assert row.split() == ["2", "\N{EN DASH}"]
 
 
 class TestGradient:

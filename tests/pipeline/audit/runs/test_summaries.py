@@ -285,7 +285,7 @@ class TestMerge:
         whole = merge_summaries([run_of(day) for day in DAYS], "").summary
         assert merged == whole
         assert (merged.scored, merged.failed, merged.chunks) == (6, 3, 3)
-        assert "6 scored pairs of 3 summaries" in capsys.readouterr().out
+        assert "6 scored pairs, merged from 3" in capsys.readouterr().out
         assert sorted(path.name for path in tmp_path.iterdir()) == ["all.json", "day0", "day1", "day2"]
 
     def test_in_two_steps(self, days, tmp_path):
