@@ -83,7 +83,7 @@ def _pack(config: Config, shard_pairs: int) -> int:
     for scratch in (directory.listing_directory, directory.temporary):
         delete_directory(scratch)
     if not config.quiet:
-        print(f"{shards.pairs} pairs in {shards.written} shards; failures: {len(failures)}", file=sys.stderr)
+        print(f"pairs: {shards.pairs}, shards: {shards.written}, failures: {len(failures)}", file=sys.stderr)
     return OK if shards.pairs else NOTHING_SCORED
 
 

@@ -102,7 +102,7 @@ def _report(prepared: "Prepared") -> int:
         print(for_terminal(f"scored again: {name}, because {reason}"), file=sys.stderr)
     summary = read_json(files.summary)
     if not config.quiet:
-        print_run(summary, files, make_console())
+        print_run(summary, files, make_console(), config.metrics_format)
         if record.reused or config.reuse:
             print(f"{record.reused} pairs were taken over from {config.reuse or 'an earlier run'}")
         if told := bottleneck(record.performance or {}):

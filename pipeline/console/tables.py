@@ -18,8 +18,15 @@ _LEAST_TEXT = 16
 _PIPE_WIDTH = 100_000
 
 
-def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> None:
-    """Print the summary of the run."""
+def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console, metrics_format: str = "parquet") -> None:
+    """Print the summary of the run, and where its files are.
+
+    Args:
+        summary: the content of summary.json.
+        files: of the run.
+        console: where to print.
+        metrics_format: the text that was written beside Parquet: `csv` or `jsonl`; `parquet`: none.
+    """
     counts = summary["counts"]
     losses = summary["losses"]
     first = next(iter(losses))
@@ -40,7 +47,10 @@ def print_run(summary: Mapping[str, Any], files: RunFiles, console: Console) -> 
     if summary["precision"]:
         devices = f" on {' and '.join(summary['devices'])}" if summary["devices"] else ""
         console.print(f"computed in {' and '.join(summary['precision'])}{devices}", highlight=False)
-    where = {"metrics": f"{files.metrics_directory}/*.parquet", "summary": files.summary}
+    where = {"metrics": f"{files.metrics_directory}/*.parquet"}
+    if metrics_format != "parquet":
+        where[metrics_format] = f"{files.metrics_text_directory(metrics_format)}/*.{metrics_format}"
+    where["summary"] = files.summary
     if counts["failed"] or counts["files_failed"]:
         where["failures"] = f"{files.failures_directory}/*.jsonl"
     for name, path in where.items():

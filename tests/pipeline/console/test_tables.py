@@ -142,3 +142,10 @@ def test_where_the_files_are(output):
     lines = printed(summary([row("a")]), output, width=60).splitlines()
     assert f"metrics:  {output}/metrics/*.parquet" in lines
     assert f"summary:  {output}/summary.json" in lines
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_where_the_text_is(format):
+    stream = io.StringIO()
+    print_run(summary([row("a")]), RunFiles("runs/today"), Console(file=stream, width=200), format)
+    assert f"\n{format + ':':9} runs/today/metrics_{format}/*.{format}\n" in stream.getvalue()
