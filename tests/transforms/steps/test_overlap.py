@@ -9,7 +9,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from transforms.overlap import OverlappingDoFn
+from transforms.steps.overlap import OverlappingDoFn
 
 
 class Recorder(OverlappingDoFn[int, str]):

@@ -1,10 +1,6 @@
-"""Every Beam step of the pipeline. Each wraps plain functions of the other folders, which know no Beam, and counts.
+"""The steps that find the chunks of a run and read their pairs."""
 
-From ReadPairs to WriteChunk the steps are one-to-one on chunks, so that the engine fuses them and encodes no table in
-between.
-"""
-
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,32 +11,22 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
-from transforms.columns import Column
-from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
-from transforms.images.sandboxed import DECODE_TASK
-from transforms.losses.plan import Plan
-from transforms.overlap import OverlappingDoFn
 from transforms.reading.format import AUTO, FORMATS
 from transforms.reading.input_files import InputFile, files_of
 from transforms.reading.list_chunks import CHUNK_BYTES, CHUNK_PAIRS, list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import Chunk, ChunkSeries, EncodedChunk, Fields, ScoredChunk
-from transforms.scoring.batch import Batching, batching_for
-from transforms.scoring.model_cache import load_once
-from transforms.scoring.optimize import load_optimizer, optimize_chunk
-from transforms.scoring.score import StartedChunk, load_evaluator, score_chunk, start_chunk
+from transforms.steps.overlap import OverlappingDoFn
+from transforms.steps.step import Step
 from transforms.storage.json_files import to_json
 from transforms.storage.run_files import RunFiles
-from transforms.storage.worker_files import worker_file
-from transforms.summary.finish import finish_run
-from transforms.summary.summary import Summary
 from transforms.work import Work
 from transforms.worker.counters import count
 from transforms.worker.one_ahead import OneAhead
 from transforms.worker.sandbox import Sandbox
-from transforms.worker.stopwatch import stopwatch, timed
-from transforms.writing.chunk_files import WrittenChunks, check_listing, find_done, write_chunk
+from transforms.worker.stopwatch import timed
+from transforms.writing.chunk_files import WrittenChunks, find_done
 from transforms.writing.earlier_run import EarlierRun
 
 # Tags of the outputs of SplitDone.
@@ -51,15 +37,7 @@ _TAKEN_OVER_AT_ONCE = 16
 
 
 @dataclass(eq=False)
-class _Step(beam.PTransform):
-    """A transform whose settings are the fields of a dataclass."""
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-
-@dataclass(eq=False)
-class InputFiles(_Step):
+class InputFiles(Step):
     """Pipeline -> InputFile, those that run.json names: a job that carried them would be too large for services.
 
     Attributes:
@@ -86,7 +64,7 @@ def _input_files(files: RunFiles, fingerprint: str, claim: str) -> Iterator[Inpu
 
 
 @dataclass(eq=False)
-class ListChunks(_Step):
+class ListChunks(Step):
     """InputFile -> ChunkSeries, by `list_chunks`. The caller reshuffles them.
 
     Attributes:
@@ -133,7 +111,7 @@ def _as_one(listed: Iterator[ChunkSeries]) -> Iterator[ChunkSeries]:
 
 
 @dataclass(eq=False)
-class CountListed(_Step):
+class CountListed(Step):
     """ChunkSeries -> the number of all pairs, also written to `RunFiles.listed`, of which progress is a fraction.
 
     The launcher looks there if other processes do the work.
@@ -169,7 +147,7 @@ def _write_listed(pairs: int, files: RunFiles, fingerprint: str, claim: str) -> 
 
 
 @dataclass(eq=False)
-class SplitDone(_Step):
+class SplitDone(Step):
     """ChunkSeries -> the chunks to do, as ChunkSeries tagged `TO_DO`, and the ScoredChunk of each other, tagged `DONE`.
 
     Attributes:
@@ -233,7 +211,7 @@ class _SplitDone(OverlappingDoFn[ChunkSeries, Iterator[Chunk | ScoredChunk]]):
 
 
 @dataclass(eq=False)
-class ReadPairs(_Step):
+class ReadPairs(Step):
     """ChunkSeries -> EncodedChunk, by `read_series`.
 
     Attributes:
@@ -284,191 +262,3 @@ class _Read(OverlappingDoFn[ChunkSeries, tuple[ChunkSeries, OneAhead]]):
 def _listing(chunk: Chunk) -> Work:
     """The work of finding a chunk, which every launch of a run does again."""
     return Work(seconds={"listing": chunk.listing_seconds})
-
-
-@dataclass(eq=False)
-class ScorePairs(_Step):
-    """EncodedChunk -> ScoredChunk, by `score_chunk`.
-
-    Attributes:
-        plan: what to compute.
-        policy: which images to admit, and how to convert them.
-        batching: size of the batches; None: what suits the worker's device.
-        sandbox: decodes the images.
-        needs_gpu: whether a worker without a GPU is a mistake.
-        output: the run's directory, in which the worker tells what it does; empty: it does not.
-        fingerprint: of the run.
-        claim: of its launcher.
-    """
-
-    plan: Plan
-    policy: DecodePolicy = DecodePolicy()
-    batching: Batching | None = None
-    sandbox: Sandbox = Sandbox()
-    needs_gpu: bool = False
-    output: str = ""
-    fingerprint: str = ""
-    claim: str = ""
-
-    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        return chunks | "Score" >> beam.ParDo(_Work(self, load_evaluator, score_chunk))
-
-
-@dataclass(eq=False, kw_only=True)
-class OptimizePairs(ScorePairs):
-    """EncodedChunk -> ScoredChunk with optimized images and the outcome for each pair, by `optimize_chunk`.
-
-    The plan's objective is minimized; `batching` is also that of the descent's slots.
-
-    Attributes:
-        descent: how to descend, and when to stop.
-    """
-
-    descent: Descent
-
-    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        work = partial(optimize_chunk, descent=self.descent)
-        return chunks | "Optimize" >> beam.ParDo(_Work(self, load_optimizer, work))
-
-
-class _Work(OverlappingDoFn[EncodedChunk, StartedChunk]):
-    """Scores or optimizes with a model that the worker loads once; meanwhile children decode the next chunk.
-
-    Args:
-        step: its settings.
-        load: makes the model of a plan.
-        work: scores or optimizes a chunk with the model.
-    """
-
-    def __init__(self, step: ScorePairs, load: Callable[..., Any], work: Callable[..., ScoredChunk]):
-        self.plan, self.needs_gpu = step.plan, step.needs_gpu
-        self.policy, self.batching, self.sandbox = step.policy, step.batching, step.sandbox
-        self.run = (RunFiles(step.output), step.fingerprint, step.claim) if step.output else None
-        self.load, self.work = load, work
-
-    def setup(self) -> None:
-        # Its processes start while TensorFlow is imported.
-        self.sandbox.start(DECODE_TASK)
-        self.model = load_once(self.load, self.plan, self.needs_gpu)
-
-    def begin(self, chunk: EncodedChunk) -> StartedChunk:
-        batching = self.batching or batching_for(self.model.device.memory_bytes)
-        return start_chunk(chunk, self.plan, self.policy, batching, self.sandbox)
-
-    def abandon(self, started: StartedChunk) -> None:
-        started.decoded.close()
-
-    def end(self, started: StartedChunk) -> Iterator[ScoredChunk]:
-        chunk = started.encoded
-        with stopwatch(chunk.chunk.name, "other") as watch:
-
-            def done(pairs: int) -> None:
-                count("pairs_done", pairs)
-                watch.pairs += pairs
-                if self.run:
-                    worker_file(*self.run).tell()
-
-            scored = self.work(started, self.model, done)
-        yield replace(scored, work=chunk.work + watch.work())
-
-
-@dataclass(eq=False)
-class WriteChunk(_Step):
-    """ScoredChunk -> the same without its images, once its files are written by `write_chunk`.
-
-    Attributes:
-        output: the run's directory.
-        fingerprint: of the run.
-        metrics_format: a format of `METRICS_FORMATS`; `parquet`: no text beside Parquet.
-        optimized_format: a key of `OPTIMIZED_FORMATS`.
-        claim: of the run's launcher.
-        earlier: a run that has the other pairs of chunks of which only failures were tried again.
-    """
-
-    output: str
-    fingerprint: str
-    metrics_format: str = "parquet"
-    optimized_format: str = "parquet"
-    claim: str = ""
-    earlier: EarlierRun | None = None
-
-    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
-        formats = (self.metrics_format, self.optimized_format)
-        settings = (RunFiles(self.output), self.fingerprint, self.claim, *formats, self.earlier)
-        return chunks | "Write" >> beam.Map(_write, *settings)
-
-
-def _write(
-    chunk: ScoredChunk,
-    files: RunFiles,
-    fingerprint: str,
-    claim: str,
-    metrics_format: str,
-    optimized_format: str,
-    earlier: EarlierRun | None,
-) -> ScoredChunk:
-    # For every chunk, because another run may have taken the directory since the last one.
-    with stopwatch(chunk.chunk.name, "writing") as watch:
-        files.check_owner(fingerprint, claim)
-        if earlier:
-            chunk = earlier.complete(chunk)
-        written = write_chunk(chunk, files, metrics_format, optimized_format, fingerprint)
-    count("chunks_written")
-    count("pairs_scored", len(chunk.metrics))
-    count("pairs_failed", sum(failure.scope == "pair" for failure in chunk.failures))
-    work = chunk.work + watch.work()
-    worker_file(files, fingerprint, claim).add(work)
-    return replace(written, work=work)
-
-
-@dataclass(eq=False)
-class SummarizeChunks(beam.CombineFn):
-    """ScoredChunk... -> Summary.
-
-    Attributes:
-        columns: of the metrics, in order.
-        slice_by: a kept field; empty: no slices.
-    """
-
-    columns: tuple[Column, ...]
-    slice_by: str = ""
-
-    def create_accumulator(self) -> Summary:
-        return Summary.empty(self.columns, self.slice_by)
-
-    def add_input(self, accumulator: Summary, chunk: ScoredChunk) -> Summary:
-        accumulator.merge(Summary.of_chunk(chunk, self.columns, self.slice_by))
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[Summary]) -> Summary:
-        merged = self.create_accumulator()
-        for accumulator in accumulators:
-            merged.merge(accumulator)
-        return merged
-
-    def extract_output(self, accumulator: Summary) -> Summary:
-        return accumulator
-
-
-@dataclass(eq=False)
-class FinishRun(_Step):
-    """Summary -> None, once the run's last files are written by `finish_run`.
-
-    Attributes:
-        output: the run's directory, where the launcher has written the beginning of run.json.
-        fingerprint: of the run.
-        claim: of its launcher.
-    """
-
-    output: str
-    fingerprint: str
-    claim: str = ""
-
-    def expand(self, summary: beam.PCollection) -> beam.PCollection:
-        return summary | "Finish" >> beam.Map(_finish, RunFiles(self.output), self.fingerprint, self.claim)
-
-
-def _finish(summary: Summary, files: RunFiles, fingerprint: str, claim: str) -> None:
-    record = files.read_own_record(fingerprint, claim)
-    check_listing(files, summary.done, summary.with_failures, summary.optimized_files)
-    finish_run(summary, files, record)
