@@ -79,7 +79,7 @@ keep_baseline() {
     cp -- "$run/summary.json" "$kept.part"
     mv -- "$kept.part" "$kept"
   else
-    # Of an earlier judgement, by other rules.
+    # An earlier judgement, by other rules, may have kept it.
     rm -f -- "$kept"
   fi
 }

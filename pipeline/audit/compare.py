@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = Parser(
         "pairloss audit compare",
-        "Show runs side by side, pair by pair: which pairs got better, and which got worse. Of a single run, show its "
-        "candidates side by side.",
+        "Show runs side by side, pair by pair: which pairs got better, and which got worse. With a single run, show "
+        "its candidates side by side.",
     )
     parser.add_argument(
         "runs", metavar="RUN", nargs="+", type=path, help="directories; all others are compared with the first"

@@ -127,7 +127,7 @@ def test_equals_the_float64_reference(networks, name, size, kind):
     value = networks.loss(name, generated[np.newaxis], target[np.newaxis]).numpy()
     assert value.shape == (1,)
     expected = networks.reference(name, generated.astype(np.float64), target.astype(np.float64))
-    # Features are good to 1e-6 or so of their size. Of almost identical pairs their difference is a hundredth of
+    # Features are good to 1e-6 or so of their size. For almost identical pairs their difference is a hundredth of
     # that, but errors of thousands of numbers average out: 2e-6 is the worst seen. AlexNet's maps have few pixels to
     # average over, and its distance of such a pair is 2e-4: 5e-9 is the worst seen.
     assert value[0] == pytest.approx(expected, rel=1e-5, abs=1e-8 if name == "lpips_alex" else 0)

@@ -72,7 +72,7 @@ class TestHostile:
         (member,) = members(data).values()
         assert "1001 bytes are not the 1000" in message(data, replace(member, size=1000))
         assert "max_image_bytes is 1000" in message(data, member, most=1000)
-        # Nor is more read of a member that claims to take less unpacked than packed.
+        # A member that claims to take less unpacked than packed is not read beyond that either.
         assert read(data, replace(member, packed=1 << 40, size=10)) == ["too_many_bytes"]
 
     def test_a_bomb_fails_alone(self):

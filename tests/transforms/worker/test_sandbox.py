@@ -53,12 +53,12 @@ def test_time_is_counted_for_each_record() -> None:
 
 
 def test_a_record_does_not_pay_for_imports() -> None:
-    """Nor for what is compiled as a module is imported."""
+    """Compiling a module as it is imported does not count either."""
     assert [item for item, _ in Sandbox(seconds=1).call("support.slow_import:nothing", None)] == ["done"]
 
 
 def test_a_record_does_not_pay_for_memory_of_imports() -> None:
-    """Nor if its child has served another task, whose limit is less than these libraries take."""
+    """They do not count either if its child has served another task, with a limit below what these libraries take."""
     sandbox = Sandbox(memory=64 << 20)
     list(sandbox.call("support.sandbox_tasks:process", None))
     image = encode(smooth(8, 8))
