@@ -33,31 +33,12 @@ class NcnnNetwork:
     """
 
     def __init__(self, model: NcnnModel, preprocessing: Preprocessing):
-        if not find_spec("ncnn"):
-            raise BackendError(
-                "this run computes its networks with ncnn, and this worker cannot import it: install the package ncnn "
-                "on every worker, as on the machine that launches the run"
-            )
+        self._net = load_net(model.text, model.weights)
         import ncnn
 
         self._scale, self._offset = (np.array(v, np.float32) for v in (preprocessing.scale, preprocessing.offset))
         self._layers, self.shape = model.layers, model.shape
         self._mat, self._allocator = ncnn.Mat, ncnn.UnlockedPoolAllocator
-        self._net = ncnn.Net()
-        options = self._net.opt
-        options.num_threads = 1
-        options.use_vulkan_compute = False
-        # Intermediate results are freed as soon as the next layer has read them.
-        options.lightmode = True
-        # Most of these are on by default.
-        for option in dir(options):
-            if option.startswith(("use_fp16_", "use_bf16_", "use_int8_")):
-                setattr(options, option, False)
-        with tempfile.TemporaryDirectory() as directory:
-            weights = Path(directory) / "weights.bin"
-            weights.write_bytes(model.weights)
-            _check(self._net.load_param_mem(model.text), "the layers", BackendError)
-            _check(self._net.load_model(str(weights)), "the weights", BackendError)
 
     def features(self, image: np.ndarray, layers: Collection[str], source: str = IMAGE) -> dict[str, np.ndarray]:
         """Features of the layers. Nothing behind the deepest of them is computed.
@@ -83,14 +64,14 @@ class NcnnNetwork:
         allocators = workspace, blobs = self._allocator(), self._allocator()
         extractor.set_workspace_allocator(workspace)
         extractor.set_blob_allocator(blobs)
-        _check(extractor.input(source, data), "the input")
+        check_code(extractor.input(source, data), "the input")
         del data
         features = {}
         # ncnn has freed a shallower layer once it has computed a deeper one.
         for layer in sorted(layers, key=self._layers.index):
             code, output = extractor.extract(layer)
             try:
-                _check(code, layer)
+                check_code(code, layer)
                 maps = np.array(output)
             finally:
                 # An allocator must outlive what it gave, so this must not stay in the frame of an error.
@@ -109,6 +90,42 @@ class NcnnNetwork:
         return np.ascontiguousarray(prepared.transpose(2, 0, 1))
 
 
-def _check(code: Any, what: str, error: type[Exception] = EvaluationError) -> None:
+def load_net(text: str, weights: bytes) -> Any:
+    """Load a model into ncnn, to be computed in float32 by one thread at a time per extractor.
+
+    Args:
+        text: the content of a `.param` file.
+        weights: the content of a `.bin` file.
+
+    Raises:
+        BackendError: ncnn is not installed, or refuses the model.
+    """
+    if not find_spec("ncnn"):
+        raise BackendError(
+            "this run computes its networks with ncnn, and this worker cannot import it: install the package ncnn "
+            "on every worker, as on the machine that launches the run"
+        )
+    import ncnn
+
+    net = ncnn.Net()
+    options = net.opt
+    options.num_threads = 1
+    options.use_vulkan_compute = False
+    # Intermediate results are freed as soon as the next layer has read them.
+    options.lightmode = True
+    # Most of these are on by default.
+    for option in dir(options):
+        if option.startswith(("use_fp16_", "use_bf16_", "use_int8_")):
+            setattr(options, option, False)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "weights.bin"
+        path.write_bytes(weights)
+        check_code(net.load_param_mem(text), "the layers", BackendError)
+        check_code(net.load_model(str(path)), "the weights", BackendError)
+    return net
+
+
+def check_code(code: Any, what: str, error: type[Exception] = EvaluationError) -> None:
+    """Raise an error for a code of ncnn that stands for a failure."""
     if code:
         raise error(f"ncnn failed with code {code} at {what}; -100 means that memory ran out")
