@@ -118,7 +118,7 @@ class ObjectiveFunction:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(generated)
             inside = self._compared(generated, references)
-            features = self._networks.features(inside, self._losses)
+            features = self._networks.features(inside, self._losses, gradients=True)
             total, values = self._unfused(inside, features, references)
         # No layer mixes pairs, so row i of the sum's gradient is the gradient of pair i's objective.
         outputs, slopes = [total], [tf.ones_like(total)]

@@ -2,9 +2,9 @@
 
 ncnn computes the convolutions alone. Those of the pass back are convolutions with the kernels turned by 180 degrees and
 their channels swapped, so that Winograd's method serves them, too. Between convolutions maps stay in ncnn's layout,
-float32 [C / P, h, w * P]: P neighbouring channels, as many as a register of the processor holds, lie together. A band is
-so small that a convolution finds its own intermediate results in the core's cache; a shallow layer in one piece takes
-twice the time.
+float32 [C / P, h, w * P]: P neighbouring channels, as many as a register of the processor holds, lie together. A band
+is so small that a convolution finds its own intermediate results in the core's cache; a shallow layer in one piece
+takes twice the time.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transforms.losses.networks.backends.ncnn import load_net, check_code
+from transforms.losses.networks.backends.ncnn import check_code, load_net
 from transforms.losses.networks.backends.ncnn_model import describe_apart
 from transforms.losses.networks.layers import Layer
 from transforms.losses.plan import EvaluationError
@@ -70,7 +70,7 @@ class BandedNetwork:
     The bits of an image depend on the image alone, not on the threads that compute its bands.
 
     Args:
-        layers: by the name of its output, shallowest first; see `layers.plain`.
+        layers: by the name of its output, shallowest first; see `specs.Network.gradient_on_ncnn`.
         tensors: for each convolution `<name>.kernel` and `.bias`, float32, kernels HWIO for RGB input.
 
     Raises:
@@ -124,9 +124,7 @@ class BandedNetwork:
                 self._to_pixels(_inside(target, self._pack), features[step.pool])
             source = target
 
-    def back(
-        self, codes: np.ndarray, slopes: Mapping[str, np.ndarray], gradient: np.ndarray, run: Run = map
-    ) -> None:
+    def back(self, codes: np.ndarray, slopes: Mapping[str, np.ndarray], gradient: np.ndarray, run: Run = map) -> None:
         """Compute the gradient to the image.
 
         Args:
@@ -158,14 +156,12 @@ class BandedNetwork:
         maps = self._convolved(self._forward, step, source, step.inputs, step.channels, rows)
         if features is not None:
             self._to_pixels(maps, features[rows])
-        codes = step.codes[:, rows]
-        if codes.size:
-            np.greater(maps, 0, out=codes.view(np.bool_))
-        inside = _inside(target, self._pack)
+        if step.codes.size:
+            np.greater(maps, 0, out=step.codes[:, rows].view(np.bool_))
         if step.pool:
-            _pool(maps, inside[:, rows.start // 2 : rows.stop // 2], codes, self._pack)
+            _pool(maps, rows.start, step.codes, target, self._pack)
         else:
-            inside[:, rows] = maps
+            _inside(target, self._pack)[:, rows] = maps
 
     def _back_band(
         self,
@@ -189,15 +185,16 @@ class BandedNetwork:
         """Lead the gradient to rows of a step's result, and the slopes of its layers, back to its convolution."""
         if step.pool in slopes:
             above += self._to_maps(slopes[step.pool][rows])
-        inside = _inside(target, self._pack)
         if step.pool:
+            _unpool(above, rows.start, target, self._pack)
             # The last band takes the row along that the pooling left out.
-            whole = rows.stop == step.height // 2
-            rows = slice(2 * rows.start, step.height if whole else 2 * rows.stop)
-            _repeat(above, inside[:, rows], self._pack)
-            above = inside[:, rows]
+            last = rows.stop == step.height // 2
+            rows = slice(2 * rows.start, step.height if last else 2 * rows.stop)
+        else:
+            _inside(target, self._pack)[:, rows] = above
+        least = np.uint8(_LARGEST if step.pool else _POSITIVE)
         slope = self._to_maps(slopes[step.name][rows]) if step.name in slopes else _NO_SLOPES
-        _through(above, slope, step.codes[:, rows], np.uint8(_LARGEST if step.pool else _POSITIVE), inside[:, rows])
+        _mask(step.codes, least, slope, rows.start, rows.stop - rows.start, target, self._pack)
 
     def _convolved(
         self, net: Any, step: _Step, source: np.ndarray, inputs: int, channels: int, rows: slice
@@ -243,9 +240,7 @@ class BandedNetwork:
         # ncnn keeps the image's channels apart.
         return 1 if channels == _RGB else self._pack
 
-    def _steps(
-        self, layers: Collection[str], height: int, width: int, codes: np.ndarray | None = None
-    ) -> list[_Step]:
+    def _steps(self, layers: Collection[str], height: int, width: int, codes: np.ndarray | None = None) -> list[_Step]:
         """The steps to the deepest of the layers."""
         steps: list[_Step] = []
         start = 0
@@ -287,60 +282,72 @@ def _exhaust(results: Iterable[None]) -> None:
     deque(results, maxlen=0)
 
 
+# Slices, unlike sums of indices, let the compiler know that no index is negative, so that it takes whole registers.
+
+
 @compiled(nogil=True, error_model="numpy")
-def _pool(maps, pooled, codes, pack):  # type: ignore[no-untyped-def]
-    """The maxima of 2 x 2 outputs into `pooled`; the first of each gets its code, unless there are no codes."""
+def _pool(maps, first, codes, target, pack):  # type: ignore[no-untyped-def]
+    """The maxima of 2 x 2 outputs, of rows from `first` on, into a frame; the first of each gets its code."""
+    groups, height, width = maps.shape
+    for group in range(groups):
+        for y in range(0, height - 1, 2):
+            out = target[group, (first + y) // 2 + 1]
+            for x in range(0, width - pack, 2 * pack):
+                a, b = maps[group, y, x : x + pack], maps[group, y, x + pack : x + 2 * pack]
+                c, d = maps[group, y + 1, x : x + pack], maps[group, y + 1, x + pack : x + 2 * pack]
+                most = out[x // 2 + pack : x // 2 + 2 * pack]
+                for p in range(pack):
+                    most[p] = max(max(a[p], b[p]), max(c[p], d[p]))
+                if codes.size:
+                    upper, lower = (
+                        codes[group, first + y, x : x + 2 * pack],
+                        codes[group, first + y + 1, x : x + 2 * pack],
+                    )
+                    code_a, code_b, code_c, code_d = upper[:pack], upper[pack:], lower[:pack], lower[pack:]
+                    for p in range(pack):
+                        # As code 1 already stands where an output is positive, 2 is one more.
+                        at_a = (a[p] == most[p]) & (most[p] > 0)
+                        at_b = (b[p] == most[p]) & (most[p] > 0) & (a[p] != most[p])
+                        at_c = (c[p] == most[p]) & (most[p] > 0) & (a[p] != most[p]) & (b[p] != most[p])
+                        at_d = (most[p] > 0) & (a[p] != most[p]) & (b[p] != most[p]) & (c[p] != most[p])
+                        code_a[p] += np.uint8(at_a)
+                        code_b[p] += np.uint8(at_b)
+                        code_c[p] += np.uint8(at_c)
+                        code_d[p] += np.uint8(at_d)
+
+
+@compiled(nogil=True, error_model="numpy")
+def _unpool(pooled, first, target, pack):  # type: ignore[no-untyped-def]
+    """Every pixel of rows from `first` on into 2 x 2 pixels of a frame; 0 into those that the pooling left out."""
     groups, height, width = pooled.shape
-    marks = codes.size > 0
     for group in range(groups):
-        for y in range(height):
-            for start in range(0, width, pack):
-                for x in range(start, start + pack):
-                    left = start + x
-                    a, b = maps[group, 2 * y, left], maps[group, 2 * y, left + pack]
-                    c, d = maps[group, 2 * y + 1, left], maps[group, 2 * y + 1, left + pack]
-                    pooled[group, y, x] = max(max(a, b), max(c, d))
-                if marks:
-                    for x in range(start, start + pack):
-                        left, most = start + x, pooled[group, y, x]
-                        if most > 0:
-                            if maps[group, 2 * y, left] == most:
-                                codes[group, 2 * y, left] = 2
-                            elif maps[group, 2 * y, left + pack] == most:
-                                codes[group, 2 * y, left + pack] = 2
-                            elif maps[group, 2 * y + 1, left] == most:
-                                codes[group, 2 * y + 1, left] = 2
-                            else:
-                                codes[group, 2 * y + 1, left + pack] = 2
+        for y in range(2 * height):
+            out = target[group, 2 * first + y + 1, pack:-pack]
+            for x in range(0, width, pack):
+                above = pooled[group, y // 2, x : x + pack]
+                left, right = out[2 * x : 2 * x + pack], out[2 * x + pack : 2 * x + 2 * pack]
+                for p in range(pack):
+                    left[p] = above[p]
+                    right[p] = above[p]
+            out[2 * width :] = 0
+        if 2 * (first + height) == target.shape[1] - 3:
+            target[group, -2] = 0
 
 
 @compiled(nogil=True, error_model="numpy")
-def _repeat(pooled, maps, pack):  # type: ignore[no-untyped-def]
-    """Every pixel of `pooled` into 2 x 2 of `maps`; 0 into what no pooling saw."""
-    groups, height, width = pooled.shape
+def _mask(codes, least, slopes, first, rows, target, pack):  # type: ignore[no-untyped-def]
+    """Of rows of a frame, what has a code of at least `least`; and the slopes that have any code."""
+    groups, _, width = codes.shape
+    zero = np.float32(0)
     for group in range(groups):
-        for y in range(maps.shape[1]):
-            if y // 2 < height:
-                for start in range(0, width, pack):
-                    for x in range(start, start + pack):
-                        maps[group, y, start + x] = pooled[group, y // 2, x]
-                        maps[group, y, start + x + pack] = pooled[group, y // 2, x]
-                maps[group, y, 2 * width :] = 0
-            else:
-                maps[group, y, :] = 0
-
-
-@compiled(nogil=True, error_model="numpy")
-def _through(above, slopes, codes, least, out):  # type: ignore[no-untyped-def]
-    """The gradient from above where the code is at least `least`, and the slopes where it is not 0."""
-    groups, height, width = codes.shape
-    for group in range(groups):
-        for y in range(height):
+        for y in range(rows):
+            out, code = target[group, first + y + 1, pack : pack + width], codes[group, first + y]
             if slopes.size:
+                slope = slopes[group, y]
                 for x in range(width):
-                    code = codes[group, y, x]
-                    from_above = above[group, y, x] if code >= least else np.float32(0)
-                    out[group, y, x] = from_above + (slopes[group, y, x] if code > 0 else np.float32(0))
+                    above, added = out[x], slope[x]
+                    out[x] = (above if code[x] >= least else zero) + (added if code[x] > 0 else zero)
             else:
                 for x in range(width):
-                    out[group, y, x] = above[group, y, x] if codes[group, y, x] >= least else np.float32(0)
+                    above = out[x]
+                    out[x] = above if code[x] >= least else zero
