@@ -136,7 +136,8 @@ class BandedNetwork:
         Raises:
             EvaluationError: as for `forward`.
         """
-        steps = self._steps(slopes, *gradient.shape[:2], codes)
+        height, width = gradient.shape[:2]
+        steps = self._steps(slopes, height, width, codes)
         deepest = steps[-1].pool or steps[-1].name
         above = self._to_maps(slopes[deepest])
         shallower = {layer: slope for layer, slope in slopes.items() if layer != deepest}
@@ -148,7 +149,7 @@ class BandedNetwork:
             _exhaust(run(band, _bands(step.channels, step.inputs, step.height, step.width)))
             source = target
         band = partial(self._back_to_image, steps[0], source, gradient)
-        _exhaust(run(band, _bands(steps[0].channels, steps[0].inputs, *gradient.shape[:2])))
+        _exhaust(run(band, _bands(steps[0].channels, steps[0].inputs, height, width)))
 
     def _forward_band(
         self, step: _Step, source: np.ndarray, target: np.ndarray, features: np.ndarray | None, rows: slice
@@ -250,7 +251,8 @@ class BandedNetwork:
                 steps[-1] = steps[-1]._replace(pool=name)
                 height, width = height // 2, width // 2
                 continue
-            step = _Step(name, *self._channels[name], height, width, "", _NO_CODES)
+            inputs, channels = self._channels[name]
+            step = _Step(name, inputs, channels, height, width, "", _NO_CODES)
             if codes is not None:
                 step = step._replace(codes=codes[start : start + step.size].reshape(-1, height, width * self._pack))
                 start += step.size

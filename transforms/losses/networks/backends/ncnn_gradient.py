@@ -32,8 +32,7 @@ class NcnnGradientNetwork:
     def __init__(self, layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray], preprocessing: Preprocessing):
         self.preprocessing = preprocessing
         self._network = BandedNetwork(layers, tensors)
-        self._threads = thread_count()
-        self._executor = ThreadPoolExecutor(self._threads, "ncnn")
+        self._executor = ThreadPoolExecutor(thread_count(), "ncnn")
 
     def features(self, images: tf.Tensor, layers: Collection[str]) -> dict[str, tf.Tensor]:
         """Features of the layers, without a gradient. Nothing behind the deepest of them is computed.
@@ -105,9 +104,9 @@ class NcnnGradientNetwork:
 
     def _for_each(self, images: int, work: Callable[[int, Run], None]) -> None:
         """Give each thread an image; if there are more threads than images, give them the bands of one."""
-        if images < self._threads:
+        if images < thread_count():
             for row in range(images):
                 work(row, self._executor.map)
         else:
-            for _ in self._executor.map(partial(work, run=map), range(images)):
+            for _ in self._executor.map(lambda row: work(row, map), range(images)):
                 pass
