@@ -1,10 +1,8 @@
 """A network's pass forward and its pass back by ncnn, layer by layer, in bands of rows. Free of TensorFlow.
 
 ncnn computes the convolutions alone. Those of the pass back are convolutions with the kernels turned by 180 degrees and
-their channels swapped, so that Winograd's method serves them, too. Between convolutions maps stay in ncnn's layout,
-float32 [C / P, h, w * P]: P neighbouring channels, as many as a register of the processor holds, lie together. A band
-is so small that a convolution finds its own intermediate results in the core's cache; a shallow layer in one piece
-takes twice the time.
+their channels swapped, so that Winograd's method serves them, too. A band is so small that a convolution finds its own
+intermediate results in the core's cache; a shallow layer in one piece takes twice the time.
 """
 
 from collections import deque
@@ -16,11 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transforms.losses.networks.backends.ncnn import check_code, load_net
+from transforms.losses.networks.backends.ncnn_maps import (
+    LARGEST,
+    POSITIVE,
+    framed,
+    inside,
+    mask,
+    pool,
+    to_maps,
+    to_pixels,
+    unpool,
+)
 from transforms.losses.networks.backends.ncnn_model import describe_apart
 from transforms.losses.networks.layers import Layer
 from transforms.losses.plan import EvaluationError
-from transforms.worker.aligned import aligned_empty
-from transforms.worker.compiled import compiled
 
 # Bytes of a band and its intermediate results, unless the convolution's weights take more.
 _BAND_BYTES = 2**22
@@ -29,9 +36,6 @@ _TILE, _PRODUCTS = 4, 36
 
 # Calls a function for every band, in any order.
 Run = Callable[[Callable[[slice], None], Iterable[slice]], Iterable[None]]
-
-# Of an output: 0 lets no gradient through, the others do; the gradient of a pooling goes to `_LARGEST` alone.
-_POSITIVE, _LARGEST = 1, 2
 
 _RGB = 3
 _NO_CODES, _NO_SLOPES = np.empty((0, 0, 0), np.uint8), np.empty((0, 0, 0), np.float32)
@@ -86,7 +90,7 @@ class BandedNetwork:
         kernels = {name: f"{layer.convolution}.kernel" for name, layer in layers.items() if layer.convolution}
         self._channels = {name: tensors[kernel].shape[2:] for name, kernel in kernels.items()}
         # The channels of all layers are multiples of what any processor takes at once.
-        self._pack = self._extract(self._forward, next(iter(layers)), _framed(3, 1, 1, 1), 1, slice(0, 1)).elempack
+        self._pack = self._extract(self._forward, next(iter(layers)), framed(3, 1, 1, 1), 1, slice(0, 1)).elempack
 
     def shape(self, layer: str, height: int, width: int) -> tuple[int, int, int]:
         """Height, width and channels of the layer's output for an image of this size."""
@@ -113,15 +117,15 @@ class BandedNetwork:
             EvaluationError: memory ran out, or ncnn returned something else than a layer's output.
         """
         height, width = image.shape[:2]
-        source = _framed(3, height, width, 1)
+        source = framed(3, height, width, 1)
         source[:, 1:-1, 1:-1] = image.transpose(2, 0, 1)
         for step in self._steps(features, height, width, codes):
             halves = 2 if step.pool else 1
-            target = _framed(step.channels, step.height // halves, step.width // halves, self._pack)
+            target = framed(step.channels, step.height // halves, step.width // halves, self._pack)
             band = partial(self._forward_band, step, source, target, features.get(step.name))
             _exhaust(run(band, _bands(step.inputs, step.channels, step.height, step.width)))
             if step.pool in features:
-                self._to_pixels(_inside(target, self._pack), features[step.pool])
+                to_pixels(inside(target, self._pack), features[step.pool], self._pack)
             source = target
 
     def back(self, codes: np.ndarray, slopes: Mapping[str, np.ndarray], gradient: np.ndarray, run: Run = map) -> None:
@@ -139,7 +143,7 @@ class BandedNetwork:
         height, width = gradient.shape[:2]
         steps = self._steps(slopes, height, width, codes)
         deepest = steps[-1].pool or steps[-1].name
-        above = self._to_maps(slopes[deepest])
+        above = to_maps(slopes[deepest], self._pack)
         shallower = {layer: slope for layer, slope in slopes.items() if layer != deepest}
         source = self._framed_like(steps[-1])
         self._enter(steps[-1], above, shallower, source, slice(0, above.shape[1]))
@@ -156,13 +160,13 @@ class BandedNetwork:
     ) -> None:
         maps = self._convolved(self._forward, step, source, step.inputs, step.channels, rows)
         if features is not None:
-            self._to_pixels(maps, features[rows])
+            to_pixels(maps, features[rows], self._pack)
         if step.codes.size:
             np.greater(maps, 0, out=step.codes[:, rows].view(np.bool_))
         if step.pool:
-            _pool(maps, rows.start, step.codes, target, self._pack)
+            pool(maps, rows.start, step.codes, target, self._pack)
         else:
-            _inside(target, self._pack)[:, rows] = maps
+            inside(target, self._pack)[:, rows] = maps
 
     def _back_band(
         self,
@@ -185,17 +189,17 @@ class BandedNetwork:
     ) -> None:
         """Lead the gradient to rows of a step's result, and the slopes of its layers, back to its convolution."""
         if step.pool in slopes:
-            above += self._to_maps(slopes[step.pool][rows])
+            above += to_maps(slopes[step.pool][rows], self._pack)
         if step.pool:
-            _unpool(above, rows.start, target, self._pack)
+            unpool(above, rows.start, target, self._pack)
             # The last band takes the row along that the pooling left out.
             last = rows.stop == step.height // 2
             rows = slice(2 * rows.start, step.height if last else 2 * rows.stop)
         else:
-            _inside(target, self._pack)[:, rows] = above
-        least = np.uint8(_LARGEST if step.pool else _POSITIVE)
-        slope = self._to_maps(slopes[step.name][rows]) if step.name in slopes else _NO_SLOPES
-        _mask(step.codes, least, slope, rows.start, rows.stop - rows.start, target, self._pack)
+            inside(target, self._pack)[:, rows] = above
+        least = np.uint8(LARGEST if step.pool else POSITIVE)
+        slope = to_maps(slopes[step.name][rows], self._pack) if step.name in slopes else _NO_SLOPES
+        mask(step.codes, least, slope, rows.start, rows.stop - rows.start, target, self._pack)
 
     def _convolved(
         self, net: Any, step: _Step, source: np.ndarray, inputs: int, channels: int, rows: slice
@@ -224,18 +228,8 @@ class BandedNetwork:
         check_code(code, name)
         return output
 
-    def _to_pixels(self, maps: np.ndarray, features: np.ndarray) -> None:
-        """Maps into features [h, w, C]."""
-        together = np.dtype((np.void, 4 * self._pack))
-        np.copyto(features.view(together), maps.view(together).transpose(1, 2, 0))
-
-    def _to_maps(self, features: np.ndarray) -> np.ndarray:
-        """Features [h, w, C] as maps."""
-        together = np.dtype((np.void, 4 * self._pack))
-        return np.ascontiguousarray(features.view(together).transpose(2, 0, 1)).view(np.float32)
-
     def _framed_like(self, step: _Step) -> np.ndarray:
-        return _framed(step.channels, step.height, step.width, self._pack)
+        return framed(step.channels, step.height, step.width, self._pack)
 
     def _pack_of(self, channels: int) -> int:
         # ncnn keeps the image's channels apart.
@@ -268,88 +262,5 @@ def _bands(inputs: int, channels: int, height: int, width: int) -> Iterator[slic
     return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
 
 
-def _framed(channels: int, height: int, width: int, pack: int) -> np.ndarray:
-    """Maps [C / P, height + 2, (width + 2) * P], unset, in a frame of zeros."""
-    # ncnn loads whole registers.
-    maps = aligned_empty((channels // pack, height + 2, (width + 2) * pack), np.float32)
-    maps[:, 0] = maps[:, -1] = maps[:, :, :pack] = maps[:, :, -pack:] = 0
-    return maps
-
-
-def _inside(framed: np.ndarray, pack: int) -> np.ndarray:
-    return framed[:, 1:-1, pack:-pack]
-
-
 def _exhaust(results: Iterable[None]) -> None:
     deque(results, maxlen=0)
-
-
-# Slices, unlike sums of indices, let the compiler know that no index is negative, so that it takes whole registers.
-
-
-@compiled(nogil=True, error_model="numpy")
-def _pool(maps, first, codes, target, pack):  # type: ignore[no-untyped-def]
-    """The maxima of 2 x 2 outputs, of rows from `first` on, into a frame; the first of each gets its code."""
-    groups, height, width = maps.shape
-    for group in range(groups):
-        for y in range(0, height - 1, 2):
-            out = target[group, (first + y) // 2 + 1]
-            for x in range(0, width - pack, 2 * pack):
-                a, b = maps[group, y, x : x + pack], maps[group, y, x + pack : x + 2 * pack]
-                c, d = maps[group, y + 1, x : x + pack], maps[group, y + 1, x + pack : x + 2 * pack]
-                most = out[x // 2 + pack : x // 2 + 2 * pack]
-                for p in range(pack):
-                    most[p] = max(max(a[p], b[p]), max(c[p], d[p]))
-                if codes.size:
-                    upper, lower = (
-                        codes[group, first + y, x : x + 2 * pack],
-                        codes[group, first + y + 1, x : x + 2 * pack],
-                    )
-                    code_a, code_b, code_c, code_d = upper[:pack], upper[pack:], lower[:pack], lower[pack:]
-                    for p in range(pack):
-                        # As code 1 already stands where an output is positive, 2 is one more.
-                        at_a = (a[p] == most[p]) & (most[p] > 0)
-                        at_b = (b[p] == most[p]) & (most[p] > 0) & (a[p] != most[p])
-                        at_c = (c[p] == most[p]) & (most[p] > 0) & (a[p] != most[p]) & (b[p] != most[p])
-                        at_d = (most[p] > 0) & (a[p] != most[p]) & (b[p] != most[p]) & (c[p] != most[p])
-                        code_a[p] += np.uint8(at_a)
-                        code_b[p] += np.uint8(at_b)
-                        code_c[p] += np.uint8(at_c)
-                        code_d[p] += np.uint8(at_d)
-
-
-@compiled(nogil=True, error_model="numpy")
-def _unpool(pooled, first, target, pack):  # type: ignore[no-untyped-def]
-    """Every pixel of rows from `first` on into 2 x 2 pixels of a frame; 0 into those that the pooling left out."""
-    groups, height, width = pooled.shape
-    for group in range(groups):
-        for y in range(2 * height):
-            out = target[group, 2 * first + y + 1, pack:-pack]
-            for x in range(0, width, pack):
-                above = pooled[group, y // 2, x : x + pack]
-                left, right = out[2 * x : 2 * x + pack], out[2 * x + pack : 2 * x + 2 * pack]
-                for p in range(pack):
-                    left[p] = above[p]
-                    right[p] = above[p]
-            out[2 * width :] = 0
-        if 2 * (first + height) == target.shape[1] - 3:
-            target[group, -2] = 0
-
-
-@compiled(nogil=True, error_model="numpy")
-def _mask(codes, least, slopes, first, rows, target, pack):  # type: ignore[no-untyped-def]
-    """Of rows of a frame, what has a code of at least `least`; and the slopes that have any code."""
-    groups, _, width = codes.shape
-    zero = np.float32(0)
-    for group in range(groups):
-        for y in range(rows):
-            out, code = target[group, first + y + 1, pack : pack + width], codes[group, first + y]
-            if slopes.size:
-                slope = slopes[group, y]
-                for x in range(width):
-                    above, added = out[x], slope[x]
-                    out[x] = (above if code[x] >= least else zero) + (added if code[x] > 0 else zero)
-            else:
-                for x in range(width):
-                    above = out[x]
-                    out[x] = above if code[x] >= least else zero
