@@ -30,7 +30,7 @@ from transforms.losses.networks.layers import Layer
 from transforms.losses.plan import EvaluationError
 
 # Bytes of a band and its intermediate results, unless the convolution's weights take more.
-_BAND_BYTES = 2**22
+_BAND_BYTES = 2**23
 # Winograd's method makes 36 products of a tile of 4 x 4 pixels, and keeps them for the input and for the output.
 _TILE, _PRODUCTS = 4, 36
 
@@ -38,7 +38,7 @@ _TILE, _PRODUCTS = 4, 36
 Run = Callable[[Callable[[slice], None], Iterable[slice]], Iterable[None]]
 
 _RGB = 3
-_NO_CODES, _NO_SLOPES = np.empty((0, 0, 0), np.uint8), np.empty((0, 0, 0), np.float32)
+_NO_CODES, _NO_MAPS = np.empty((0, 0, 0), np.uint8), np.empty((0, 0, 0), np.float32)
 
 
 class _Step(NamedTuple):
@@ -195,11 +195,10 @@ class BandedNetwork:
             # The last band takes the row along that the pooling left out.
             last = rows.stop == step.height // 2
             rows = slice(2 * rows.start, step.height if last else 2 * rows.stop)
-        else:
-            inside(target, self._pack)[:, rows] = above
+            above = _NO_MAPS
         least = np.uint8(LARGEST if step.pool else POSITIVE)
-        slope = to_maps(slopes[step.name][rows], self._pack) if step.name in slopes else _NO_SLOPES
-        mask(step.codes, least, slope, rows.start, rows.stop - rows.start, target, self._pack)
+        slope = to_maps(slopes[step.name][rows], self._pack) if step.name in slopes else _NO_MAPS
+        mask(above, step.codes, least, slope, rows.start, rows.stop - rows.start, target, self._pack)
 
     def _convolved(
         self, net: Any, step: _Step, source: np.ndarray, inputs: int, channels: int, rows: slice

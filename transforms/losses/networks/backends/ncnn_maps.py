@@ -92,19 +92,20 @@ def unpool(pooled, first, target, pack):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, error_model="numpy")
-def mask(codes, least, slopes, first, rows, target, pack):  # type: ignore[no-untyped-def]
-    """Of rows of a frame, what has a code of at least `least`; and the slopes that have any code."""
+def mask(maps, codes, least, slopes, first, rows, target, pack):  # type: ignore[no-untyped-def]
+    """Into rows of a frame what has a code of at least `least`, of maps or of the rows, and the slopes with any code."""
     groups, _, width = codes.shape
     zero = np.float32(0)
     for group in range(groups):
         for y in range(rows):
             out, code = target[group, first + y + 1, pack : pack + width], codes[group, first + y]
+            source = maps[group, y] if maps.size else out
             if slopes.size:
                 slope = slopes[group, y]
                 for x in range(width):
-                    above, added = out[x], slope[x]
+                    above, added = source[x], slope[x]
                     out[x] = (above if code[x] >= least else zero) + (added if code[x] > 0 else zero)
             else:
                 for x in range(width):
-                    above = out[x]
+                    above = source[x]
                     out[x] = above if code[x] >= least else zero
