@@ -32,7 +32,8 @@ class NcnnGradientNetwork:
     def __init__(self, layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray], preprocessing: Preprocessing):
         self.preprocessing = preprocessing
         self._network = BandedNetwork(layers, tensors)
-        self._executor = ThreadPoolExecutor(thread_count(), "ncnn")
+        # Threads of an image wait while those of its bands work.
+        self._of_images, self._of_bands = (ThreadPoolExecutor(thread_count(), name) for name in ("images", "bands"))
 
     def features(self, images: tf.Tensor, layers: Collection[str]) -> dict[str, tf.Tensor]:
         """Features of the layers, without a gradient. Nothing behind the deepest of them is computed.
@@ -103,10 +104,7 @@ class NcnnGradientNetwork:
         return gradient
 
     def _for_each(self, images: int, work: Callable[[int, Run], None]) -> None:
-        """Give each thread an image; if there are more threads than images, give them the bands of one."""
-        if images < thread_count():
-            for row in range(images):
-                work(row, self._executor.map)
-        else:
-            for _ in self._executor.map(lambda row: work(row, map), range(images)):
-                pass
+        """Give each thread an image; if there are more threads than images, give them bands of all images."""
+        run = map if images >= thread_count() else self._of_bands.map
+        for _ in self._of_images.map(lambda row: work(row, run), range(images)):
+            pass

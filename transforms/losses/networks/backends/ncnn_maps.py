@@ -93,7 +93,7 @@ def unpool(pooled, first, target, pack):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, error_model="numpy")
 def mask(maps, codes, least, slopes, first, rows, target, pack):  # type: ignore[no-untyped-def]
-    """Into rows of a frame what has a code of at least `least`, of maps or of the rows, and the slopes with any code."""
+    """Into rows of a frame: of maps, or of the rows, what has a code of at least `least`; and slopes with any code."""
     groups, _, width = codes.shape
     zero = np.float32(0)
     for group in range(groups):
