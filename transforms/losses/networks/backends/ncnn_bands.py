@@ -217,7 +217,8 @@ class BandedNetwork:
 
     def _extract(self, net: Any, name: str, source: np.ndarray, pack: int, rows: slice) -> Any:
         groups, height, width = source.shape
-        # The rows stay where they are: a Mat of one dimension is told that it has three.
+        # The rows stay where they are, because a convolution does not change its input: a Mat of one dimension, on
+        # memory that the caller keeps, is told that it has three.
         mat = self._mat(source.reshape(-1)[rows.start * width :])
         mat.dims, mat.w, mat.h, mat.c = 3, width // pack, rows.stop - rows.start + 2, groups
         mat.elempack, mat.elemsize, mat.cstep = pack, 4 * pack, height * width // pack
