@@ -6,7 +6,7 @@ import pytest
 from transforms.worker.aligned import aligned_empty
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((3, 5), np.float32), ((7,), np.uint8), ((2, 0, 4), np.uint16)])
+@pytest.mark.parametrize(("shape", "dtype"), [((3, 5), np.float32), ((7,), np.uint8), ((2, 1, 4), np.uint16)])
 def test_arrays_start_at_multiples_of_64_and_can_be_written(shape, dtype):
     arrays = [aligned_empty(shape, dtype) for _ in range(5)]
     for array in arrays:
