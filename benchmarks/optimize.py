@@ -64,14 +64,15 @@ def _speed(steps: int) -> Table:
     loop_speed = sum(one["evaluations"] for one in loop) / sum(one["seconds"] for one in loop)
     table = Table("implementation", "image-steps/s", "of the loop", "network alone", "of the network")
     table.add_row("PyTorch loop, float32", f"{loop_speed:.2f}", "1.00", "", "")
-    for precision in dict.fromkeys(("float32", find_devices()[0].precision("auto", gradients=True))):
-        objective = _objective("lpips_vgg", precision)
+    fastest = find_devices()[0].precision("auto", gradients=True)
+    for precision, backend in dict.fromkeys((("float32", "tensorflow"), ("float32", "ncnn"), (fastest, "tensorflow"))):
+        objective = _objective("lpips_vgg", precision, backend)
         descent = replace(ENDLESS, method="adam", max_steps=steps)
         results, seconds = _timed(pairs, objective, descent)
         speed = sum(result.steps + 1 for result in results) / seconds
-        bound = _network_speed(pairs, precision)
+        bound = _network_speed(pairs, precision, backend)
         row = (f"{speed:.2f}", f"{speed / loop_speed:.2f}", f"{bound:.2f}", f"{speed / bound:.2f}")
-        table.add_row(f"ours, {precision}", *row)
+        table.add_row(f"ours, {precision}, {backend}", *row)
     return table
 
 
@@ -176,21 +177,22 @@ def _timed(pairs: Pairs, objective: ObjectiveFunction, descent: Descent) -> tupl
     return results, time.perf_counter() - start
 
 
-def _objective(text: str, precision: str) -> ObjectiveFunction:
-    weights = NETWORKS["vgg16_lpips"].weights()
-    return ObjectiveFunction(Plan((), parse_objective(text), precision=precision, weights={"vgg16_lpips": weights}))
+def _objective(text: str, precision: str, backend: str = "") -> ObjectiveFunction:
+    """The objective on a backend, by default the one that a run takes."""
+    plan = Plan((), parse_objective(text), precision=precision).with_weights().with_backend(descends=True)
+    return ObjectiveFunction(replace(plan, backend=backend or plan.backend))
 
 
-def _network_speed(pairs: Pairs, precision: str) -> float:
+def _network_speed(pairs: Pairs, precision: str, backend: str) -> float:
     """Image-steps per second of the network's forward pass and its gradient to the image, and nothing else."""
-    networks = Networks(Plan(("lpips_vgg",), precision=precision).with_weights())
+    networks = Networks(Plan(("lpips_vgg",), precision=precision, backend=backend).with_weights(), descends=True)
     images = tf.constant(np.stack([generated for generated, _ in pairs]) / 255.0, tf.float32)
 
     @tf.function(autograph=False)
     def step(images: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            features = networks.features(images, ("lpips_vgg",))
+            features = networks.features(images, ("lpips_vgg",), gradients=True)
         return tape.gradient(features, images, output_gradients=features)
 
     work = partial(step, images)

@@ -52,7 +52,7 @@ class Evaluator:
         self._networks = networks or Networks(plan)
         self.device = self._networks.device
         self.precision = self._networks.precision
-        self.backend = "ncnn" if self._networks.on_ncnn else "tensorflow"
+        self.backend = self._networks.backend
         self._executor = ThreadPoolExecutor(thread_count(), "fused")
         self._planar = PlanarEvaluator(plan, self._networks, self._executor)
         # On a GPU, the most pixels of a batch.

@@ -35,7 +35,7 @@ class ObjectiveFunction:
 
     Args:
         plan: with an objective.
-        networks: of this plan, if they are loaded already.
+        networks: of this plan, if they are loaded already, to be differentiated.
         fused: whether to use the losses' kernels on a CPU. Then only `value_and_gradient` gives the gradient.
         beside: other losses of the plan whose values `value_and_gradient` is to return, too.
 
@@ -50,7 +50,7 @@ class ObjectiveFunction:
         check_differentiable(plan.objective)
         self.plan = plan
         self._objective = plan.objective
-        self._networks = networks or Networks(plan)
+        self._networks = networks or Networks(plan, descends=True)
         self.device = self._networks.device
         self._weights = {name: weight for weight, name in plan.objective.terms}
         self._losses = tuple(dict.fromkeys((*self._weights, *beside)))
@@ -118,7 +118,7 @@ class ObjectiveFunction:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(generated)
             inside = self._compared(generated, references)
-            features = self._networks.features(inside, self._losses)
+            features = self._networks.features(inside, self._losses, gradients=True)
             total, values = self._unfused(inside, features, references)
         # No layer mixes pairs, so row i of the sum's gradient is the gradient of pair i's objective.
         outputs, slopes = [total], [tf.ones_like(total)]

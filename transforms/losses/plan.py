@@ -45,8 +45,9 @@ class Plan:
         max_gradient_pixels: larger pairs are scored without a pixel gradient, and not optimized.
         protocol: what is done to both images before any loss.
         weights: by name of the network, its weights file; see `with_weights`.
-        backend: what computes the features of `networks_on_ncnn` in float32 on a CPU: `ncnn` or `tensorflow`; see
-            `with_backend`. TensorFlow computes everything else.
+        backend: what computes networks in float32 on a CPU: `ncnn` or `tensorflow`; see `with_backend`. ncnn computes
+            the features of `networks_on_ncnn`; in a plan with a gradient, features and gradient of the networks whose
+            row says `gradient_on_ncnn`. TensorFlow computes everything else.
     """
 
     losses: tuple[str, ...]
@@ -92,14 +93,16 @@ class Plan:
         """This plan with ncnn where it helps, if this machine has it. To be asked once for a run, on its launcher.
 
         Args:
-            descends: whether the run optimizes: gradients are TensorFlow's.
+            descends: whether the run optimizes: then ncnn computes the networks through which it knows the gradient.
         """
         # Kernels on its features know no mask.
-        scores = not (descends or self.pixel_gradient or self.protocol.masked)
-        in_float32 = self.precision in ("float32", "auto") and scores
-        # The other networks come along, because a run without TensorFlow begins seconds earlier.
-        helps = any(NETWORKS[name].faster_on_ncnn for name in self.networks_on_ncnn)
-        on_ncnn = in_float32 and helps and find_spec("ncnn")
+        in_form = self.precision in ("float32", "auto") and not self.protocol.masked
+        if descends or self.pixel_gradient:
+            helps = any(NETWORKS[name].gradient_on_ncnn for name in self.networks)
+        else:
+            # The other networks come along, because a run without TensorFlow begins seconds earlier.
+            helps = any(NETWORKS[name].faster_on_ncnn for name in self.networks_on_ncnn)
+        on_ncnn = in_form and helps and find_spec("ncnn")
         return dataclasses.replace(self, backend="ncnn" if on_ncnn else "tensorflow")
 
     @property

@@ -42,6 +42,11 @@ def shallow(lpips_weights):
 
 
 @pytest.fixture(scope="module")
+def shallow_on_ncnn(shallow):
+    return ObjectiveFunction(dataclasses.replace(shallow.plan, backend="ncnn"))
+
+
+@pytest.fixture(scope="module")
 def quick():
     """Pixels alone: no network."""
     return ObjectiveFunction(plan_of("mse + fd_l2"))
@@ -247,6 +252,24 @@ class TestNotFinite:
         result = optimize(self.starts(), self.objective(monkeypatch, -1, 9))["bright"]
         assert (result.stop_reason, result.steps) == ("non_finite", 0)
         np.testing.assert_array_equal(result.image, self.starts()[1].generated)
+
+
+class TestBackends:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_reach_the_same(self, shallow, shallow_on_ncnn, method):
+        starts = [pair(kind, (17, 21)) for kind in ("noisy", "unrelated", "identical")]
+        results = [optimize(starts, objective, method=method, max_steps=15) for objective in (shallow, shallow_on_ncnn)]
+        for expected, found in zip(*(result.values() for result in results), strict=True):
+            assert found.objective_initial == pytest.approx(expected.objective_initial, rel=1e-5)
+            assert found.objective_of_saved == pytest.approx(expected.objective_of_saved, rel=0.02)
+            assert found.stop_reason == expected.stop_reason
+
+    def test_a_pair_has_the_same_bits_in_any_company(self, shallow_on_ncnn):
+        starts = [pair(kind, (16, 20)) for kind in KINDS]
+        descent = {"method": "adam", "max_steps": 8, "target_ratio": 0.4}
+        expected = optimize(starts, shallow_on_ncnn, slots=4, **descent)
+        for key, result in optimize(starts[::-1], shallow_on_ncnn, slots=3, **descent).items():
+            np.testing.assert_array_equal(result.image, expected[key].image, err_msg=key)
 
 
 class TestCompany:

@@ -147,11 +147,17 @@ def test_layers_and_networks_needed(losses, of_lpips, of_keras):
         ({"losses": ("mae", "ssim")}, False, "tensorflow"),
         ({"precision": "bfloat16"}, False, "tensorflow"),
         ({"precision": "float16"}, False, "tensorflow"),
-        ({"pixel_gradient": True, "objective": parse_objective("mae")}, False, "tensorflow"),
-        ({}, True, "tensorflow"),
+        ({"pixel_gradient": True, "objective": parse_objective("vgg_mse")}, False, "ncnn"),
+        ({"pixel_gradient": True, "losses": ("dists",), "objective": parse_objective("mae")}, False, "tensorflow"),
+        ({}, True, "ncnn"),
+        ({"losses": (), "objective": parse_objective("style_keras + dists")}, True, "ncnn"),
+        ({"losses": ("lpips_alex", "dists")}, True, "tensorflow"),
+        ({"losses": ("mae",)}, True, "tensorflow"),
+        ({"precision": "bfloat16"}, True, "tensorflow"),
+        ({"protocol": Protocol(masked=True)}, True, "tensorflow"),
     ],
 )
-def test_ncnn_scores_in_float32(changed, descends, backend):
+def test_ncnn_computes_in_float32(changed, descends, backend):
     plan = dataclasses.replace(Plan(("lpips_vgg",)), **changed)
     assert plan.with_backend(descends).backend == backend
 

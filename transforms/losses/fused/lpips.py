@@ -9,13 +9,11 @@ from numba import types
 from numba.extending import overload
 
 from transforms.losses.constants import LPIPS_EPSILON
+from transforms.worker.aligned import aligned_empty
 from transforms.worker.compiled import compiled
 
 _EPSILON = np.float32(LPIPS_EPSILON)
 _ONE, _ZERO = np.float32(1), np.float32(0)
-
-# In bytes, as TensorFlow aligns its own tensors.
-_ALIGNMENT = 64
 
 # Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
 _FASTMATH = {"reassoc", "nsz", "contract"}
@@ -196,7 +194,7 @@ def lpips_and_gradient(
         float32 [B], and per layer an array like that of `generated`.
     """
     (dtype,) = {maps.dtype for maps in (*generated, *target)}
-    gradients = [_aligned_like(maps) for maps in generated]
+    gradients = [aligned_empty(maps.shape, maps.dtype) for maps in generated]
     # LPIPS is linear in its heads: with the factor in them the maps need not be multiplied.
     heads = (np.ascontiguousarray((np.float32(factor) * head).reshape(-1, 2).T) for head in weights.values())
     layers = [
@@ -209,10 +207,3 @@ def lpips_and_gradient(
 
     values = np.fromiter(executor.map(distance, range(len(generated[0]))), np.float32, count=len(generated[0]))
     return values, gradients
-
-
-def _aligned_like(maps: np.ndarray) -> np.ndarray:
-    """An unset array of the same shape and type, aligned so that TensorFlow uses its memory instead of copying it."""
-    memory = np.empty(maps.nbytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + maps.nbytes].view(maps.dtype).reshape(maps.shape)

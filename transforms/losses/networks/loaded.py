@@ -3,7 +3,7 @@
 TensorFlow is imported if it computes one of them.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # By the name of the network.
 NetworkFeatures = Mapping[str, "Features"]
+# Of images and layers, by layer.
+FeaturesOf = Callable[["tf.Tensor", Collection[str]], "Features"]
 # By how much more memory a pass up and back takes than one up.
 _BACK = 2
 
@@ -42,7 +44,9 @@ class Networks:
         plan: as given.
         device: holds the networks.
         precision: of the networks' features: `float32`, `tensorfloat32`, `bfloat16` or `float16`.
-        on_ncnn: by name, the networks that ncnn computes; TensorFlow computes the others.
+        backend: `ncnn` if ncnn computes one of the networks, otherwise `tensorflow`.
+        on_ncnn: by name, the networks whose features ncnn computes for kernels that know its layout; the features of
+            the others are tensors.
         weights: by network, what its weights file holds for the losses on it; see `specs.Network.load`.
 
     Raises:
@@ -63,31 +67,46 @@ class Networks:
         dtype = "float32" if self.precision == "tensorfloat32" else self.precision
         self.weights: dict[str, Mapping[str, np.ndarray]] = {}
         self.on_ncnn: dict[str, NcnnNetwork] = {}
-        self._networks: dict[str, TensorFlowNetwork] = {}
+        self._features: dict[str, FeaturesOf] = {}
+        # The same for a tape to differentiate.
+        self._differentiable: dict[str, FeaturesOf] = {}
         self._had = 0
-        # Its features meet kernels that know neither gradients nor masks.
-        on_tensorflow = self.device.on_gpu or descends or plan.pixel_gradient or plan.protocol.masked
-        with_ncnn = plan.backend == "ncnn" and self.precision == "float32" and not on_tensorflow
+        self.backend = "tensorflow"
+        # The kernels that its features meet know no masks.
+        in_form = self.precision == "float32" and not (self.device.on_gpu or plan.protocol.masked)
+        with_ncnn, differentiates = plan.backend == "ncnn" and in_form, descends or plan.pixel_gradient
         for name in plan.networks:
-            network, on_ncnn = NETWORKS[name], with_ncnn and name in plan.networks_on_ncnn
+            network = NETWORKS[name]
             tensors, self.weights[name] = resolve_name(network.load)(network.read(plan.weights[name]))
             architecture = resolve_name(network.architecture)
-            if on_ncnn:
+            if with_ncnn and not differentiates and name in plan.networks_on_ncnn:
                 self.on_ncnn[name] = NcnnNetwork(describe(architecture, tensors), network.preprocessing)
+                self.backend = "ncnn"
                 continue
             import_tensorflow()
-            with self.device.scope():
-                self._networks[name] = _on_tensorflow(architecture, tensors, network.preprocessing, dtype)
+            if with_ncnn and differentiates and network.gradient_on_ncnn:
+                from transforms.losses.networks.backends.ncnn_gradient import NcnnGradientNetwork
 
-    def features(self, images: "tf.Tensor", losses: Collection[str]) -> "dict[str, Features]":
+                with_gradient = NcnnGradientNetwork(architecture, tensors, network.preprocessing)
+                self._features[name] = with_gradient.features
+                self._differentiable[name] = with_gradient.differentiable_features
+                self.backend = "ncnn"
+                continue
+            with self.device.scope():
+                on_tensorflow = _on_tensorflow(architecture, tensors, network.preprocessing, dtype)
+            self._features[name] = self._differentiable[name] = on_tensorflow.features
+
+    def features(self, images: "tf.Tensor", losses: Collection[str], gradients: bool = False) -> "dict[str, Features]":
         """Features of every layer that the losses need, by network and layer.
 
         Args:
             images: float32 [B, H, W, 3] in [0, 1], RGB.
             losses: names of the plan's losses.
+            gradients: whether a tape is to differentiate them to the images; without it, those of ncnn have none.
         """
-        layers = {name: self.plan.layers(name, losses) for name in self._networks}
-        return {name: self._networks[name].features(images, needed) for name, needed in layers.items() if needed}
+        layers = {name: self.plan.layers(name, losses) for name in self._features}
+        features = self._differentiable if gradients else self._features
+        return {name: features[name](images, needed) for name, needed in layers.items() if needed}
 
     def check_memory(self, losses: Collection[str], pixels: int, gradients: bool = False) -> None:
         """Refuse a pass for which memory is short: on CPUs TensorFlow 2.21 crashes if it runs out in a convolution.
@@ -102,7 +121,7 @@ class Networks:
         """
         if self.device.on_gpu:
             return
-        used = {LOSSES[name].network for name in losses} & self._networks.keys()
+        used = {LOSSES[name].network for name in losses} & self._features.keys()
         bytes = pixels * sum(NETWORKS[name].memory for name in used) * (_BACK if gradients else 1)
         if self.precision != "float32":
             bytes //= 2

@@ -60,6 +60,8 @@ class Network:
         memory: bytes that TensorFlow takes for a pass at least, per pixel of a pair, in float32 on a CPU.
         memory_on_ncnn: bytes that ncnn takes for a pass at most, per pixel of an image.
         faster_on_ncnn: whether most of its work is convolutions of 3x3, for which ncnn has Winograd's method.
+        gradient_on_ncnn: whether it consists of convolutions of 3x3 that keep the size and max-poolings of 2x2, so that
+            ncnn computes the gradient through it, too.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Network:
     memory: int = 0
     memory_on_ncnn: int = 0
     faster_on_ncnn: bool = True
+    gradient_on_ncnn: bool = False
 
     @property
     def reach(self) -> int:
@@ -181,6 +184,7 @@ NETWORKS = {
             stages=VGG16_STAGES,
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
+            gradient_on_ncnn=True,
         ),
         _on_lpips_weights(
             "vgg16_dists",
@@ -226,6 +230,7 @@ NETWORKS = {
             stages=VGG16_STAGES,
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
+            gradient_on_ncnn=True,
         ),
     )
 }

@@ -72,8 +72,37 @@ def describe(layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray]) -> 
     return NcnnModel(text, weights, tuple(layers), shape)
 
 
-def _packed(kernel: np.ndarray, bias: np.ndarray) -> bytes:
-    return b"".join((_PLAIN_FLOAT32, *(np.ascontiguousarray(part, "<f4").tobytes() for part in (kernel, bias))))
+def describe_apart(
+    layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray], back: bool = False
+) -> tuple[str, bytes]:
+    """Describe the convolutions of a network each by itself: `relu1_1` has the input `relu1_1_input`.
+
+    None adds zeros around its input.
+
+    Args:
+        layers: as for `describe`; their poolings are left out.
+        tensors: as for `describe`.
+        back: whether to describe, instead of a convolution and ReLU, the way of a gradient back through the
+            convolution: one with the kernel turned by 180 degrees, from the output's channels to the input's.
+
+    Returns:
+        the content of a `.param` file and of a `.bin` file.
+    """
+    lines, weights = [], b""
+    for name, layer in layers.items():
+        if layer.convolution:
+            kernel, bias = (tensors[f"{layer.convolution}.{part}"] for part in ("kernel", "bias"))
+            # From HWIO to OIHW.
+            kernel = kernel[::-1, ::-1].transpose(2, 3, 0, 1) if back else kernel.transpose(3, 2, 0, 1)
+            sizes = f"0={len(kernel)} 1={kernel.shape[2]} 3={layer.stride} 6={kernel.size}"
+            lines.append(f"Input {name}_input 0 1 {name}_input")
+            lines.append(f"Convolution {name} 1 1 {name}_input {name} {sizes} {'5=0' if back else '5=1 9=1'}")
+            weights += _packed(kernel) if back else _packed(kernel, bias)
+    return "\n".join(("7767517", f"{len(lines)} {len(lines)}", *lines, "")), weights
+
+
+def _packed(kernel: np.ndarray, *bias: np.ndarray) -> bytes:
+    return b"".join((_PLAIN_FLOAT32, *(np.ascontiguousarray(part, "<f4").tobytes() for part in (kernel, *bias))))
 
 
 def _padding(layer: Layer, kernel: np.ndarray) -> int:
