@@ -20,7 +20,7 @@ from transforms.losses.devices import MOST_PIXELS_ON_GPU
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks import vgg16
 from transforms.losses.networks.backends import ncnn
-from transforms.losses.networks.backends.ncnn import NcnnNetwork
+from transforms.losses.networks.backends.ncnn_planes import PlanarBandedNetwork
 from transforms.losses.networks.backends.tensorflow import TensorFlowNetwork
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.networks.lpips_weights import VGG16
@@ -389,12 +389,12 @@ class TestSharedTargets:
             tf.py_function(lambda pairs: counted["tensorflow"].append(int(pairs)), [tf.shape(images)[0]], [])
             return features(network, images, layers)
 
-        def on_ncnn(network, image, layers, features=NcnnNetwork.features):
+        def on_ncnn(network, image, layers, features=PlanarBandedNetwork.features):
             counted["ncnn"].append(1)
             return features(network, image, layers)
 
         monkeypatch.setattr(TensorFlowNetwork, "features", on_tensorflow)
-        monkeypatch.setattr(NcnnNetwork, "features", on_ncnn)
+        monkeypatch.setattr(PlanarBandedNetwork, "features", on_ncnn)
         return counted
 
     @pytest.mark.parametrize("backend", ["tensorflow", "ncnn"])

@@ -13,7 +13,8 @@ from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import Device, find_devices
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.backends.ncnn_model import describe
-from transforms.losses.networks.specs import NETWORKS
+from transforms.losses.networks.backends.ncnn_planes import PlanarBandedNetwork
+from transforms.losses.networks.specs import NETWORKS, Network
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.worker.memory import available_memory
 from transforms.worker.tensorflow_import import import_tensorflow
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # By the name of the network.
 NetworkFeatures = Mapping[str, "Features"]
+# A network with features in planes.
+PlanarNetwork = NcnnNetwork | PlanarBandedNetwork
 # Of images and layers, by layer.
 FeaturesOf = Callable[["tf.Tensor", Collection[str]], "Features"]
 # By how much more memory a pass up and back takes than one up.
@@ -66,7 +69,7 @@ class Networks:
             tf.config.experimental.enable_tensor_float_32_execution(self.precision == "tensorfloat32")
         dtype = "float32" if self.precision == "tensorfloat32" else self.precision
         self.weights: dict[str, Mapping[str, np.ndarray]] = {}
-        self.on_ncnn: dict[str, NcnnNetwork] = {}
+        self.on_ncnn: dict[str, PlanarNetwork] = {}
         self._features: dict[str, FeaturesOf] = {}
         # The same for a tape to differentiate.
         self._differentiable: dict[str, FeaturesOf] = {}
@@ -80,11 +83,11 @@ class Networks:
             tensors, self.weights[name] = resolve_name(network.load)(network.read(plan.weights[name]))
             architecture = resolve_name(network.architecture)
             if with_ncnn and not differentiates and name in plan.networks_on_ncnn:
-                self.on_ncnn[name] = NcnnNetwork(describe(architecture, tensors), network.preprocessing)
+                self.on_ncnn[name] = planar_on_ncnn(network, tensors)
                 self.backend = "ncnn"
                 continue
             import_tensorflow()
-            if with_ncnn and differentiates and network.gradient_on_ncnn:
+            if with_ncnn and differentiates and network.in_bands:
                 from transforms.losses.networks.backends.ncnn_gradient import NcnnGradientNetwork
 
                 with_gradient = NcnnGradientNetwork(architecture, tensors, network.preprocessing)
@@ -134,6 +137,18 @@ class Networks:
                     f"and {int(available) >> 20} MiB are available"
                 )
             self._had = bytes
+
+
+def planar_on_ncnn(network: Network, tensors: Mapping[str, np.ndarray]) -> PlanarNetwork:
+    """A network on the tensors of its architecture, for kernels that take every channel by itself.
+
+    Raises:
+        BackendError: ncnn is not installed, or refuses the network.
+    """
+    architecture = resolve_name(network.architecture)
+    if network.in_bands:
+        return PlanarBandedNetwork(architecture, tensors, network.preprocessing)
+    return NcnnNetwork(describe(architecture, tensors), network.preprocessing)
 
 
 def _on_tensorflow(architecture: Any, *arguments: Any) -> "TensorFlowNetwork":

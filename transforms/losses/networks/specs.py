@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from transforms.losses.networks.weights_file import UnreadableWeightsError, WeightsError, WeightsFile
 
 
@@ -17,6 +19,13 @@ class Preprocessing:
 
     scale: tuple[float, float, float]
     offset: tuple[float, float, float]
+
+    def planes(self, image: np.ndarray) -> np.ndarray:
+        """An image, [H, W, 3] RGB, uint8 or uint16 of full range or float32 in [0, 1], prepared: float32 [3, H, W]."""
+        full_range = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
+        scale, offset = (np.array(values, np.float32) for values in (self.scale, self.offset))
+        prepared = image.astype(np.float32) / full_range * scale + offset
+        return np.ascontiguousarray(prepared.transpose(2, 0, 1))
 
 
 class Stage(NamedTuple):
@@ -60,8 +69,8 @@ class Network:
         memory: bytes that TensorFlow takes for a pass at least, per pixel of a pair, in float32 on a CPU.
         memory_on_ncnn: bytes that ncnn takes for a pass at most, per pixel of an image.
         faster_on_ncnn: whether most of its work is convolutions of 3x3, for which ncnn has Winograd's method.
-        gradient_on_ncnn: whether it consists of convolutions of 3x3 that keep the size and max-poolings of 2x2, so that
-            ncnn computes the gradient through it, too.
+        in_bands: whether it consists of convolutions of 3x3 that keep the size and max-poolings of 2x2, so that ncnn
+            computes it in bands of rows, and the gradient through it, too.
     """
 
     name: str
@@ -79,7 +88,7 @@ class Network:
     memory: int = 0
     memory_on_ncnn: int = 0
     faster_on_ncnn: bool = True
-    gradient_on_ncnn: bool = False
+    in_bands: bool = False
 
     @property
     def reach(self) -> int:
@@ -184,7 +193,7 @@ NETWORKS = {
             stages=VGG16_STAGES,
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
-            gradient_on_ncnn=True,
+            in_bands=True,
         ),
         _on_lpips_weights(
             "vgg16_dists",
@@ -230,7 +239,7 @@ NETWORKS = {
             stages=VGG16_STAGES,
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
-            gradient_on_ncnn=True,
+            in_bands=True,
         ),
     )
 }

@@ -10,7 +10,8 @@ from support.pictures import noise
 from transforms.losses.networks.backends.ncnn import NcnnNetwork
 from transforms.losses.networks.backends.ncnn_model import describe
 from transforms.losses.networks.backends.tensorflow import TensorFlowNetwork
-from transforms.losses.networks.specs import NETWORKS
+from transforms.losses.networks.loaded import planar_on_ncnn
+from transforms.losses.networks.specs import LPIPS_LAYERS, NETWORKS
 from transforms.losses.plan import BackendError, EvaluationError
 
 pytestmark = pytest.mark.heavy
@@ -41,8 +42,7 @@ def of(name, tensors):
 
 
 def on_ncnn(name, tensors):
-    layers, values, preprocessing = of(name, tensors)
-    return NcnnNetwork(describe(layers, values), preprocessing)
+    return planar_on_ncnn(NETWORKS[name], tensors[name])
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,14 @@ def test_levels_and_floats_give_the_same_features(network, type):
     other = image.astype(np.uint16) * 257 if type is np.uint16 else image / np.float32(255)
     expected, found = (network.features(x, ["relu3_1"])["relu3_1"] for x in (image, other))
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (61, 131)])
+def test_bands_change_no_bit(tensors, network, size):
+    layers, values, preprocessing = of("vgg16_lpips", tensors)
+    expected = NcnnNetwork(describe(layers, values), preprocessing).features(noise(6, *size), LPIPS_LAYERS)
+    for layer, maps in network.features(noise(6, *size), LPIPS_LAYERS).items():
+        np.testing.assert_array_equal(maps, expected[layer], err_msg=layer)
 
 
 def test_features_are_the_callers_own(network):

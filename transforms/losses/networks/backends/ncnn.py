@@ -36,7 +36,7 @@ class NcnnNetwork:
         self._net = load_net(model.text, model.weights)
         import ncnn
 
-        self._scale, self._offset = (np.array(v, np.float32) for v in (preprocessing.scale, preprocessing.offset))
+        self._preprocessing = preprocessing
         self._layers, self.shape = model.layers, model.shape
         self._mat, self._allocator = ncnn.Mat, ncnn.UnlockedPoolAllocator
 
@@ -55,7 +55,7 @@ class NcnnNetwork:
         Raises:
             EvaluationError: memory ran out, or ncnn returned something else than the layer's output.
         """
-        prepared = self._prepare(image) if source == IMAGE else image
+        prepared = self._preprocessing.planes(image) if source == IMAGE else image
         _, height, width = prepared.shape
         # A Mat does not keep the array it is made of alive, and ncnn may work in place: it gets a copy of its own.
         data = self._mat(prepared).clone()
@@ -83,11 +83,6 @@ class NcnnNetwork:
             for allocator in allocators:
                 allocator.clear()
         return features
-
-    def _prepare(self, image: np.ndarray) -> np.ndarray:
-        full_range = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
-        prepared = image.astype(np.float32) / full_range * self._scale + self._offset
-        return np.ascontiguousarray(prepared.transpose(2, 0, 1))
 
 
 def load_net(text: str, weights: bytes) -> Any:

@@ -18,14 +18,16 @@ from transforms.losses.networks.backends.ncnn_maps import (
     LARGEST,
     POSITIVE,
     framed,
+    framed_planes,
     inside,
     mask,
     pool,
     to_maps,
     to_pixels,
+    to_planes,
     unpool,
 )
-from transforms.losses.networks.backends.ncnn_model import describe_apart
+from transforms.losses.networks.backends.ncnn_model import IMAGE, describe_apart
 from transforms.losses.networks.layers import Layer
 from transforms.losses.plan import EvaluationError
 
@@ -36,6 +38,8 @@ _TILE, _PRODUCTS = 4, 36
 
 # Calls a function for every band, in any order.
 Run = Callable[[Callable[[slice], None], Iterable[slice]], Iterable[None]]
+# Gets the name of a layer, rows of its output as ncnn lays them out, and which rows these are.
+Write = Callable[[str, np.ndarray, slice], None]
 
 _RGB = 3
 _NO_CODES, _NO_MAPS = np.empty((0, 0, 0), np.uint8), np.empty((0, 0, 0), np.float32)
@@ -74,15 +78,17 @@ class BandedNetwork:
     The bits of an image depend on the image alone, not on the threads that compute its bands.
 
     Args:
-        layers: by the name of its output, shallowest first; see `specs.Network.gradient_on_ncnn`.
+        layers: by the name of its output, shallowest first; see `specs.Network.in_bands`.
         tensors: for each convolution `<name>.kernel` and `.bias`, float32, kernels HWIO for RGB input.
+        back: whether to load what the method `back` needs.
 
     Raises:
         BackendError: ncnn is not installed, or refuses the network.
     """
 
-    def __init__(self, layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray]):
-        self._forward, self._back = (load_net(*describe_apart(layers, tensors, back)) for back in (False, True))
+    def __init__(self, layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray], back: bool = True):
+        self._forward = load_net(*describe_apart(layers, tensors))
+        self._back = load_net(*describe_apart(layers, tensors, back=True)) if back else None
         import ncnn
 
         self._mat = ncnn.Mat
@@ -92,9 +98,9 @@ class BandedNetwork:
         # The channels of all layers are multiples of what any processor takes at once.
         self._pack = self._extract(self._forward, next(iter(layers)), framed(3, 1, 1, 1), 1, slice(0, 1)).elempack
 
-    def shape(self, layer: str, height: int, width: int) -> tuple[int, int, int]:
-        """Height, width and channels of the layer's output for an image of this size."""
-        step = self._steps([layer], height, width)[-1]
+    def shape(self, layer: str, height: int, width: int, source: str = IMAGE) -> tuple[int, int, int]:
+        """Height, width and channels of the layer's output for an image, or an output of `source`, of this size."""
+        step = self._steps([layer], height, width, source=source)[-1]
         halves = 2 if layer == step.pool else 1
         return step.height // halves, step.width // halves, step.channels
 
@@ -116,17 +122,43 @@ class BandedNetwork:
         Raises:
             EvaluationError: memory ran out, or ncnn returned something else than a layer's output.
         """
+
+        def write(layer: str, maps: np.ndarray, rows: slice) -> None:
+            if layer in features:
+                to_pixels(maps, features[layer][rows], self._pack)
+
         height, width = image.shape[:2]
-        source = framed(3, height, width, 1)
-        source[:, 1:-1, 1:-1] = image.transpose(2, 0, 1)
-        for step in self._steps(features, height, width, codes):
-            halves = 2 if step.pool else 1
-            target = framed(step.channels, step.height // halves, step.width // halves, self._pack)
-            band = partial(self._forward_band, step, source, target, features.get(step.name))
-            _exhaust(run(band, _bands(step.inputs, step.channels, step.height, step.width)))
-            if step.pool in features:
-                to_pixels(inside(target, self._pack), features[step.pool], self._pack)
-            source = target
+        self._ascend(
+            framed_planes(image.transpose(2, 0, 1), 1), self._steps(features, height, width, codes), write, run
+        )
+
+    def planes(self, maps: np.ndarray, layers: Collection[str], source: str = IMAGE) -> dict[str, np.ndarray]:
+        """Features of layers, every channel by itself. Nothing behind the deepest of them is computed.
+
+        Args:
+            maps: float32 [C, H, W]: an image, prepared as the weights want it, or the output of the layer `source`.
+            layers: names of the network's layers, deeper than `source`.
+            source: a layer that has been computed already, or `IMAGE`.
+
+        Returns:
+            per layer float32 [C, h, w].
+
+        Raises:
+            EvaluationError: as for `forward`.
+        """
+        channels, height, width = maps.shape
+        features = {}
+        for layer in layers:
+            *sides, count = self.shape(layer, height, width, source)
+            features[layer] = np.empty((count, *sides), np.float32)
+
+        def write(layer: str, maps: np.ndarray, rows: slice) -> None:
+            if layer in features:
+                to_planes(maps, rows.start, features[layer], self._pack)
+
+        source_maps = framed_planes(maps, self._pack_of(channels))
+        self._ascend(source_maps, self._steps(layers, height, width, source=source), write, map)
+        return features
 
     def back(self, codes: np.ndarray, slopes: Mapping[str, np.ndarray], gradient: np.ndarray, run: Run = map) -> None:
         """Compute the gradient to the image.
@@ -155,12 +187,20 @@ class BandedNetwork:
         band = partial(self._back_to_image, steps[0], source, gradient)
         _exhaust(run(band, _bands(steps[0].channels, steps[0].inputs, height, width)))
 
-    def _forward_band(
-        self, step: _Step, source: np.ndarray, target: np.ndarray, features: np.ndarray | None, rows: slice
-    ) -> None:
+    def _ascend(self, source: np.ndarray, steps: Iterable[_Step], write: Write, run: Run) -> None:
+        """Make the steps from framed maps on, and hand on every output."""
+        for step in steps:
+            halves = 2 if step.pool else 1
+            target = framed(step.channels, step.height // halves, step.width // halves, self._pack)
+            band = partial(self._forward_band, step, source, target, write)
+            _exhaust(run(band, _bands(step.inputs, step.channels, step.height, step.width)))
+            if step.pool:
+                write(step.pool, inside(target, self._pack), slice(0, step.height // 2))
+            source = target
+
+    def _forward_band(self, step: _Step, source: np.ndarray, target: np.ndarray, write: Write, rows: slice) -> None:
         maps = self._convolved(self._forward, step, source, step.inputs, step.channels, rows)
-        if features is not None:
-            to_pixels(maps, features[rows], self._pack)
+        write(step.name, maps, rows)
         if step.codes.size:
             np.greater(maps, 0, out=step.codes[:, rows].view(np.bool_))
         if step.pool:
@@ -235,12 +275,14 @@ class BandedNetwork:
         # ncnn keeps the image's channels apart.
         return 1 if channels == _RGB else self._pack
 
-    def _steps(self, layers: Collection[str], height: int, width: int, codes: np.ndarray | None = None) -> list[_Step]:
-        """The steps to the deepest of the layers."""
+    def _steps(
+        self, layers: Collection[str], height: int, width: int, codes: np.ndarray | None = None, source: str = IMAGE
+    ) -> list[_Step]:
+        """The steps from an image, or an output of `source`, of this size to the deepest of the layers."""
         steps: list[_Step] = []
         start = 0
-        order = list(self._layers)
-        for name in order[: max(map(order.index, layers)) + 1]:
+        order = [IMAGE, *self._layers]
+        for name in order[order.index(source) + 1 : max(map(order.index, layers)) + 1]:
             if name not in self._channels:
                 steps[-1] = steps[-1]._replace(pool=name)
                 height, width = height // 2, width // 2

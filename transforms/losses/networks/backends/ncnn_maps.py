@@ -27,6 +27,15 @@ def inside(maps: np.ndarray, pack: int) -> np.ndarray:
     return maps[:, 1:-1, pack:-pack]
 
 
+def framed_planes(planes: np.ndarray, pack: int) -> np.ndarray:
+    """Maps of P = `pack` in such a frame, from float32 [C, h, w]."""
+    channels, height, width = planes.shape
+    maps = framed(channels, height, width, pack)
+    pixels = maps.reshape(channels // pack, height + 2, width + 2, pack)[:, 1:-1, 1:-1]
+    pixels[:] = planes.reshape(channels // pack, pack, height, width).transpose(0, 2, 3, 1)
+    return maps
+
+
 def to_pixels(maps: np.ndarray, features: np.ndarray, pack: int) -> None:
     """Turn maps of P = `pack` into features, float32 [h, w, C]."""
     together = np.dtype((np.void, 4 * pack))
@@ -40,6 +49,19 @@ def to_maps(features: np.ndarray, pack: int) -> np.ndarray:
 
 
 # Slices, unlike sums of indices, let the compiler know that no index is negative, so that it takes whole registers.
+
+
+@compiled(nogil=True, error_model="numpy")
+def to_planes(maps, first, planes, pack):  # type: ignore[no-untyped-def]
+    """Turn maps of P = `pack`, which are rows from `first` on, into float32 [C, h, w]."""
+    groups, height, width = maps.shape
+    for group in range(groups):
+        for y in range(height):
+            row = maps[group, y]
+            for p in range(pack):
+                plane = planes[group * pack + p, first + y]
+                for x in range(width // pack):
+                    plane[x] = row[x * pack + p]
 
 
 @compiled(nogil=True, error_model="numpy")
