@@ -21,7 +21,7 @@ from transforms.worker.memory import available_memory, release_memory
 from transforms.worker.threads import thread_count
 
 # Bytes that ncnn may take for one image in one piece, and for a tile of a larger one.
-WHOLE_BYTES = 9 * 2**28
+WHOLE_BYTES = 2**30
 TILE_BYTES = 3 * 2**26
 
 # The features of an image by network and layer.

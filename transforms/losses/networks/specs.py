@@ -143,17 +143,18 @@ VGG16_LAYERS = {
     )
 }
 VGG16_MEMORY = 1200
-VGG16_MEMORY_ON_NCNN = 2150
-_VGG16_MEMORY_OF_STAGES = {"pool2": 2450, "pool3": 750, "pool4": 450, "": 110}
+VGG16_MEMORY_IN_BANDS = 750
 
 
-def _vgg16_stages(*reaches: int) -> tuple[Stage, ...]:
-    stages = zip(_VGG16_MEMORY_OF_STAGES.items(), reaches, strict=True)
-    return tuple(Stage(cut, reach, memory) for (cut, memory), reach in stages)
+def _vgg16_stages(first: int, *reaches: int) -> tuple[Stage, ...]:
+    """The stages, of which the first one takes so many bytes per pixel."""
+    # The deep ones take less. But larger tiles of theirs would be too few for the threads.
+    memory = {"pool2": first, "pool3": 750, "pool4": 450, "": 110}
+    return tuple(Stage(cut, reach, bytes) for (cut, bytes), reach in zip(memory.items(), reaches, strict=True))
 
 
 # A feature of relu5_3 sees 196 x 196 pixels, 16 of them its own.
-VGG16_STAGES = _vgg16_stages(6, 12, 24, 48)
+VGG16_STAGES = _vgg16_stages(VGG16_MEMORY_IN_BANDS, 6, 12, 24, 48)
 # LPIPS compares these five, shallowest first.
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
@@ -192,7 +193,7 @@ NETWORKS = {
             strides=VGG16_LAYERS,
             stages=VGG16_STAGES,
             memory=VGG16_MEMORY,
-            memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
+            memory_on_ncnn=VGG16_MEMORY_IN_BANDS,
             in_bands=True,
         ),
         _on_lpips_weights(
@@ -207,9 +208,9 @@ NETWORKS = {
             sha256=_VGG16_SHA256,
             strides=VGG16_LAYERS,
             # L2 pooling sees a pixel more than max-pooling.
-            stages=_vgg16_stages(9, 16, 32, 48),
+            stages=_vgg16_stages(2450, 9, 16, 32, 48),
             memory=VGG16_MEMORY,
-            memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
+            memory_on_ncnn=2150,
         ),
         _on_lpips_weights(
             "alexnet_lpips",
@@ -238,7 +239,7 @@ NETWORKS = {
             strides=VGG16_LAYERS,
             stages=VGG16_STAGES,
             memory=VGG16_MEMORY,
-            memory_on_ncnn=VGG16_MEMORY_ON_NCNN,
+            memory_on_ncnn=VGG16_MEMORY_IN_BANDS,
             in_bands=True,
         ),
     )
