@@ -3,6 +3,7 @@
 Exit codes: 0 it is finished or at work; 1 it broke off, or nothing has been written for long; 2 there is no run.
 """
 
+import operator
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,15 +104,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _status(output: str) -> int:
-    from transforms.storage.errors import READ_ERRORS, describe
-    from transforms.storage.json_files import read_json
-    from transforms.storage.run_files import RunFiles
-    from transforms.storage.run_record import DELETING, RunRecord
+    from pipeline.audit.runs.files import read_record
+    from transforms.storage.run_record import DELETING
 
-    try:
-        record = RunRecord.from_json(read_json(RunFiles(output).config))
-    except (*READ_ERRORS, ValueError) as error:
-        raise UsageError(f"{output} holds no run: {describe(error)}; name the directory of --output") from error
+    record = read_record(output)
     if record.status not in ("running", DELETING):
         counts = record.counts or {}
         print(f"{record.status.replace('_', ' ')} after {_duration(record.seconds or 0)}")
@@ -147,8 +143,9 @@ def read_status(output: str, record: "RunRecord") -> Status:
 
     files = RunFiles(output)
     listed = 0
-    with suppress(*READ_ERRORS):
-        listed = read_json(files.listed)["pairs"]
+    # It is not there yet, or damaged.
+    with suppress(*READ_ERRORS, ValueError, KeyError, TypeError):
+        listed = operator.index(read_json(files.listed)["pairs"])
     written = [(pairs_of_file(path), changed) for path, changed in list_times(files.metrics_directory)]
     last = max((changed for _, changed in written), default=record.started)
     # Up to the last chunk: the next ones are at work, and their time is not over.

@@ -27,6 +27,9 @@ _NOT_DATA_DIRECTORY = re.compile(r"\..*|_temporary|_delta_log|_spark_metadata", 
 # Beam needs these for the paths of a scheme: the module, and Beam's extra that installs it.
 _EXTRAS = {"azfs": ("azure", "azure"), "hdfs": ("hdfs", "hadoop")}
 
+# No file is as large, and no date as late.
+_BEYOND_ANY = 2**63
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class InputFile:
@@ -90,8 +93,20 @@ def match_files(patterns: Sequence[str]) -> list[InputFile]:
 
 
 def files_of(identity: Mapping[str, Any]) -> Iterator[InputFile]:
-    """The input files of a run, from the identity in its run.json."""
-    return (InputFile(**file) for file in identity["input"])
+    """The input files of a run, from the identity in its run.json.
+
+    Raises:
+        ValueError: it does not name them as a run does.
+    """
+    try:
+        for entry in identity["input"]:
+            file = InputFile(**entry)
+            texts, numbers = (file.path, file.label, file.etag), (file.size, file.modified)
+            if not all(isinstance(text, str) for text in texts) or not all(0 <= n < _BEYOND_ANY for n in numbers):
+                raise TypeError(f"the file {entry}")
+            yield file
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its input files are not those of a run: {error}") from error
 
 
 def open_input(path: str, version: str = "") -> BinaryIO:
