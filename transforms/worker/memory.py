@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import mmap
 import resource
 import sys
 from pathlib import Path
@@ -15,6 +16,15 @@ def available_memory() -> float:
     if sys.platform != "linux":
         return math.inf
     return min(_of_machine(), _of_container(), _of_process())
+
+
+def has_room(size: int) -> bool:
+    """True if this process may take so many more bytes at once; none of them is touched."""
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError:
+        return False
+    return True
 
 
 def release_memory() -> None:

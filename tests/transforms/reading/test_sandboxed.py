@@ -93,6 +93,15 @@ def test_a_long_record_is_skipped(tmp_path: Path, packed: bool) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
+def test_a_record_without_room_costs_no_other(tmp_path: Path, packed: bool) -> None:
+    good, large = frame(b"\x0a\x00"), frame(bytes(40 << 20))
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(gzip.compress(good + large + good, 1) if packed else good + large + good)
+    found = [reason for _, _, reason in reasons(path, Sandbox(memory=100 << 20))]
+    assert found == ["missing_field", "out_of_memory", "missing_field"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
 def test_a_long_record_that_breaks_off(tmp_path: Path, packed: bool) -> None:
     path = tmp_path / "a.tfrecord"
     data = header(300 << 20) + b"abc"
