@@ -16,6 +16,7 @@ from pipeline.audit.runs.verdict_file import read_verdict, skip_reasons
 from pipeline.errors import UsageError, for_terminal
 from pipeline.flags import Parser, path
 from transforms.images.decode import NOTES
+from transforms.reading import folders
 from transforms.reading.input_files import match_files
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
@@ -122,4 +123,4 @@ def _meaning(note: str) -> str:
     subject, _, kind = note.partition(":")
     if subject in _NULL:
         return f"{_NULL[subject]} {kind}"
-    return NOTES.get(kind, "")
+    return NOTES.get(kind, "") or folders.NOTES.get(note, "")

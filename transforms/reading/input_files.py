@@ -16,6 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 
+from transforms.reading.fixed_path import fixed_part
 from transforms.storage.errors import READ_ERRORS, ChangedError, UnavailableError, describe
 
 _MAGIC = re.compile(r"[*?\[{]")
@@ -249,17 +250,9 @@ def _match(pattern: str) -> list[InputFile]:
 
 
 def _match_local(pattern: str) -> list[InputFile]:
-    # A directory that exists is part of the fixed part, whatever characters its name holds.
-    *directories, name = pattern.split("/")
-    fixed = 0
-    while fixed < len(directories):
-        known = "/".join(directories[: fixed + 1])
-        if _MAGIC.search(directories[fixed]) and not os.path.isdir(known):
-            break
-        fixed += 1
-    root = "".join(f"{directory}/" for directory in directories[:fixed])
-    rest = "/".join([*directories[fixed:], name])
-    if os.path.exists(pattern) or not _MAGIC.search(rest):
+    root = fixed_part(pattern)
+    rest = pattern.removeprefix(root)
+    if not _MAGIC.search(rest):
         return [look_up(pattern)] if os.path.exists(pattern) else []
     wanted = [re.compile(FileSystem.translate_pattern(one)) for one in _expand(rest)]
     depth = None if "**" in rest else max(one.count("/") for one in _expand(rest))

@@ -84,7 +84,8 @@ class WorkerReport:
             report = cls(**{**data, "doing": doing, "work": Work.from_json(data["work"])})
         except (KeyError, TypeError) as error:
             raise ValueError(f"it is not the report of a worker: {error}") from error
-        texts = [report.fingerprint, report.claim, report.process, *(text for at in doing for text in (at.what, at.stage))]
+        texts = [report.fingerprint, report.claim, report.process]
+        texts += [text for thread in doing for text in (thread.what, thread.stage)]
         numbers = [report.told, *(number for thread in doing for number in (thread.since, thread.pairs))]
         if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, (int, float)) for n in numbers):
             raise ValueError("it is not the report of a worker: a value of it has another type")

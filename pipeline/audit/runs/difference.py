@@ -19,6 +19,7 @@ from pipeline.errors import UsageError
 from transforms.columns import RENAMED, Column
 from transforms.reading.fields import is_text
 from transforms.reading.format import chunk_of_file
+from transforms.reading.parquet_file import open_parquet
 from transforms.schema import CANDIDATE, candidates, row_keys
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.run_files import RunFiles, list_files
@@ -259,7 +260,8 @@ def _read_metrics(run: str, columns: Sequence[str]) -> pa.Table:
     # File managers leave files of their own.
     for path in sorted(filter(chunk_of_file, list_files(RunFiles(run).metrics_directory))):
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            schema = pq.read_schema(file)
+            # Not Arrow's own reader of schemas: an encrypted file aborts the process later on.
+            schema = open_parquet(file).schema_arrow
             stored = {RENAMED.get(name, name): name for name in schema.names}
             wanted = [stored.get(name, name) for name in names]
             for name in wanted:

@@ -1,4 +1,4 @@
-"""Parts of JSON Schemas, and the check of JSON by a schema: for what runs leave and others may have damaged or forged."""
+"""Parts of JSON Schemas, and the check of JSON by a schema: for files that somebody may have damaged or forged."""
 
 from typing import Any
 
