@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -226,6 +227,25 @@ def test_wrong_requests(inputs, tmp_path, capsys, flags, words):
     run(inputs, tmp_path / "old")
     assert main([flag.format(inputs=inputs, root=tmp_path) for flag in flags]) == USAGE
     assert words in capsys.readouterr().err
+
+
+def test_the_threads_end_with_the_step(inputs, tmp_path, monkeypatch):
+    made, ended = [], []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+        def shutdown(self, *arguments, **settings):
+            super().shutdown(*arguments, **settings)
+            ended.append(self)
+
+    monkeypatch.setattr("transforms.steps.ThreadPoolExecutor", Pool)
+    run(inputs, tmp_path / "old")
+    run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}")
+    assert made
+    assert made == ended
 
 
 class TestImagesThatRecordsName:
