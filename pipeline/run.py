@@ -64,7 +64,7 @@ def launch(config: Config) -> int:
     if config.gate and not config.overwrite and is_finished(config.output, prepared.record):
         # Its launcher died before the verdict, or the rules have changed.
         print(f"{config.output} is finished; judging it again", file=sys.stderr)
-        return _report(prepared)
+        return _report(prepared, again=True)
     done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite, prepared.listing)
     if done and not config.quiet:
         print(f"resuming {config.output}: {done} chunks are done", file=sys.stderr)
@@ -82,25 +82,31 @@ def launch(config: Config) -> int:
     return _report(prepared)
 
 
-def _report(prepared: "Prepared") -> int:
-    """Print the run's result, and judge it; return the exit code."""
+def _report(prepared: "Prepared", again: bool = False) -> int:
+    """Print the run's result, and judge it; return the exit code.
+
+    Args:
+        prepared: the run.
+        again: whether it ended long ago, so that somebody may have damaged its files.
+    """
     from pipeline.audit.gate import gate
+    from pipeline.audit.runs.files import read_record
+    from pipeline.audit.runs.summaries import read_run
     from pipeline.console.performance import bottleneck
     from pipeline.console.tables import make_console, print_run
     from transforms.schema import NOT_DONE
     from transforms.storage.json_files import read_json
     from transforms.storage.run_files import RunFiles
-    from transforms.storage.run_record import RunRecord
 
     config, files = prepared.config, RunFiles(prepared.config.output)
-    record = RunRecord.from_json(read_json(files.config))
+    record = read_record(config.output)
     status = record.status
     if status == "running":
         print(f"error: the job was cancelled; the same command resumes {config.output}", file=sys.stderr)
         return CRASH
     for name, reason in (record.scored_again or {}).items():
         print(for_terminal(f"scored again: {name}, because {reason}"), file=sys.stderr)
-    summary = read_json(files.summary)
+    summary = read_run(config.output).summary.to_json() if again else read_json(files.summary)
     if not config.quiet:
         print_run(summary, files, make_console())
         if record.reused or config.reuse:

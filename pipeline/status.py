@@ -72,14 +72,14 @@ def _describe_workers(workers: "Sequence[WorkerReport]", now: float) -> Iterator
     """A line for each worker process: when it reported last, and what it was doing."""
     for worker in sorted(workers, key=lambda worker: worker.told)[:_MOST_WORKERS]:
         doing = "; ".join(_describe_thread(thread, worker.told) for thread in worker.doing)
-        yield f"worker {worker.process}, {_duration(now - worker.told)} ago: {doing or 'between two chunks'}"
+        yield f"worker {printable(worker.process)}, {_duration(now - worker.told)} ago: {doing or 'between two chunks'}"
     if len(workers) > _MOST_WORKERS:
         yield f"and {len(workers) - _MOST_WORKERS} more workers"
 
 
 def _describe_thread(thread: "Doing", told: float) -> str:
     pairs = f"{thread.pairs} pairs in {_duration(told - thread.since)}"
-    return f"{thread.stage.replace('_', ' ')}, {printable(thread.what)}, {pairs}"
+    return f"{printable(thread.stage.replace('_', ' '))}, {printable(thread.what)}, {pairs}"
 
 
 def _describe_performance(record: Mapping[str, Any]) -> list[str]:
@@ -110,8 +110,8 @@ def _status(output: str) -> int:
     record = read_record(output)
     if record.status not in ("running", DELETING):
         counts = record.counts or {}
-        print(f"{record.status.replace('_', ' ')} after {_duration(record.seconds or 0)}")
-        print(", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number))
+        print(f"{printable(record.status.replace('_', ' '))} after {_duration(record.seconds or 0)}")
+        print(", ".join(f"{number} {printable(name.replace('_', ' '))}" for name, number in counts.items() if number))
         for line in _describe_performance(record.performance or {}):
             print(line)
         return OK
