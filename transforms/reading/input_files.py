@@ -268,10 +268,18 @@ def _walk(root: str, below: str, depth: int | None, above: tuple[str, ...]) -> I
         return
     with os.scandir(here or ".") as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if not entry.is_dir():
+            if not _is_directory(entry):
                 yield below + entry.name
             elif depth is None or depth > below.count("/"):
                 yield from _walk(root, f"{below}{entry.name}/", depth, (*above, real))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself: whoever reads it reports it.
+        return False
 
 
 def _is_data(path: str, pattern: str) -> bool:

@@ -48,6 +48,12 @@ def test_pairs(tmp_path, files, generated, target, expected):
     assert paired(tmp_path, generated, target) == [(*line.split(), "") for line in expected]
 
 
+def test_a_link_to_itself_costs_no_other_pair(tmp_path):
+    tree(tmp_path, "o/a.png", "g/a.png", "g/b.png")
+    (tmp_path / "o" / "b.png").symlink_to("b.png")
+    assert paired(tmp_path, "o", "g") == [("a", "o/a.png", "g/a.png", ""), ("b", "o/b.png", "g/b.png", "")]
+
+
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
 
