@@ -7,18 +7,15 @@ vanished or could not be reached while the run was at work, so that it is not fi
 
 import logging
 import os
-import signal
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, for_terminal
+from pipeline.launch.termination import termination_as_interruption
 from pipeline.parse import parse
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, run the pipeline, print the result; return the exit code."""
     try:
-        with _termination_as_interruption():
+        with termination_as_interruption():
             config = parse(argv)
             _set_up_logs(config.verbose)
             return launch(config)
@@ -134,26 +131,6 @@ def _why_nothing(summary: Mapping[str, Any], files: "RunFiles") -> str:
         return "the input holds none"
     told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
     return f"{told}; see {files.failures_directory}/*.jsonl"
-
-
-@contextmanager
-def _termination_as_interruption() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C in the block, also as a container's first process, for which Linux would ignore it."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
-
-    # Python lets only the main thread handle signals, and a caller may have a handler of its own.
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _set_up_logs(verbose: bool) -> None:

@@ -139,10 +139,13 @@ def _find(
     """The files that the templates match, each once, with the values of fields and wildcards."""
     seen: set[tuple[InputFile, str]] = set()
     for template in templates:
-        matches = False
+        matches = own = False
         try:
             for file in _files(template.prefix, template.depth, sandbox):
-                values = None if output and is_inside(file.path, output) else template.match(file.path)
+                values = template.match(file.path)
+                if values is not None and output and is_inside(file.path, output):
+                    own = True
+                    continue
                 matches = matches or values is not None
                 if values is None or (file, template.candidate) in seen:
                     continue
@@ -152,6 +155,10 @@ def _find(
                 yield values, file
         except (*READ_ERRORS, SandboxError) as error:
             raise ValueError(f"{flag}={template.text!r} cannot be looked up: {describe(error)}") from error
+        if own and not matches:
+            raise ValueError(
+                f"{flag}={template.text!r} matches only files of --output={output}; give the run another directory"
+            )
         if not matches:
             raise ValueError(f"{flag}={template.text!r} matches no file")
 

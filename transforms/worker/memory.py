@@ -13,7 +13,7 @@ _CONTAINER = Path("/sys/fs/cgroup")
 
 def available_memory() -> float:
     """Bytes that the machine, the container and the limit of this process leave; infinity where nothing says so."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not Path("/proc/meminfo").exists():
         return math.inf
     return min(_of_machine(), _of_container(), _of_process())
 

@@ -167,6 +167,8 @@ def test_files_of_the_run_itself_are_no_input(tmp_path):
     tree(tmp_path, "o/a.png", "o/run/optimized/a.png", "o/running.png", "g/a.png")
     pairs = pair_files([f"{tmp_path}/o"], [f"{tmp_path}/g"], output=f"{tmp_path}/g/../o/run")
     assert [(pair.id, pair.reason) for pair in pairs] == [("a", ""), ("running", "no_target")]
+    with pytest.raises(ValueError, match="matches only files of --output"):
+        pair_files([f"{tmp_path}/o/run"], [f"{tmp_path}/g"], output=f"{tmp_path}/o/run")
 
 
 @pytest.mark.parametrize(
