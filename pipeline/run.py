@@ -61,7 +61,7 @@ def launch(config: Config) -> int:
     if config.gate and not config.overwrite and is_finished(config.output, prepared.record):
         # Its launcher died before the verdict, or the rules have changed.
         print(f"{config.output} is finished; judging it again", file=sys.stderr)
-        return _report(prepared, again=True)
+        return _report(prepared, ended_before=True)
     done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite, prepared.listing)
     if done and not config.quiet:
         print(f"resuming {config.output}: {done} chunks are done", file=sys.stderr)
@@ -79,12 +79,12 @@ def launch(config: Config) -> int:
     return _report(prepared)
 
 
-def _report(prepared: "Prepared", again: bool = False) -> int:
+def _report(prepared: "Prepared", ended_before: bool = False) -> int:
     """Print the run's result, and judge it; return the exit code.
 
     Args:
         prepared: the run.
-        again: whether it ended long ago, so that somebody may have damaged its files.
+        ended_before: whether it ended long ago, so that somebody may have damaged its files.
     """
     from pipeline.audit.gate import gate
     from pipeline.audit.runs.files import read_record
@@ -103,7 +103,7 @@ def _report(prepared: "Prepared", again: bool = False) -> int:
         return CRASH
     for name, reason in (record.scored_again or {}).items():
         print(for_terminal(f"scored again: {name}, because {reason}"), file=sys.stderr)
-    summary = read_run(config.output).summary.to_json() if again else read_json(files.summary)
+    summary = read_run(config.output).summary.to_json() if ended_before else read_json(files.summary)
     if not config.quiet:
         print_run(summary, files, make_console())
         if record.reused or config.reuse:

@@ -229,6 +229,15 @@ def test_wrong_requests(inputs, tmp_path, capsys, flags, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("forged", [{"images": 7}, {"input": ["x"]}, {"fields": None}])
+def test_a_forged_record_of_the_earlier_run(inputs, tmp_path, capsys, forged):
+    record = {"identity": {"input": [], **forged}, "fingerprint": "f"}
+    shards.write(tmp_path / "old" / "run.json", json.dumps(record).encode())
+    flags = [f"--input={inputs}/*.parquet", f"--output={tmp_path}/new", f"--reuse={tmp_path}/old", *OPTIONS]
+    assert main([*flags, "--retry_failures=all"]) == USAGE
+    assert "there is no run" in capsys.readouterr().err
+
+
 def test_the_threads_end_with_the_step(inputs, tmp_path, monkeypatch):
     made, ended = [], []
 
