@@ -112,7 +112,7 @@ def build_report(
         notes=[(name, count, _meaning(name)) for name, count in summary.pairs.notes.most_common()],
         sizes=list(summary.pairs.sizes.items()),
         sources=rows.keys(),
-        pairs=pair_views(rows.values(), columns, record.identity["fields"]["keep"], gallery),
+        pairs=pair_views(rows.values(), columns, record.identity["fields"].get("keep", ()), gallery),
         five=any(len([one for one in pair if not one.crop]) > 4 for pair in gallery.pictures.values()),
         notices=gallery.notices,
     )

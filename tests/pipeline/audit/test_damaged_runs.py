@@ -176,6 +176,19 @@ def test_a_forged_record_of_a_run(root, at, value, capsys):
     assert USAGE in codes
 
 
+@pytest.mark.parametrize("at", ["version", "objective", "fields.keep", "fields.generated", "images", "input"])
+def test_a_record_that_lacks_a_part(root, at, capsys):
+    record = json.loads((root / "run" / "run.json").read_text())
+    *way, last = at.split(".")
+    part = record["identity"]
+    for key in way:
+        part = part[key]
+    del part[last]
+    (root / "run" / "run.json").write_text(json.dumps(record))
+    for argv in commands(root):
+        check(argv, capsys)
+
+
 Change = Callable[[pa.Table], pa.Table]
 
 
