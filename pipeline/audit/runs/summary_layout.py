@@ -53,6 +53,12 @@ def check_layout(data: Mapping[str, Any]) -> None:
         ValueError: it does not; the message names the first such part.
     """
     check(data, _SUMMARY)
+    names = sorted(column["name"] for column in data["columns"])
+    slices = data["slices"]
+    parts = [data, *(part for part in (*slices["values"], slices["other"]) if part["pairs"])] if slices else [data]
+    for part in parts:
+        if sorted(part["losses"]) != names:
+            raise ValueError(f"the columns are {', '.join(names)}, but the losses {', '.join(sorted(part['losses']))}")
 
 
 def check_numbers(summary: Summary) -> None:

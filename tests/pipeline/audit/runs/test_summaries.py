@@ -176,6 +176,8 @@ def loss(data: dict) -> dict:
         (lambda data: data["failures"].clear(), "the failures by reason add up to 0, not to 1"),
         (lambda data: data["slices"].update(values=[]), "the slices by kept do not hold the 2 scored pairs"),
         (lambda data: data.update(slices="x"), "slices: 'x' is not of type 'object', 'null'"),
+        (lambda data: data["losses"].clear(), "the columns are mae, but the losses "),
+        (lambda data: data["slices"]["values"][0]["losses"].clear(), "the columns are mae, but the losses "),
         (lambda data: data["columns"][0].update(direction="up"), "columns.0.direction: 'up' is not one of"),
     ],
 )  # fmt: skip
