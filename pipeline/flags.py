@@ -162,6 +162,8 @@ def patterns(text: str) -> tuple[str, ...]:
 
     Commas in braces, and in a path or the directory of a pattern that exists, separate nothing.
     """
+    if os.path.exists(text):
+        return (text,)
     parts = [os.path.expanduser(part.strip()) for part in _split(text)]
     found: list[str] = []
     while parts:

@@ -7,18 +7,15 @@ vanished or could not be reached while the run was at work, so that it is not fi
 
 import logging
 import os
-import signal
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, for_terminal
+from pipeline.launch.termination import termination_as_interruption
 from pipeline.parse import parse
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Parse the arguments, run the pipeline, print the result; return the exit code."""
     try:
-        with _termination_as_interruption():
+        with termination_as_interruption():
             config = parse(argv)
             _set_up_logs(config.verbose)
             return launch(config)
@@ -64,7 +61,7 @@ def launch(config: Config) -> int:
     if config.gate and not config.overwrite and is_finished(config.output, prepared.record):
         # Its launcher died before the verdict, or the rules have changed.
         print(f"{config.output} is finished; judging it again", file=sys.stderr)
-        return _report(prepared)
+        return _report(prepared, ended_before=True)
     done = 0 if is_dry_run(options) else claim(config.output, prepared.record, config.overwrite, prepared.listing)
     if done and not config.quiet:
         print(f"resuming {config.output}: {done} chunks are done", file=sys.stderr)
@@ -82,25 +79,31 @@ def launch(config: Config) -> int:
     return _report(prepared)
 
 
-def _report(prepared: "Prepared") -> int:
-    """Print the run's result, and judge it; return the exit code."""
+def _report(prepared: "Prepared", ended_before: bool = False) -> int:
+    """Print the run's result, and judge it; return the exit code.
+
+    Args:
+        prepared: the run.
+        ended_before: whether it ended long ago, so that somebody may have damaged its files.
+    """
     from pipeline.audit.gate import gate
+    from pipeline.audit.runs.files import read_record
+    from pipeline.audit.runs.summaries import read_run
     from pipeline.console.performance import bottleneck
     from pipeline.console.tables import make_console, print_run
     from transforms.failure import NOT_DONE
     from transforms.storage.json_files import read_json
     from transforms.storage.run_files import RunFiles
-    from transforms.storage.run_record import RunRecord
 
     config, files = prepared.config, RunFiles(prepared.config.output)
-    record = RunRecord.from_json(read_json(files.config))
+    record = read_record(config.output)
     status = record.status
     if status == "running":
         print(f"error: the job was cancelled; the same command resumes {config.output}", file=sys.stderr)
         return CRASH
     for name, reason in (record.scored_again or {}).items():
         print(for_terminal(f"scored again: {name}, because {reason}"), file=sys.stderr)
-    summary = read_json(files.summary)
+    summary = read_run(config.output).summary.to_json() if ended_before else read_json(files.summary)
     if not config.quiet:
         print_run(summary, files, make_console(), config.metrics_format)
         if record.reused or config.reuse:
@@ -128,26 +131,6 @@ def _why_nothing(summary: Mapping[str, Any], files: "RunFiles") -> str:
         return "the input holds none"
     told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
     return f"{told}; see {files.failures_directory}/*.jsonl"
-
-
-@contextmanager
-def _termination_as_interruption() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C in the block, also as a container's first process, for which Linux would ignore it."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
-
-    # Python lets only the main thread handle signals, and a caller may have a handler of its own.
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _set_up_logs(verbose: bool) -> None:

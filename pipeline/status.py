@@ -3,6 +3,7 @@
 Exit codes: 0 it is finished or at work; 1 it broke off, or nothing has been written for long; 2 there is no run.
 """
 
+import operator
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,14 +72,14 @@ def _describe_workers(workers: "Sequence[WorkerReport]", now: float) -> Iterator
     """A line for each worker process: when it reported last, and what it was doing."""
     for worker in sorted(workers, key=lambda worker: worker.told)[:_MOST_WORKERS]:
         doing = "; ".join(_describe_thread(thread, worker.told) for thread in worker.doing)
-        yield f"worker {worker.process}, {_duration(now - worker.told)} ago: {doing or 'between two chunks'}"
+        yield f"worker {printable(worker.process)}, {_duration(now - worker.told)} ago: {doing or 'between two chunks'}"
     if len(workers) > _MOST_WORKERS:
         yield f"and {len(workers) - _MOST_WORKERS} more workers"
 
 
 def _describe_thread(thread: "Doing", told: float) -> str:
     pairs = f"{thread.pairs} pairs in {_duration(told - thread.since)}"
-    return f"{thread.stage.replace('_', ' ')}, {printable(thread.what)}, {pairs}"
+    return f"{printable(thread.stage.replace('_', ' '))}, {printable(thread.what)}, {pairs}"
 
 
 def _describe_performance(record: Mapping[str, Any]) -> list[str]:
@@ -103,19 +104,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _status(output: str) -> int:
-    from transforms.storage.errors import READ_ERRORS, describe
-    from transforms.storage.json_files import read_json
-    from transforms.storage.run_files import RunFiles
-    from transforms.storage.run_record import DELETING, RunRecord
+    from pipeline.audit.runs.files import read_record
+    from transforms.storage.run_record import DELETING
 
-    try:
-        record = RunRecord.from_json(read_json(RunFiles(output).config))
-    except (*READ_ERRORS, ValueError) as error:
-        raise UsageError(f"{output} holds no run: {describe(error)}; name the directory of --output") from error
+    record = read_record(output)
     if record.status not in ("running", DELETING):
         counts = record.counts or {}
-        print(f"{record.status.replace('_', ' ')} after {_duration(record.seconds or 0)}")
-        print(", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number))
+        print(f"{printable(record.status.replace('_', ' '))} after {_duration(record.seconds or 0)}")
+        print(", ".join(f"{number} {printable(name.replace('_', ' '))}" for name, number in counts.items() if number))
         for line in _describe_performance(record.performance or {}):
             print(line)
         return OK
@@ -147,8 +143,9 @@ def read_status(output: str, record: "RunRecord") -> Status:
 
     files = RunFiles(output)
     listed = 0
-    with suppress(*READ_ERRORS):
-        listed = read_json(files.listed)["pairs"]
+    # It is not there yet, or damaged.
+    with suppress(*READ_ERRORS, ValueError, KeyError, TypeError):
+        listed = operator.index(read_json(files.listed)["pairs"])
     written = [(pairs_of_file(path), changed) for path, changed in list_times(files.metrics_directory)]
     last = max((changed for _, changed in written), default=record.started)
     # Up to the last chunk: the next ones are at work, and their time is not over.

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -226,6 +227,34 @@ def test_wrong_requests(inputs, tmp_path, capsys, flags, words):
     run(inputs, tmp_path / "old")
     assert main([flag.format(inputs=inputs, root=tmp_path) for flag in flags]) == USAGE
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("forged", [{"images": 7}, {"input": ["x"]}, {"fields": None}])
+def test_a_forged_record_of_the_earlier_run(inputs, tmp_path, capsys, forged):
+    record = {"identity": {"input": [], **forged}, "fingerprint": "f"}
+    shards.write(tmp_path / "old" / "run.json", json.dumps(record).encode())
+    flags = [f"--input={inputs}/*.parquet", f"--output={tmp_path}/new", f"--reuse={tmp_path}/old", *OPTIONS]
+    assert main([*flags, "--retry_failures=all"]) == USAGE
+    assert "there is no run" in capsys.readouterr().err
+
+
+def test_the_threads_end_with_the_step(inputs, tmp_path, monkeypatch):
+    made, ended = [], []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+        def shutdown(self, *arguments, **settings):
+            super().shutdown(*arguments, **settings)
+            ended.append(self)
+
+    monkeypatch.setattr("transforms.steps.ThreadPoolExecutor", Pool)
+    run(inputs, tmp_path / "old")
+    run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}")
+    assert made
+    assert made == ended
 
 
 class TestImagesThatRecordsName:

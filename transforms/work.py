@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 # The stages of a worker's time. A thread is in one of them at a time; those of `_BESIDE` go on in threads of their own,
@@ -22,6 +23,8 @@ STAGES = {
 _BESIDE = ("reading", "decoding")
 # How many of the slowest and of the largest pairs are named.
 MOST_NAMED = 5
+# No count, no time and no number of bytes comes near it.
+_BEYOND_ANY = 2**63
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,23 @@ class Work:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Work":
-        """Read back what `to_json` wrote, without what another version may have added."""
-        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
-        return cls(**{**known, "processes": {name: tuple(span) for name, span in known.get("processes", {}).items()}})
+        """Read back what `to_json` wrote, without what another version may have added.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+            processes = {name: (begun, ended) for name, (begun, ended) in known.get("processes", {}).items()}
+            work = cls(**{**known, "processes": processes})
+            by_name = (work.seconds, work.slowest, work.largest)
+            numbers = [work.pairs, work.bytes_read, work.peak_memory, *chain(*processes.values())]
+            numbers += chain.from_iterable(mapping.values() for mapping in by_name)
+            if not all(0 <= number < _BEYOND_ANY for number in numbers):
+                raise ValueError("a number of it is below 0 or too large")
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"it does not tell of work: {error}") from error
+        return work
 
 
 def most(numbers: Mapping[str, Any]) -> dict[str, Any]:

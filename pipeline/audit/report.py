@@ -16,6 +16,7 @@ from pipeline.audit.runs.verdict_file import read_verdict, skip_reasons
 from pipeline.errors import UsageError, for_terminal
 from pipeline.flags import Parser, path
 from transforms.images.decode import NOTES
+from transforms.reading import folders
 from transforms.reading.input_files import match_files
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
@@ -111,7 +112,7 @@ def build_report(
         notes=[(name, count, _meaning(name)) for name, count in summary.pairs.notes.most_common()],
         sizes=list(summary.pairs.sizes.items()),
         sources=rows.keys(),
-        pairs=pair_views(rows.values(), columns, record.identity["fields"]["keep"], gallery),
+        pairs=pair_views(rows.values(), columns, record.identity["fields"].get("keep", ()), gallery),
         five=any(len([one for one in pair if not one.crop]) > 4 for pair in gallery.pictures.values()),
         notices=gallery.notices,
     )
@@ -122,4 +123,4 @@ def _meaning(note: str) -> str:
     subject, _, kind = note.partition(":")
     if subject in _NULL:
         return f"{_NULL[subject]} {kind}"
-    return NOTES.get(kind, "")
+    return NOTES.get(kind, "") or folders.NOTES.get(note, "")

@@ -16,6 +16,7 @@ from pipeline.console.progress import progress
 from pipeline.engines.engine import engine_of
 from pipeline.engines.errors import explain
 from pipeline.launch.prepare import Prepared
+from pipeline.launch.termination import interrupt
 from transforms.worker.sandbox import end_children
 
 
@@ -66,22 +67,23 @@ def interruption(elsewhere: str, output: str) -> str:
 
 @contextmanager
 def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Remember in the block whether Ctrl-C was pressed, which still raises KeyboardInterrupt."""
+    """Remember in the block whether Ctrl-C was pressed, or SIGTERM came, which still raise KeyboardInterrupt."""
     pressed = threading.Event()
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: interrupt}
 
     def note(number: int, frame: FrameType | None) -> None:
         pressed.set()
         # Threads may wait for a picture that takes long, and Python waits for threads.
         end_children()
-        signal.default_int_handler(number, frame)
+        handlers[signal.Signals(number)](number, frame)
 
-    # Python lets only the main thread handle signals, and a caller may have a handler of its own.
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, note)
+    # Python lets only the main thread handle signals, and a caller may have handlers of its own.
+    is_main = threading.current_thread() is threading.main_thread()
+    ours = [number for number, handler in handlers.items() if is_main and signal.getsignal(number) is handler]
+    for number in ours:
+        signal.signal(number, note)
     try:
         yield pressed.is_set
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ours:
+            signal.signal(number, handlers[number])

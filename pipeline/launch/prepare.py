@@ -13,6 +13,7 @@ import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.judging.rules import Rule, read_rules
+from pipeline.audit.runs.record_layout import check_record
 from pipeline.audit.runs.summaries import RunSummary, read_summary
 from pipeline.config import Config
 from pipeline.credentials import check_credentials
@@ -22,7 +23,7 @@ from pipeline.launch.run_directory import fingerprint
 from transforms.losses.networks.weights_file import WeightsError
 from transforms.reading.fields import unite_kept
 from transforms.reading.folders import make_listing
-from transforms.reading.input_files import InputFile, is_inside, match_files
+from transforms.reading.input_files import InputFile, files_of, is_inside, match_files
 from transforms.reading.list_chunks import check_fields, detect_format
 from transforms.reading.pairing import pair_files
 from transforms.row_keys import CANDIDATE
@@ -104,7 +105,12 @@ def _earlier_run(config: Config, identity: Mapping[str, Any], keep: tuple[pa.Fie
         UsageError: there is no run.
     """
     try:
-        earlier = RunRecord.from_json(read_json(RunFiles(config.reuse).config))
+        content = read_json(RunFiles(config.reuse).config)
+        earlier = RunRecord.from_json(content)
+        check_record(content)
+        # Workers read them as well.
+        for _ in files_of(earlier.identity):
+            pass
     except (*READ_ERRORS, ValueError) as error:
         raise UsageError(
             f"--reuse={config.reuse}: there is no run: {describe(error)}; name a run's directory"

@@ -56,7 +56,7 @@ def claim(output: str, record: RunRecord, overwrite: bool, listing: bytes = b"")
         if listing:
             files.write_whole(record.identity["input"][0]["path"], listing)
         return sum(1 for _ in list_files(files.metrics_directory))
-    except (*READ_ERRORS, ValueError, RecursionError) as error:
+    except (*READ_ERRORS, ValueError) as error:
         raise UsageError(
             f"cannot use --output={output}: {describe(error)}; give a directory that can be written to"
         ) from error

@@ -121,6 +121,14 @@ def test_inputs(arguments, patterns):
     assert parse([*arguments, "--output=out"]).input == patterns
 
 
+@pytest.mark.parametrize("name", [" a ", "a, b", "{a, b}"])
+def test_a_path_that_exists_is_taken_as_it_is(tmp_path, name):
+    (tmp_path / name).mkdir()
+    path = f"{tmp_path}/{name}"
+    found = parse([f"--generated={path}", f"--target={path}", "--output=out"])
+    assert (found.generated, found.target) == ((path,), (path,))
+
+
 @pytest.mark.parametrize("flag", ["overwrite", "quiet", "verbose", "pixel_gradient"])
 @pytest.mark.parametrize(
     ("form", "value"),

@@ -173,4 +173,4 @@ def test_a_finished_run(tmp_path, capsys):
 
 def test_no_run(tmp_path, capsys):
     assert main(["status", str(tmp_path)]) == USAGE
-    assert "holds no run" in capsys.readouterr().err
+    assert "is not a run directory: there is no" in capsys.readouterr().err

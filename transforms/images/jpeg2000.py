@@ -38,7 +38,8 @@ def open_jpeg2000(data: bytes) -> ImageFile:
     if any(depth & 0x80 for depth in depths):
         raise DecodeError("unsupported_mode", "JPEG 2000: signed samples.")
     if max(depths) >= 8 and image.mode != "I;16":
-        raise DecodeError("unsupported_mode", f"JPEG 2000: {max(depths) + 1} bits, of which Pillow makes white black.")
+        bits = f"colours of {max(depths) + 1} bits, whose white Pillow makes black"
+        raise DecodeError("unsupported_mode", f"JPEG 2000: {bits}; convert it to a PNG or TIFF of 16 bits.")
     if not _has_channels_in_order(data):
         raise DecodeError("unsupported_mode", "JPEG 2000: channels that are not colours in order and then opacity.")
     for method, body in colours:

@@ -249,6 +249,11 @@ def note_lost(pairs: pa.Table, lost: Mapping[str, Iterable[int]]) -> pa.Table:
     for name, rows in lost.items():
         for row in rows:
             notes[row].append(f"{NOT_KEPT}:{name}")
+    return with_notes(pairs, notes)
+
+
+def with_notes(pairs: pa.Table, notes: Sequence[Sequence[str]]) -> pa.Table:
+    """Add the column `notes` to encoded pairs, with the notes of each row, if there are any."""
     return pairs.append_column("notes", pa.array(notes, pa.list_(pa.string()))) if any(notes) else pairs
 
 

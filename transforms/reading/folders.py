@@ -6,6 +6,7 @@ The workers read the listing, never the folders, so that files that come later c
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from transforms.failure import as_utf8, pair_failure
 from transforms.reading import zip_members
+from transforms.reading.fields import with_notes
 from transforms.reading.image_paths import NamedPair, Place, named_chunk
 from transforms.reading.lines import cut, read_lines
 from transforms.schema import Chunk, EncodedChunk, Fields, Part, encoded_schema
@@ -28,6 +30,10 @@ REASONS = {
     "no_mask": "a pair whose key no mask has",
     "double_key": "several generated images, several targets, or several masks, have the same key",
 }
+
+# The note of a pair whose names differ in their Unicode form.
+OTHER_SPELLING = "other_spelling"
+NOTES = {OTHER_SPELLING: "the two names look the same, but store accents in two ways (Unicode NFC and NFD)"}
 
 
 def make_listing(pairs: Sequence["FilePair"], keep: Sequence[str]) -> tuple[str, bytes]:
@@ -76,6 +82,7 @@ def read_listed(
     """
     for chunk in series:
         pairs, failures = [], []
+        notes: list[list[str]] = []
         for number, line in enumerate(chunk.place.read(file).splitlines(), chunk.start):
             record = json.loads(line)
             source = _source(record, number)
@@ -87,7 +94,9 @@ def read_listed(
             paths = [record[side] for side in ("generated", "target", "mask") if record.get(side)]
             places = zip(paths, record["bytes"], record["zip"], strict=True)
             pairs.append(NamedPair(record["id"], source, tuple(_place(*place) for place in places), kept))
-        yield named_chunk(chunk, pairs, keep, failures, bool(fields.mask))
+            notes.append([record["note"]] if "note" in record else [])
+        encoded = named_chunk(chunk, pairs, keep, failures, bool(fields.mask))
+        yield replace(encoded, pairs=with_notes(encoded.pairs, notes))
 
 
 def describe_listed(file: BinaryIO, chunk: Chunk) -> Iterator[tuple[str, bytes]]:
@@ -122,6 +131,7 @@ def _line(pair: "FilePair", keep: Sequence[str]) -> bytes:
         record |= {"reason": pair.reason, "message": as_utf8(pair.message), "candidate": as_utf8(pair.candidate)}
     else:
         record |= {"kept": {name: as_utf8(pair.fields[name]) for name in keep}}
+        record |= {"note": pair.note} if pair.note else {}
     return json.dumps(record).encode() + b"\n"
 
 

@@ -16,6 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 
+from transforms.reading.fixed_path import fixed_part
 from transforms.storage.errors import READ_ERRORS, ChangedError, UnavailableError, describe
 
 _MAGIC = re.compile(r"[*?\[{]")
@@ -26,6 +27,9 @@ _NOT_DATA = re.compile(r"\..*|_[^.]*|.*\.crc", re.DOTALL)
 _NOT_DATA_DIRECTORY = re.compile(r"\..*|_temporary|_delta_log|_spark_metadata", re.DOTALL)
 # Beam needs these for the paths of a scheme: the module, and Beam's extra that installs it.
 _EXTRAS = {"azfs": ("azure", "azure"), "hdfs": ("hdfs", "hadoop")}
+
+# No file is as large, and no date as late.
+_BEYOND_ANY = 2**63
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -90,8 +94,20 @@ def match_files(patterns: Sequence[str]) -> list[InputFile]:
 
 
 def files_of(identity: Mapping[str, Any]) -> Iterator[InputFile]:
-    """The input files of a run, from the identity in its run.json."""
-    return (InputFile(**file) for file in identity["input"])
+    """The input files of a run, from the identity in its run.json.
+
+    Raises:
+        ValueError: it does not name them as a run does.
+    """
+    try:
+        for entry in identity["input"]:
+            file = InputFile(**entry)
+            texts, numbers = (file.path, file.label, file.etag), (file.size, file.modified)
+            if not all(isinstance(text, str) for text in texts) or not all(0 <= n < _BEYOND_ANY for n in numbers):
+                raise TypeError(f"the file {entry}")
+            yield file
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its input files are not those of a run: {error}") from error
 
 
 def open_input(path: str, version: str = "") -> BinaryIO:
@@ -234,17 +250,9 @@ def _match(pattern: str) -> list[InputFile]:
 
 
 def _match_local(pattern: str) -> list[InputFile]:
-    # A directory that exists is part of the fixed part, whatever characters its name holds.
-    *directories, name = pattern.split("/")
-    fixed = 0
-    while fixed < len(directories):
-        known = "/".join(directories[: fixed + 1])
-        if _MAGIC.search(directories[fixed]) and not os.path.isdir(known):
-            break
-        fixed += 1
-    root = "".join(f"{directory}/" for directory in directories[:fixed])
-    rest = "/".join([*directories[fixed:], name])
-    if os.path.exists(pattern) or not _MAGIC.search(rest):
+    root = fixed_part(pattern)
+    rest = pattern.removeprefix(root)
+    if not _MAGIC.search(rest):
         return [look_up(pattern)] if os.path.exists(pattern) else []
     wanted = [re.compile(FileSystem.translate_pattern(one)) for one in _expand(rest)]
     depth = None if "**" in rest else max(one.count("/") for one in _expand(rest))
@@ -260,10 +268,18 @@ def _walk(root: str, below: str, depth: int | None, above: tuple[str, ...]) -> I
         return
     with os.scandir(here or ".") as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if not entry.is_dir():
+            if not _is_directory(entry):
                 yield below + entry.name
             elif depth is None or depth > below.count("/"):
                 yield from _walk(root, f"{below}{entry.name}/", depth, (*above, real))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself: whoever reads it reports it.
+        return False
 
 
 def _is_data(path: str, pattern: str) -> bool:

@@ -4,7 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from unicodedata import normalize
 
+from transforms.reading.folders import OTHER_SPELLING
 from transforms.reading.input_files import InputFile, files_below, is_directory, is_inside, look_up, open_input
 from transforms.reading.templates import Template, check_templates, directory_template, parse_templates, suggest
 from transforms.reading.zip_members import ZipMember, list_members, split_archive
@@ -29,6 +31,7 @@ class FilePair:
         reason: why there is no pair: a key of `folders.REASONS`; empty if there is one.
         message: the same for people.
         mask: the file that says which of its pixels count; None: there are no masks, or there is no pair.
+        note: what is to be said of the pair: a key of `folders.NOTES`; empty: nothing.
     """
 
     id: str
@@ -39,6 +42,7 @@ class FilePair:
     message: str = ""
     candidate: str = ""
     mask: InputFile | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -66,6 +70,9 @@ def pair_files(
     The key is what the wildcards matched or, if the templates have fields, the fields of the target's template. The
     generated images may have further fields: then several of them belong to one target. The field `candidate`, and
     names before the templates, do not belong to the id: every target needs an image of every candidate.
+
+    A name may hold é as one character or as e and an accent, as on a Mac. Such names are one key if each side has one
+    of them; the pair gets a note, and the target's spelling as its id.
 
     Args:
         generated: templates, local or in a store; a directory, or a zip file, stands for its images and those below it.
@@ -132,10 +139,13 @@ def _find(
     """The files that the templates match, each once, with the values of fields and wildcards."""
     seen: set[tuple[InputFile, str]] = set()
     for template in templates:
-        matches = False
+        matches = own = False
         try:
             for file in _files(template.prefix, template.depth, sandbox):
-                values = None if output and is_inside(file.path, output) else template.match(file.path)
+                values = template.match(file.path)
+                if values is not None and output and is_inside(file.path, output):
+                    own = True
+                    continue
                 matches = matches or values is not None
                 if values is None or (file, template.candidate) in seen:
                     continue
@@ -145,6 +155,10 @@ def _find(
                 yield values, file
         except (*READ_ERRORS, SandboxError) as error:
             raise ValueError(f"{flag}={template.text!r} cannot be looked up: {describe(error)}") from error
+        if own and not matches:
+            raise ValueError(
+                f"{flag}={template.text!r} matches only files of --output={output}; give the run another directory"
+            )
         if not matches:
             raise ValueError(f"{flag}={template.text!r} matches no file")
 
@@ -171,13 +185,20 @@ def _join(
     for values, file in right:
         targets[_key(values, shared, bool(order))].append(file)
     candidates = sorted({candidate for _, candidate in generated})
+    width = len(shared) if order else 1
+    respelled = {
+        candidate: _respelled((full[:width] for full, other in generated if other == candidate), targets)
+        for candidate in candidates
+    }
+    forms = set(map(_form, targets))
     paired = set()
     for (full, candidate), files in generated.items():
-        name = "/".join(full) or "pair"
-        shared_key = full[: len(shared)] if order else full
+        shared_key = respelled[candidate].get(full[:width], full[:width])
+        note = OTHER_SPELLING if shared_key != full[:width] else ""
+        name = "/".join((*shared_key, *full[width:])) or "pair"
         paired.add((shared_key, candidate))
         partners = targets.get(shared_key, [])
-        pair = partial(FilePair, name, candidate=candidate)
+        pair = partial(FilePair, name, candidate=candidate, note=note)
         for values, file in files:
             target = partners[0] if len(partners) == 1 else None
             if len(files) > 1:
@@ -187,7 +208,8 @@ def _join(
                 message = f"{file.path} has {len(partners)} targets: {_names(partners)}"
                 yield pair(file, None, values, "double_key", message)
             elif not partners:
-                yield pair(file, None, values, "no_target", f"{file.path} has no target of the key {name!r}")
+                alike = f", {name!a}; another one looks the same" if _form(shared_key) in forms else ""
+                yield pair(file, None, values, "no_target", f"{file.path} has no target of the key {name!r}{alike}")
             else:
                 yield pair(file, target, values)
     for shared_key, files_of_key in targets.items():
@@ -208,12 +230,14 @@ def _with_masks(
     masks: dict[Key, list[InputFile]] = defaultdict(list)
     for values, file in found:
         masks[_key(values, names, by_fields)].append(file)
+    pairs = list(pairs)
+    respelled = _respelled((_key(pair.fields, names, by_fields) for pair in pairs if not pair.reason), masks)
     for pair in pairs:
         if pair.reason:
             yield pair
             continue
         key = _key(pair.fields, names, by_fields)
-        files = masks.get(key, [])
+        files = masks.get(respelled.get(key, key), [])
         path = pair.generated.path if pair.generated else ""
         if len(files) == 1:
             yield replace(pair, mask=files[0])
@@ -228,6 +252,28 @@ def _key(values: Values, names: Sequence[str], by_fields: bool) -> Key:
     if by_fields:
         return tuple(values[name] for name in names)
     return ("/".join(text for name, text in values.items() if name != CANDIDATE),)
+
+
+def _respelled(ours: Iterable[Key], theirs: Iterable[Key]) -> dict[Key, Key]:
+    """The key of theirs for each of ours that differs from it in its Unicode form alone, where each side has one such.
+
+    Two different names in one folder are never taken for one.
+    """
+    sides: list[dict[Key, set[Key]]] = [defaultdict(set), defaultdict(set)]
+    for keys, side in zip((ours, theirs), sides, strict=True):
+        for key in keys:
+            side[_form(key)].add(key)
+    return {
+        key: their
+        for form, (key, *others) in sides[0].items()
+        for their in sides[1].get(form, ())
+        if key != their and not others and len(sides[1][form]) == 1
+    }
+
+
+def _form(key: Key) -> Key:
+    """The key with every accent in the letter's own character."""
+    return tuple(normalize("NFC", part) for part in key)
 
 
 def _names(files: Sequence[InputFile]) -> str:

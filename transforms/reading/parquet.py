@@ -26,13 +26,14 @@ from transforms.reading.records import encode_records
 from transforms.row_keys import CANDIDATE
 from transforms.schema import Chunk, EncodedChunk, Fields, encoded_schema
 
-_MAGIC = b"PAR1"
+# The second one is that of encrypted files.
+_MAGICS = (b"PAR1", b"PARE")
 _NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 
 
 def claims(path: str, head: bytes) -> bool:
     """Recognize a Parquet file by its name or its first bytes."""
-    return _NAME.search(path) is not None or head.startswith(_MAGIC)
+    return _NAME.search(path) is not None or head.startswith(_MAGICS)
 
 
 def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema:

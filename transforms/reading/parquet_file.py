@@ -1,5 +1,6 @@
 """An opened Parquet file: its footer, kept between chunks, and the columns that hold the fields of a run."""
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -14,6 +15,13 @@ from transforms.schema import Fields
 # Without a read buffer, or with pre-buffering, pyarrow loads a whole column chunk at once, however large.
 READ_BUFFER_BYTES = 1 << 20
 _OPTIONS = {"buffer_size": READ_BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
+
+# The length of the footer, and the magic, at the end of a file (github.com/apache/parquet-format, Encryption.md). If
+# columns alone are encrypted, that length includes a nonce and a tag behind the footer.
+_TAIL = struct.Struct("<I4s")
+_ENCRYPTED_MAGIC = b"PARE"
+_SIGNATURE_BYTES = 28
+_ENCRYPTED = "the file is encrypted, and PairLoss takes no keys; decrypt it first"
 
 # Footers of the files that this process read last, by path and version: with many row groups one takes longer to parse
 # than a chunk to read.
@@ -31,14 +39,30 @@ class RowRange:
 
 
 def open_parquet(file: BinaryIO, key: tuple[str, str] = ("", "")) -> pq.ParquetFile:
-    """Open a file; `key` is its path and version, without which its footer is parsed anew."""
-    parquet = pq.ParquetFile(file, metadata=_footers.get(key), **_OPTIONS)
+    """Open a file; `key` is its path and version, without which its footer is parsed anew.
+
+    Raises:
+        pa.ArrowException, OSError: its footer is damaged, or it is encrypted.
+    """
+    known = _footers.get(key)
+    tail = b"" if known else _tail(file)
+    if tail.endswith(_ENCRYPTED_MAGIC):
+        raise OSError(_ENCRYPTED)
+    parquet = pq.ParquetFile(file, metadata=known, **_OPTIONS)
+    # Arrow aborts the process when it is asked for an encrypted column.
+    if tail and _TAIL.unpack(tail)[0] - parquet.metadata.serialized_size == _SIGNATURE_BYTES:
+        raise OSError(_ENCRYPTED)
     if all(key) and key not in _footers:
         # Without a sandbox, threads share them.
         for oldest in list(_footers)[: 1 - _MOST_FOOTERS]:
             _footers.pop(oldest, None)
         _footers[key] = parquet.metadata
     return parquet
+
+
+def _tail(file: BinaryIO) -> bytes:
+    file.seek(max(0, file.seek(0, 2) - _TAIL.size))
+    return file.read()
 
 
 def with_dictionaries(parquet: pq.ParquetFile, file: BinaryIO, index: int, leaves: Iterable[str]) -> pq.ParquetFile:

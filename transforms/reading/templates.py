@@ -1,7 +1,8 @@
 """Templates of file names: the wildcards or the `{fields}` of a path, and what they match in a name.
 
 `*` and `?` stay inside a directory, `**` crosses directories, and `**/` also matches no directory. `{name}` matches
-within one segment of a path, `{name:path}` across several; `{{` and `}}` stand for braces.
+within one segment of a path, `{name:path}` across several; `{{` and `}}` stand for braces. What exists on the local
+disk is taken as it is: see `fixed_part`.
 """
 
 import re
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import cached_property
 
+from transforms.reading.fixed_path import fixed_part
 from transforms.row_keys import CANDIDATE
 
 # A directory as a template stands for its images and those below it.
@@ -108,7 +110,7 @@ def parse_template(text: str) -> Template:
     """
     pieces: list[str] = []
     fields: dict[str, None] = {}
-    prefix, wildcards, crossing, position, after_field = "", 0, 0, 0, False
+    prefix, wildcards, crossing, after_field = "", 0, 0, False
 
     def literal(part: str) -> None:
         nonlocal prefix, after_field
@@ -117,7 +119,9 @@ def parse_template(text: str) -> Template:
             pieces.append(re.escape(part))
             after_field = False
 
-    for token in _TOKEN.finditer(text):
+    literal(fixed_part(text))
+    position = len(prefix)
+    for token in _TOKEN.finditer(text, position):
         literal(text[position : token.start()])
         position = token.end()
         if token["brace"]:

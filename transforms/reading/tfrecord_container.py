@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 
 from transforms.reading.byte_source import PackedSource, PlainSource, Source
+from transforms.worker.memory import has_room
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
@@ -27,6 +28,10 @@ GZIP_MAGIC = b"\x1f\x8b\x08"
 
 # Longer records are skipped by their headers: two images of the default's most bytes take half of it.
 MAX_RECORD_BYTES = 256 << 20
+
+# Records from this size on are skipped if the process lacks room for them on their way into a table: as they lie in the
+# file, unpacked, parsed, as an image, in the table, and in the bytes that the table is sent as.
+_LARGE_BYTES, _COPIES = 4 << 20, 6
 
 _WINDOW_BYTES = 4 << 20
 # How many bytes of data are checked per window in search of a good record: beyond it, hostile headers would take time
@@ -41,7 +46,8 @@ class Span:
     Attributes:
         start: offset of its first byte.
         stop: offset after its last byte.
-        reason: empty for a record, else `long_record`, `damaged_header`, `truncated_record` or `damaged_stream`.
+        reason: empty for a record, else `long_record`, `out_of_memory`, `damaged_header`, `truncated_record` or
+            `damaged_stream`.
         message: what is wrong with the stretch.
     """
 
@@ -107,7 +113,11 @@ def find_spans(source: Source, offset: int = 0) -> Iterator[Span]:
         length = data_length(source.at(offset, HEADER_BYTES))
         end = offset + FRAME_BYTES + (length or 0)
         if length is not None and length > MAX_RECORD_BYTES:
-            span = _long_span(source, offset, end)
+            most = f"at most {MAX_RECORD_BYTES} are read"
+            span = _skipped_span(source, offset, end, "long_record", most)
+        elif length is not None and length >= _LARGE_BYTES and not has_room(_COPIES * length):
+            least = "there is no room for them in memory; raise --max_record_memory"
+            span = _skipped_span(source, offset, end, "out_of_memory", least)
         elif length is not None and source.reaches(end):
             span = Span(offset, end)
         else:
@@ -133,10 +143,10 @@ def frame(data: bytes) -> bytes:
     return length + _CRC.pack(masked_crc(length)) + data + _CRC.pack(masked_crc(data))
 
 
-def _long_span(source: Source, offset: int, end: int) -> Span:
+def _skipped_span(source: Source, offset: int, end: int, reason: str, message: str) -> Span:
     stop = source.skip(end)
     if stop == end:
-        return Span(offset, end, "long_record", f"{end - offset} bytes; at most {MAX_RECORD_BYTES} are read")
+        return Span(offset, end, reason, f"{end - offset} bytes; {message}")
     where = f"{stop - offset} bytes from offset {offset} on"
     if source.error:
         return Span(offset, stop, "damaged_stream", f"{source.error} ({where})")

@@ -194,6 +194,11 @@ class _SplitDone(OverlappingDoFn[ChunkSeries, Iterator[Chunk | ScoredChunk]]):
         found = find_done(series, self.files, self.owner[0], self.written)
         return self.pool.map(partial(self._take_over, self.earlier), found) if self.earlier else found
 
+    def teardown(self) -> None:
+        super().teardown()
+        if self.earlier:
+            self.pool.shutdown(cancel_futures=True)
+
     def _take_over(self, earlier: EarlierRun, chunk: Chunk | ScoredChunk) -> Chunk | ScoredChunk:
         return chunk if isinstance(chunk, ScoredChunk) else earlier.take_over(chunk, *self.settings)
 

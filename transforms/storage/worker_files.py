@@ -74,9 +74,22 @@ class WorkerReport:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "WorkerReport":
-        """Read back what `to_json` wrote."""
-        doing = tuple(Doing(**thread) for thread in data["doing"])
-        return cls(**{**data, "doing": doing, "work": Work.from_json(data["work"])})
+        """Read back what `to_json` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            doing = tuple(Doing(**thread) for thread in data["doing"])
+            report = cls(**{**data, "doing": doing, "work": Work.from_json(data["work"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"it is not the report of a worker: {error}") from error
+        texts = [report.fingerprint, report.claim, report.process]
+        texts += [text for thread in doing for text in (thread.what, thread.stage)]
+        numbers = [report.told, *(number for thread in doing for number in (thread.since, thread.pairs))]
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, (int, float)) for n in numbers):
+            raise ValueError("it is not the report of a worker: a value of it has another type")
+        return report
 
 
 class WorkerFile:
@@ -154,6 +167,6 @@ def read_reports(files: RunFiles, fingerprint: str) -> list[WorkerReport]:
 def _read(path: str) -> list[WorkerReport]:
     try:
         return [WorkerReport.from_json(read_json(path))]
-    except READ_ERRORS:
-        # Since it was listed, the run has ended and deleted it.
+    except (*READ_ERRORS, ValueError):
+        # Since it was listed, the run has ended and deleted it; or it is damaged, and whoever watches can do without.
         return []

@@ -39,7 +39,8 @@ def finish_run(summary: Summary, files: RunFiles, record: RunRecord) -> None:
     ended = replace(
         record,
         status="incomplete" if summary.not_done else "finished" if summary.scored else "nothing_scored",
-        seconds=round(time.time() - record.started, 3),
+        # A clock may be set back meanwhile.
+        seconds=max(0.0, round(time.time() - record.started, 3)),
         counts=summary.counts(),
         precision=tuple(sorted(summary.precisions)),
         devices=tuple(sorted(summary.devices)),

@@ -7,7 +7,7 @@ from transforms.work import STAGES, Work
 # The stages of scoring, in which the losses are computed or waited for.
 _SCORING = ("waiting_for_decoding", "queueing", "network", "losses", "optimizing")
 # The stages that keep all others waiting, and what each is called after.
-_BOUND = {
+BOUND = {
     "listing": ("listing",),
     "reading": ("waiting_for_reading",),
     "decoding": ("waiting_for_decoding",),
@@ -42,7 +42,7 @@ def performance(work: Work, price_per_hour: float | None = None) -> dict[str, An
     if scoring:
         record["waited_for_decoding"] = round(work.seconds.get("waiting_for_decoding", 0.0) / scoring, 4)
     if busy := sum(work.busy.values()):
-        bound = {name: sum(work.seconds.get(stage, 0.0) for stage in stages) for name, stages in _BOUND.items()}
+        bound = {name: sum(work.seconds.get(stage, 0.0) for stage in stages) for name, stages in BOUND.items()}
         record["bound_by"] = max(bound, key=bound.__getitem__)
         record["bound_share"] = round(bound[record["bound_by"]] / busy, 4)
     record |= {

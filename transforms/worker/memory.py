@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import mmap
 import resource
 import sys
 from pathlib import Path
@@ -12,9 +13,18 @@ _CONTAINER = Path("/sys/fs/cgroup")
 
 def available_memory() -> float:
     """Bytes that the machine, the container and the limit of this process leave; infinity where nothing says so."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not Path("/proc/meminfo").exists():
         return math.inf
     return min(_of_machine(), _of_container(), _of_process())
+
+
+def has_room(size: int) -> bool:
+    """True if this process may take so many more bytes at once; none of them is touched."""
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError:
+        return False
+    return True
 
 
 def release_memory() -> None:

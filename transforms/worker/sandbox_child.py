@@ -153,7 +153,7 @@ def _prepare(parent: int) -> None:
 
 def _address_space() -> int:
     """The bytes of address space that this process takes."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not os.path.exists("/proc/self/statm"):
         return 0
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[0]) * resource.getpagesize()

@@ -1,11 +1,13 @@
 """Where in a picture an objective wants a change, and where a loss finds two pictures different: a number a pixel."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 
+from pipeline.errors import UsageError
 from transforms.images.decode import DecodedPair
 from transforms.losses.catalog import LOSSES
 from transforms.losses.networks.specs import NETWORKS
@@ -32,11 +34,13 @@ def objective_of_run(identity: Mapping[str, Any]) -> Objective | None:
         An objective that is better if it is lower; None if the run has none.
     """
     signs = {"lower": "", "higher": "-"}
-    directions = {name: LOSSES[name].direction for name in identity["losses"]}
-    texts = [identity["objective"]] if identity["objective"] else []
-    texts += [f"{signs[way]}{name}" for name, way in directions.items() if way in signs]
-    masked = Protocol.of_run(identity).masked
-    for objective in map(parse_objective, texts):
+    with _known_settings():
+        directions = {name: LOSSES[name].direction for name in identity["losses"]}
+        texts = [identity["objective"]] if identity["objective"] else []
+        texts += [f"{signs[way]}{name}" for name, way in directions.items() if way in signs]
+        masked = Protocol.of_run(identity).masked
+        objectives = list(map(parse_objective, texts))
+    for objective in objectives:
         rows = [LOSSES[name] for name in objective.losses]
         usable = all(loss.differentiable and (loss.maskable or not masked) for loss in rows)
         if usable and not _FLAT.issuperset(objective.losses):
@@ -126,14 +130,26 @@ class LossMaps:
 
 def _plan(losses: tuple[str, ...], objective: Objective | None, identity: Mapping[str, Any]) -> Plan:
     """A plan with the run's layers and protocol, on the weights in this machine's cache."""
-    return Plan(
-        losses,
-        objective,
-        precision="auto",
-        vgg_layers=tuple(identity["vgg_layers"]),
-        protocol=Protocol.of_run(identity),
-        weights={
-            name: WeightsFile(str(resolve_name(NETWORKS[name].cached)()), sha256)
-            for name, sha256 in identity["weights"].items()
-        },
-    )
+    with _known_settings():
+        return Plan(
+            losses,
+            objective,
+            precision="auto",
+            vgg_layers=tuple(identity["vgg_layers"]),
+            protocol=Protocol.of_run(identity),
+            weights={
+                name: WeightsFile(str(resolve_name(NETWORKS[name].cached)()), sha256)
+                for name, sha256 in identity["weights"].items()
+            },
+        )
+
+
+@contextmanager
+def _known_settings() -> Iterator[None]:
+    """Turn the error over settings that this version does not know into a `UsageError`."""
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"the run's run.json has settings that this version does not know: {error}; score again with this version"
+        ) from error

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from apache_beam.io.filesystems import FileSystems
 
+from pipeline.errors import UsageError
 from transforms.images.decode import DecodedPair, DecodePolicy
 from transforms.images.sandboxed import decode_pairs
-from transforms.reading.format import LISTING
-from transforms.reading.input_files import InputFile
+from transforms.reading.format import AUTO, FORMATS, LISTING
+from transforms.reading.input_files import InputFile, files_of
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.reading.zip_members import split_archive
@@ -48,19 +49,31 @@ class Inputs:
         Args:
             identity: of run.json.
             now: the files where they are now, if they have moved.
+
+        Raises:
+            UsageError: it is not that of a run, or of a later version.
         """
-        named = identity["fields"]["generated"]
-        # Runs of version 0.1.0 have one name.
-        generated = (named,) if isinstance(named, str) else tuple(named)
-        fields = Fields(**identity["fields"] | {"keep": (), "generated": generated})
-        files = {file["path"]: InputFile(**file) for file in identity["input"]}
+        try:
+            named, format = identity["fields"]["generated"], identity["input_format"]
+            # Runs of version 0.1.0 have one name.
+            generated = (named,) if isinstance(named, str) else tuple(named)
+            fields = Fields(**identity["fields"] | {"keep": (), "generated": generated})
+            files = {file.path: file for file in files_of(identity)}
+            policy = DecodePolicy(**identity["images"])
+            if format not in (AUTO, *FORMATS):
+                raise ValueError(f"input_format is {format!r}")
+            _ = fields.shape
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"the run's run.json does not say how its pairs were read: {error}; score again with this version"
+            ) from error
         candidates = {path: [file for file in now if _alike(path, file.path)] for path in files}
         moved = {
             path: max(found, key=lambda file: (_alike(path, file.path), file.size == files[path].size)).path
             for path, found in candidates.items()
             if found
         }
-        return cls(identity["input_format"], fields, DecodePolicy(**identity["images"]), files, moved)
+        return cls(format, fields, policy, files, moved)
 
     def state(self, path: str) -> Literal["same", "changed", "gone"]:
         """Compare a file with what the run read. If the file has moved, its time does not matter."""

@@ -44,7 +44,7 @@ def has_candidates(identity: Mapping[str, Any]) -> bool:
     fields = identity["fields"]
     # Runs of version 0.1.0 have one name, a text.
     several = not isinstance(fields["generated"], str) and len(fields["generated"]) > 1
-    return several or CANDIDATE in fields["keep"]
+    return several or CANDIDATE in fields.get("keep", ())
 
 
 def compare_candidates(run: ComparedRun) -> Candidates:

@@ -17,8 +17,11 @@ from pipeline.audit.runs.summaries import RunSummary, read_run
 from pipeline.audit.runs.verdict_file import read_verdict
 from pipeline.errors import UsageError
 from transforms.columns import RENAMED, Column
+from transforms.reading.fields import is_text
+from transforms.reading.format import chunk_of_file
+from transforms.reading.parquet_file import open_parquet
 from transforms.row_keys import CANDIDATE, candidates, row_keys
-from transforms.storage.errors import READ_ERRORS
+from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.run_files import RunFiles, list_files
 from transforms.storage.run_record import RunRecord
 
@@ -157,7 +160,12 @@ def read_compared(run: str) -> ComparedRun:
     try:
         metrics = _read_metrics(run, columns)
     except READ_ERRORS as error:
-        raise UsageError(f"cannot read the metrics of {run}: {error}") from error
+        raise UsageError(f"cannot read the metrics of {run}: {describe(error)}") from error
+    if len(metrics) != summary.summary.scored:
+        raise UsageError(
+            f"the metrics of {run} hold {len(metrics)} pairs, but its summary {summary.summary.scored}: files of "
+            "metrics/ were added, deleted or replaced; bring the originals back, or score again"
+        )
     return ComparedRun(summary, read_record(run), read_verdict(run), metrics)
 
 
@@ -241,20 +249,48 @@ def values_and_gains(before: pa.Table, after: pa.Table, column: Column) -> tuple
 
 
 def _read_metrics(run: str, columns: Sequence[str]) -> pa.Table:
-    """Id, source, candidate, key and these columns of a run's pairs, local or in a store."""
+    """Id, source, candidate, key and these columns of a run's pairs, local or in a store.
+
+    Raises:
+        READ_ERRORS: (of `storage.errors`) they cannot be read.
+        UsageError: a file lacks a column, or holds something else in it.
+    """
     names = ["id", "source", *columns]
     tables = []
-    for path in sorted(list_files(RunFiles(run).metrics_directory)):
+    # File managers leave files of their own.
+    for path in sorted(filter(chunk_of_file, list_files(RunFiles(run).metrics_directory))):
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            stored = {RENAMED.get(name, name): name for name in pq.read_schema(file).names}
+            # Not Arrow's own reader of schemas: an encrypted file aborts the process later on.
+            schema = open_parquet(file).schema_arrow
+            stored = {RENAMED.get(name, name): name for name in schema.names}
+            wanted = [stored.get(name, name) for name in names]
+            for name in wanted:
+                _check_column(schema, name, path)
             candidate = [CANDIDATE] if CANDIDATE in stored else []
-            table = pq.read_table(file, columns=[*(stored.get(name, name) for name in names), *candidate])
+            table = pq.read_table(file, columns=[*wanted, *candidate])
+            # Text from a file need not be UTF-8.
+            table.validate(full=True)
+            for index in (0, 1):
+                table = table.set_column(index, names[index], table[index].cast(pa.string()))
+                if table[index].null_count:
+                    raise UsageError(f"{path} has a row without {names[index]}")
             columns_of_file = table.select(range(len(names))).rename_columns(names)
             columns_of_file = columns_of_file.add_column(2, CANDIDATE, candidates(table))
             tables.append(columns_of_file.add_column(3, "key", row_keys(table)))
     if not tables:
         raise FileNotFoundError(f"{RunFiles(run).metrics_directory} has no files")
     return pa.concat_tables(tables)
+
+
+def _check_column(schema: pa.Schema, name: str, path: str) -> None:
+    """Check that a file of metrics has one column of the name, and of the type that its name asks for."""
+    found = schema.get_all_field_indices(name)
+    if len(found) != 1:
+        raise UsageError(f"{path} has {len(found)} columns {name!r}, one is needed")
+    dtype = schema.field(found[0]).type
+    fits = is_text(dtype) if name in ("id", "source") else pa.types.is_floating(dtype) or pa.types.is_integer(dtype)
+    if not fits:
+        raise UsageError(f"{path} holds {dtype} in its column {name!r}")
 
 
 def _largest(changes: np.ndarray, pairs: pa.Table, most: int) -> tuple[int, ...]:

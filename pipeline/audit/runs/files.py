@@ -8,6 +8,7 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
+from pipeline.audit.runs.record_layout import check_record
 from pipeline.errors import UsageError
 from transforms.storage.errors import READ_ERRORS, describe
 from transforms.storage.json_files import read_json
@@ -32,7 +33,7 @@ def read_object(path: str, otherwise: str) -> dict[str, Any]:
         if not FileSystems.exists(path):
             raise UsageError(f"{otherwise}: there is no {path}")
         data = read_json(path)
-    except (*READ_ERRORS, ValueError, RecursionError) as error:
+    except (*READ_ERRORS, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     if not isinstance(data, dict):
         raise UsageError(f"{path} does not hold a JSON object")
@@ -48,6 +49,7 @@ def read_record(run: str) -> RunRecord:
     data = read_object(RunFiles(run).config, f"{run} is not a run directory")
     try:
         record = RunRecord.from_json(data)
+        check_record(data)
     except ValueError as error:
         raise UsageError(f"{run} is not a run directory: {error}") from error
     return replace(record, identity=name_networks(record.identity))

@@ -3,63 +3,47 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
+from pipeline.audit.runs.json_layout import COUNT, TEXT, check, lists, mappings, objects
 from transforms.summary.distribution import Distribution
 from transforms.summary.scored_pairs import ScoredPairs
 from transforms.summary.summary import Summary
 
-_MOST_CHARACTERS = 200
-
-_TEXT = {"type": "string"}
-_COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
-_COUNTS = {"type": "object", "additionalProperties": _COUNT}
 _FINITE = {"type": ["number", "null"], "minimum": -3.41e38, "maximum": 3.41e38}
 # A fraction of bounded length: Fraction("1e99999999") would take hours.
 _EXACT = {"type": "string", "pattern": r"^-?[0-9]{1,200}(/[1-9][0-9]{0,199})?$"}
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    """An object that has these properties, and perhaps others."""
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _list(items: Any, **schema: Any) -> dict[str, Any]:
-    return {"type": "array", "items": items, **schema}
-
+_COUNTS = mappings(COUNT)
 
 # The bins of float32 values: 1.01**-10400 is below the smallest one, 1.01**9000 above the largest.
-_BINS = _object(
-    bins=_list({"type": "integer", "minimum": -10_400, "maximum": 9_000}, uniqueItems=True), counts=_list(_COUNT)
+_BINS = objects(
+    bins=lists({"type": "integer", "minimum": -10_400, "maximum": 9_000}, uniqueItems=True), counts=lists(COUNT)
 )
-_ROWS = _list(_object(id=_TEXT, source=_TEXT, height=_COUNT, width=_COUNT, notes=_list(_TEXT)))
-_LOSS = _object(
-    **dict.fromkeys(("count", "null", "nan", "infinite", "negative_infinite", "zero"), _COUNT),
+_ROWS = lists(objects(id=TEXT, source=TEXT, height=COUNT, width=COUNT, notes=lists(TEXT)))
+_LOSS = objects(
+    **dict.fromkeys(("count", "null", "nan", "infinite", "negative_infinite", "zero"), COUNT),
     **dict.fromkeys(("min", "max"), _FINITE),
     **dict.fromkeys(("worst", "best"), _ROWS),
     **dict.fromkeys(("sum", "sum_of_squares"), _EXACT),
-    histogram=_object(negative=_BINS, positive=_BINS),
+    histogram=objects(negative=_BINS, positive=_BINS),
 )
-_PAIRS = {"notes": _COUNTS, "sizes": _COUNTS, "losses": {"type": "object", "additionalProperties": _LOSS}}
-_SLICE = _object(pairs=_COUNT, **_PAIRS)
+_PAIRS = {"notes": _COUNTS, "sizes": _COUNTS, "losses": mappings(_LOSS)}
+_SLICE = objects(pairs=COUNT, **_PAIRS)
 _VALUE = {**_SLICE, "properties": {**_SLICE["properties"], "value": {"type": ["string", "null"]}}}
 _DIRECTION = {"enum": ["lower", "higher", "none"]}
-_SUMMARY = _object(
-    computed={"type": "object"},
-    counts=_object(**dict.fromkeys(("listed", "scored", "failed", "unread"), _COUNT)),
-    chunks=_COUNT,
-    precision=_list(_TEXT),
+_SUMMARY = objects(
+    computed=objects(losses=lists(TEXT)),
+    counts=objects(**dict.fromkeys(("listed", "scored", "failed", "unread"), COUNT)),
+    chunks=COUNT,
+    precision=lists(TEXT),
     failures=_COUNTS,
-    failure_examples={"type": "object", "additionalProperties": _list(_object(id=_TEXT, source=_TEXT, message=_TEXT))},
-    failed_files={"type": "object", "additionalProperties": _TEXT},
-    columns=_list(_object(name=_TEXT, loss=_TEXT, when=_TEXT, direction=_DIRECTION, formula=_TEXT)),
+    failure_examples=mappings(lists(objects(id=TEXT, source=TEXT, message=TEXT))),
+    failed_files=mappings(TEXT),
+    columns=lists(objects(name=TEXT, loss=TEXT, when=TEXT, direction=_DIRECTION, formula=TEXT)),
     **_PAIRS,
-    slices={**_object(by=_TEXT, values=_list(_VALUE), other=_SLICE), "type": ["object", "null"]},
+    slices={**objects(by=TEXT, values=lists(_VALUE), other=_SLICE), "type": ["object", "null"]},
 )
 
-
 # Earlier versions did not have them.
-_SUMMARY["properties"] |= {"duplicate_ids": _COUNT, "devices": _list(_TEXT)}
+_SUMMARY["properties"] |= {"duplicate_ids": COUNT, "devices": lists(TEXT)}
 
 
 def check_layout(data: Mapping[str, Any]) -> None:
@@ -68,10 +52,13 @@ def check_layout(data: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it does not; the message names the first such part.
     """
-    errors = sorted(Draft202012Validator(_SUMMARY).iter_errors(data), key=lambda error: list(map(str, error.path)))
-    if errors:
-        place = ".".join(map(str, errors[0].absolute_path))
-        raise ValueError(f"{place}{': ' if place else ''}{errors[0].message}"[:_MOST_CHARACTERS])
+    check(data, _SUMMARY)
+    names = sorted(column["name"] for column in data["columns"])
+    slices = data["slices"]
+    parts = [data, *(part for part in (*slices["values"], slices["other"]) if part["pairs"])] if slices else [data]
+    for part in parts:
+        if sorted(part["losses"]) != names:
+            raise ValueError(f"the columns are {', '.join(names)}, but the losses {', '.join(sorted(part['losses']))}")
 
 
 def check_numbers(summary: Summary) -> None:

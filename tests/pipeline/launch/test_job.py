@@ -26,21 +26,30 @@ def test_interruption():
 
 
 @pytest.mark.parametrize("keeps_type", [True, False], ids=["as Python raises it", "as Beam's worker reports it"])
-def test_ctrl_c_is_not_an_error_of_beam(keeps_type, parquet, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("number", "on_ctrl_c"),
+    [
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.default_int_handler),
+        # As a shell starts programs in the background.
+        (signal.SIGTERM, signal.SIG_IGN),
+    ],
+)
+def test_an_interruption_is_not_an_error_of_beam(number, on_ctrl_c, keeps_type, parquet, tmp_path, monkeypatch, capsys):
     def build(*_, **__):
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         except KeyboardInterrupt as interrupt:
             if keeps_type:
                 raise
             raise RuntimeError("Traceback ... KeyboardInterrupt [while running 'ScorePairs']") from interrupt
 
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    previous = signal.signal(signal.SIGINT, on_ctrl_c)
     try:
         monkeypatch.setattr(module.graph, "build", build)
         run = tmp_path / "run"
         assert main([f"--input={parquet}", f"--output={run}", "--losses=mae", "--quiet"]) == CRASH
         assert capsys.readouterr().err == f"interrupted; the same command resumes {run}\n"
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == (on_ctrl_c, signal.SIG_DFL)
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -23,8 +23,13 @@ from transforms.images.decode import (
     decode_image,
     decode_pair,
 )
+from transforms.images.heic import HEIC_SUPPORTED
+from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED
 
 POLICY = DecodePolicy()
+
+lacks_heic = pytest.mark.skipif(HEIC_SUPPORTED, reason="the extra heic is installed, which decodes it")
+lacks_jpeg_xl = pytest.mark.skipif(JPEG_XL_SUPPORTED, reason="the extra jxl is installed, which decodes it")
 
 
 def picture(height: int = 48, width: int = 64, channels: int = 3) -> np.ndarray:
@@ -302,9 +307,9 @@ def test_limits_are_inclusive():
 @pytest.mark.parametrize(
     ("head", "name"),
     [
-        (b"\xff\x0a", "JPEG XL"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"\0\0\0\x20ftypheic", "HEIC"),
+        pytest.param(b"\xff\x0a", "JPEG XL", marks=lacks_jpeg_xl),
+        pytest.param(b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL", marks=lacks_jpeg_xl),
+        pytest.param(b"\0\0\0\x20ftypheic", "HEIC", marks=lacks_heic),
         (b"v/1\x01\x02", "OpenEXR"),
         (b"%PDF-1.7", "PDF"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),

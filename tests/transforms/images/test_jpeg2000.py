@@ -7,6 +7,8 @@ import pytest
 from support.decoded import pixels, reason
 from support.pictures import encode, smooth
 
+from transforms.images.decode import DecodeError, DecodePolicy, decode_image
+
 PICTURE = smooth(40, 48)
 
 
@@ -34,9 +36,14 @@ def test_a_missing_tile_of_a_jpeg_2000_is_truncated(first):
     assert reason(data[: tiles[first]] + data[end:]) == "truncated"
 
 
-@pytest.mark.parametrize("depth", [8, 9, 11, 15, 0x87])
-def test_colours_of_a_jpeg_2000_whose_white_would_be_black_are_refused(depth):
-    assert reason(with_depth(codestream(PICTURE), depth)) == "unsupported_mode"
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [*((depth, "convert it to a PNG or TIFF of 16 bits") for depth in (8, 9, 11, 15)), (0x87, "signed samples")],
+)
+def test_colours_of_a_jpeg_2000_whose_white_would_be_black_are_refused(depth, message):
+    with pytest.raises(DecodeError, match=message) as failure:
+        decode_image(with_depth(codestream(PICTURE), depth), DecodePolicy())
+    assert failure.value.reason == "unsupported_mode"
 
 
 def boxed(data: bytes, *channels: tuple[int, int, int]) -> bytes:

@@ -190,3 +190,12 @@ class TestReport:
         page = (tmp_path / "run/report.html").read_text()
         assert f"{tmp_path}/out/1.png is no longer there" in page
         assert "when the run started" in page
+
+
+def test_names_in_another_unicode_form_are_noted(tmp_path):
+    """As from a Mac, whose tools store an accent as a character of its own."""
+    shards.write(tmp_path / "out" / "cafe\u0301.png", encode(noise(0, 24, 32)))
+    shards.write(tmp_path / "gt" / "caf\u00e9.png", encode(smooth(24, 32)))
+    assert main([f"--generated={tmp_path}/out", f"--target={tmp_path}/gt", f"--output={tmp_path}/run", *OPTIONS]) == OK
+    (row,) = rows(tmp_path / "run").to_pylist()
+    assert (row["id"], row["notes"]) == ("caf\u00e9", ["other_spelling"])

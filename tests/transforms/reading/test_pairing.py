@@ -48,6 +48,54 @@ def test_pairs(tmp_path, files, generated, target, expected):
     assert paired(tmp_path, generated, target) == [(*line.split(), "") for line in expected]
 
 
+def test_a_link_to_itself_costs_no_other_pair(tmp_path):
+    tree(tmp_path, "o/a.png", "g/a.png", "g/b.png")
+    (tmp_path / "o" / "b.png").symlink_to("b.png")
+    assert paired(tmp_path, "o", "g") == [("a", "o/a.png", "g/a.png", ""), ("b", "o/b.png", "g/b.png", "")]
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("generated", "target", "expected"),
+    [
+        ([DECOMPOSED], [COMPOSED], [(DECOMPOSED, COMPOSED, "other_spelling")]),
+        ([COMPOSED], [DECOMPOSED], [(COMPOSED, DECOMPOSED, "other_spelling")]),
+        ([COMPOSED, DECOMPOSED], [COMPOSED, DECOMPOSED], [(COMPOSED, COMPOSED, ""), (DECOMPOSED, DECOMPOSED, "")]),
+        # Which of the two names in one folder is meant cannot be known.
+        ([COMPOSED, DECOMPOSED], [COMPOSED], [(COMPOSED, COMPOSED, "")]),
+        ([DECOMPOSED], [COMPOSED, DECOMPOSED], [(DECOMPOSED, DECOMPOSED, "")]),
+    ],
+)
+def test_names_that_differ_in_their_unicode_form(tmp_path, generated, target, expected):
+    tree(tmp_path, "o/a.png", "g/a.png", "m/a.png")
+    tree(
+        tmp_path,
+        *(f"o/{name}.png" for name in generated),
+        *(f"{folder}/{name}.png" for name in target for folder in "gm"),
+    )
+    found = pair_files([f"{tmp_path}/o"], [f"{tmp_path}/g"], mask=[f"{tmp_path}/m"])
+    named = [(pair.generated.path, pair.target.path, pair.mask.path, pair.note) for pair in found if not pair.reason]
+    wanted = [(f"{tmp_path}/o/{a}.png", f"{tmp_path}/g/{b}.png", f"{tmp_path}/m/{b}.png", c) for a, b, c in expected]
+    assert sorted(named[1:]) == sorted(wanted)
+    assert {pair.id for pair in found if pair.note} == {b for _, b, note in expected if note}
+    assert all(r"cafe\u0301'; another" in pair.message for pair in found if pair.reason == "no_target")
+
+
+@pytest.mark.parametrize("name", ["{a}", "}", "a*", "?", "[ab]", "{", "{{a}}"])
+def test_what_exists_is_no_template(tmp_path, name):
+    """A directory, one above fields, and a file, although its name has the characters of a template."""
+    for side in ("o", "g"):
+        tree(tmp_path, *(f"{side}{folder}/{file}.png" for folder in (name, "ab", "a") for file in (name, "b")))
+    sides = f"o{name}", f"g{name}"
+    both = sorted((file, *(f"{side}/{file}.png" for side in sides), "") for file in (name, "b"))
+    assert paired(tmp_path, *sides) == both
+    assert paired(tmp_path, *(f"{side}/{{id}}.png" for side in sides)) == both
+    file = tuple(f"{side}/{name}.png" for side in sides)
+    assert paired(tmp_path, *file) == [("pair", *file, "")]
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
@@ -119,6 +167,8 @@ def test_files_of_the_run_itself_are_no_input(tmp_path):
     tree(tmp_path, "o/a.png", "o/run/optimized/a.png", "o/running.png", "g/a.png")
     pairs = pair_files([f"{tmp_path}/o"], [f"{tmp_path}/g"], output=f"{tmp_path}/g/../o/run")
     assert [(pair.id, pair.reason) for pair in pairs] == [("a", ""), ("running", "no_target")]
+    with pytest.raises(ValueError, match="matches only files of --output"):
+        pair_files([f"{tmp_path}/o/run"], [f"{tmp_path}/g"], output=f"{tmp_path}/o/run")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Hostile containers: each costs itself a failure that says what happened, at once, and the next file is read."""
 
+import base64
 import gzip
 import os
 import struct
@@ -8,11 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet.encryption import CryptoFactory, EncryptionConfiguration, KmsClient, KmsConnectionConfig
 from support.lying_parquet import claim_levels, claim_rows, lie
 
 from transforms.reading import tfrecord_container
 from transforms.reading.input_files import InputFile
-from transforms.reading.list_chunks import check_fields, list_chunks
+from transforms.reading.list_chunks import check_fields, detect_format, list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.reading.tfrecord_container import frame, masked_crc
 from transforms.schema import EncodedChunk, Fields
@@ -36,6 +38,29 @@ def test_a_footer_that_aborts_the_process(tmp_path: Path) -> None:
     path.write_bytes(lie(TABLE, claim_levels))
     assert reasons(path) == [("file", "list", "crashed")]
     assert check_fields(str(path), "parquet", Fields()) in (None, ())
+
+
+class Keys(KmsClient):
+    """Keys that are wrapped in nothing."""
+
+    def __init__(self, settings: KmsConnectionConfig) -> None:
+        super().__init__()
+
+    def wrap_key(self, key: bytes, name: str) -> bytes:
+        return base64.b64encode(key)
+
+
+@pytest.mark.parametrize("plaintext_footer", [True, False])
+def test_an_encrypted_file_is_called_so(tmp_path: Path, plaintext_footer: bool) -> None:
+    path = tmp_path / "a.parquet"
+    settings = EncryptionConfiguration("a", column_keys={"b": ["generated"]}, plaintext_footer=plaintext_footer)
+    encryption = CryptoFactory(Keys).file_encryption_properties(KmsConnectionConfig(), settings)
+    with pq.ParquetWriter(path, TABLE.schema, encryption_properties=encryption) as writer:
+        writer.write_table(TABLE)
+    (encoded,) = read(path)
+    assert encoded.failures[0].reason == "unreadable_file"
+    assert "the file is encrypted" in encoded.failures[0].message
+    assert detect_format(str(path.rename(tmp_path / "a"))) == "parquet"
 
 
 @pytest.mark.parametrize("rows", [-5, 1000, 10**9, 2**40, 2**62])
@@ -90,6 +115,15 @@ def test_a_long_record_is_skipped(tmp_path: Path, packed: bool) -> None:
         file.write(bytes(4) + good)
     found = [reason for _, _, reason in reasons(path, Sandbox(memory=300 << 20))]
     assert found == ["missing_field", "long_record", "missing_field"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_record_without_room_costs_no_other(tmp_path: Path, packed: bool) -> None:
+    good, large = frame(b"\x0a\x00"), frame(bytes(40 << 20))
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(gzip.compress(good + large + good, 1) if packed else good + large + good)
+    found = [reason for _, _, reason in reasons(path, Sandbox(memory=100 << 20))]
+    assert found == ["missing_field", "out_of_memory", "missing_field"]
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -68,6 +68,12 @@ def test_status(output, record, summary, status, mark):
     assert written == summary.to_json()
 
 
+def test_a_clock_that_was_set_back(output, record):
+    """A time below 0 would make every reader refuse the run."""
+    finish_run(FINISHED, RunFiles(str(output)), replace(record, started=record.started + 1e6))
+    assert RunFiles(str(output)).read_record().seconds == 0
+
+
 @pytest.mark.parametrize(
     ("reported", "pairs", "reading", "machines"),
     [

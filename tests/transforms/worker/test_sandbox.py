@@ -3,6 +3,7 @@
 import io
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -281,3 +282,26 @@ def test_limits_are_positive(settings: dict[str, float]) -> None:
     """Nothing could be read within others."""
     with pytest.raises(ValueError, match="finite ones above 0"):
         Sandbox(**settings)
+
+
+def test_without_proc() -> None:
+    """Some containers have none; only the limits that need it are looser then."""
+    program = (
+        "from transforms.worker.memory import available_memory; from transforms.worker.sandbox import Sandbox; "
+        f"assert available_memory() > 0; print(len(list(Sandbox().each({READ!r}, {{}}, [[b'a'], [b'b']]))))"
+    )
+    hidden = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs none /proc && exec "$@"',
+        "",
+    ]
+    if not shutil.which("unshare") or subprocess.run([*hidden, "true"], capture_output=True).returncode:
+        pytest.skip("unshare cannot hide /proc here")
+    path = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    done = subprocess.run([*hidden, sys.executable, "-c", program], capture_output=True, text=True, env=path)
+    assert done.stdout == "2\n", done.stderr

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 from support.audited import IDENTITY, run_of, summarized, write_run
-from support.scored import INF, NAN, Values
+from support.scored import INF, Values
 
 from pipeline.audit.__main__ import main
 from pipeline.audit.runs.files import read_record
@@ -168,7 +168,6 @@ def loss(data: dict) -> dict:
         (lambda data: loss(data).update(sum="1000"), "the numbers of mae contradict"),
         (lambda data: loss(data).update(sum_of_squares="0"), "the numbers of mae contradict"),
         (lambda data: loss(data).update(min="x"), "losses.mae.min: 'x' is not of type"),
-        (lambda data: loss(data).update(min=NAN), "the numbers of mae contradict"),
         (lambda data: loss(data).update(infinite=0, negative_infinite=1), "mae"),
         (lambda data: loss(data)["worst"][0].update(mae=10**400), "too large"),
         (lambda data: loss(data)["worst"][0].pop("source"), "losses.mae.worst.0: 'source' is a required property"),
@@ -177,6 +176,8 @@ def loss(data: dict) -> dict:
         (lambda data: data["failures"].clear(), "the failures by reason add up to 0, not to 1"),
         (lambda data: data["slices"].update(values=[]), "the slices by kept do not hold the 2 scored pairs"),
         (lambda data: data.update(slices="x"), "slices: 'x' is not of type 'object', 'null'"),
+        (lambda data: data["losses"].clear(), "the columns are mae, but the losses "),
+        (lambda data: data["slices"]["values"][0]["losses"].clear(), "the columns are mae, but the losses "),
         (lambda data: data["columns"][0].update(direction="up"), "columns.0.direction: 'up' is not one of"),
     ],
 )  # fmt: skip
@@ -190,6 +191,16 @@ def test_damaged_or_forged_numbers_are_refused(tmp_path, damage, message):
     assert "summary.json is not a complete summary: " in str(caught.value)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_lacks_are_refused(tmp_path, number):
+    """Also as the value of a kept field, which nothing else checks: it could not be written again."""
+    write_run(tmp_path, summarized({"mae": [0.1, 0.3]}, kept=["a", "b"]))
+    text = (tmp_path / "summary.json").read_text()
+    (tmp_path / "summary.json").write_text(text.replace('"kept": "a"', f'"kept": {number}'))
+    with pytest.raises(UsageError, match=f"summary.json: it holds {number}, which is not a finite number"):
+        read_run(str(tmp_path))
 
 
 def test_nothing_scored_has_ended(tmp_path):
