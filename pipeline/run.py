@@ -5,6 +5,8 @@ Exit codes: 0 the run finished; 1 it broke off or was interrupted (Ctrl-C, SIGTE
 vanished or could not be reached while the run was at work, so that it is not finished.
 """
 
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -20,6 +22,7 @@ from pipeline.config import Config
 from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, for_terminal
 from pipeline.parse import parse
+from transforms.worker.garbage import no_collection
 
 if TYPE_CHECKING:
     from pipeline.launch.prepare import Prepared
@@ -47,14 +50,17 @@ def launch(config: Config) -> int:
     Raises:
         UsageError: the run cannot start.
     """
+    # Python ends with a collection that would visit every object of Beam and TensorFlow, which takes a second.
+    atexit.register(gc.freeze)
     # Beam takes seconds to import, so wrong arguments are reported before that.
-    from apache_beam.io.filesystems import FileSystems
+    with no_collection():
+        from apache_beam.io.filesystems import FileSystems
 
-    from pipeline.engines.dataflow import is_dry_run, is_only_built
-    from pipeline.engines.engine import beam_options, check_engine
-    from pipeline.launch.job import JobError, run_job
-    from pipeline.launch.prepare import prepare
-    from pipeline.launch.run_directory import claim, is_finished
+        from pipeline.engines.dataflow import is_dry_run, is_only_built
+        from pipeline.engines.engine import beam_options, check_engine
+        from pipeline.launch.job import JobError, run_job
+        from pipeline.launch.prepare import prepare
+        from pipeline.launch.run_directory import claim, is_finished
 
     options = beam_options(config.beam_flags)
     # Without this, Beam parses sys.argv again for every file it opens.
