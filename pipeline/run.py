@@ -22,7 +22,7 @@ from pipeline.config import Config
 from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, for_terminal
 from pipeline.parse import parse
-from transforms.worker.garbage import no_collection
+from transforms.worker.garbage import made_to_stay
 
 if TYPE_CHECKING:
     from pipeline.launch.prepare import Prepared
@@ -53,7 +53,7 @@ def launch(config: Config) -> int:
     # Python ends with a collection that would visit every object of Beam and TensorFlow, which takes a second.
     atexit.register(gc.freeze)
     # Beam takes seconds to import, so wrong arguments are reported before that.
-    with no_collection():
+    with made_to_stay():
         from apache_beam.io.filesystems import FileSystems
 
         from pipeline.engines.dataflow import is_dry_run, is_only_built

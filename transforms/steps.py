@@ -6,6 +6,7 @@ between.
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -19,6 +20,7 @@ from transforms.columns import Column
 from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
 from transforms.images.sandboxed import DECODE_TASK
+from transforms.losses.devices import next_device
 from transforms.losses.plan import Plan
 from transforms.overlap import OverlappingDoFn
 from transforms.reading.format import AUTO, FORMATS
@@ -334,6 +336,8 @@ class OptimizePairs(ScorePairs):
 class _Work(OverlappingDoFn[EncodedChunk, StartedChunk]):
     """Scores or optimizes with a model that the worker loads once; meanwhile children decode the next chunk.
 
+    The first one is read, and its first pairs are decoded, while the model is loaded.
+
     Args:
         step: its settings.
         load: makes the model of a plan.
@@ -347,12 +351,14 @@ class _Work(OverlappingDoFn[EncodedChunk, StartedChunk]):
         self.load, self.work = load, work
 
     def setup(self) -> None:
-        # Its processes start while TensorFlow is imported.
         self.sandbox.start(DECODE_TASK)
-        self.model = load_once(self.load, self.plan, self.needs_gpu)
+        self.device = next_device(self.needs_gpu)
+        loader = ThreadPoolExecutor(1, "load_model")
+        self.model = loader.submit(load_once, self.load, self.plan, self.device)
+        loader.shutdown(wait=False)
 
     def begin(self, chunk: EncodedChunk) -> StartedChunk:
-        batching = self.batching or batching_for(self.model.device.memory_bytes)
+        batching = self.batching or batching_for(self.device.memory_bytes)
         return start_chunk(chunk, self.plan, self.policy, batching, self.sandbox)
 
     def abandon(self, started: StartedChunk) -> None:
@@ -360,15 +366,17 @@ class _Work(OverlappingDoFn[EncodedChunk, StartedChunk]):
 
     def end(self, started: StartedChunk) -> Iterator[ScoredChunk]:
         chunk = started.encoded
-        with stopwatch(chunk.chunk.name, "other") as watch:
+        with closing(started.decoded):
+            model = self.model.result()
+            with stopwatch(chunk.chunk.name, "other") as watch:
 
-            def done(pairs: int) -> None:
-                count("pairs_done", pairs)
-                watch.pairs += pairs
-                if self.run:
-                    worker_file(*self.run).tell()
+                def done(pairs: int) -> None:
+                    count("pairs_done", pairs)
+                    watch.pairs += pairs
+                    if self.run:
+                        worker_file(*self.run).tell()
 
-            scored = self.work(started, self.model, done)
+                scored = self.work(started, model, done)
         yield replace(scored, work=chunk.work + watch.work())
 
 

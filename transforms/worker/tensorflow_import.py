@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-from transforms.worker.garbage import no_collection
+from transforms.worker.garbage import made_to_stay
 from transforms.worker.threads import thread_count
 
 # A worker may run several threads, which come here at the same time.
@@ -43,7 +43,7 @@ def _import_quietly() -> None:
 
 
 def _import() -> None:
-    with _without_keras(), no_collection():
+    with _without_keras(), made_to_stay():
         import tensorflow
 
     # By default TensorFlow uses every CPU, whatever the container's quota.
