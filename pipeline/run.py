@@ -22,11 +22,16 @@ from pipeline.config import Config
 from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, for_terminal
 from pipeline.parse import parse
+from transforms.images.sandboxed import DECODE_TASK
 from transforms.worker.garbage import made_to_stay
 
 if TYPE_CHECKING:
     from pipeline.launch.prepare import Prepared
     from transforms.storage.run_files import RunFiles
+
+# Beam takes the names of runners in any case.
+_HERE = {f"--runner={name}" for name in ("direct", "directrunner", "fnapirunner")}
+_ELSEWHERE = ("--direct_running_mode", "--prism_location")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,6 +57,9 @@ def launch(config: Config) -> int:
     """
     # Python ends with a collection that would visit every object of Beam and TensorFlow, which takes a second.
     atexit.register(gc.freeze)
+    if _works_here(config.beam_flags):
+        # They get ready while Beam is imported.
+        config.sandbox.start(DECODE_TASK)
     # Beam takes seconds to import, so wrong arguments are reported before that.
     with made_to_stay():
         from apache_beam.io.filesystems import FileSystems
@@ -86,6 +94,13 @@ def launch(config: Config) -> int:
         print("the job is built; this launcher does not wait for it", file=sys.stderr)
         return OK
     return _report(prepared)
+
+
+def _works_here(beam_flags: Sequence[str]) -> bool:
+    """Tell, before Beam can, whether this process will do the work. A wrong guess costs a second, nothing else."""
+    flags = [flag.lower() for flag in beam_flags]
+    runners = {flag for flag in flags if flag.startswith("--runner")}
+    return runners <= _HERE and not any(flag.startswith(_ELSEWHERE) for flag in flags)
 
 
 def _report(prepared: "Prepared") -> int:
