@@ -37,7 +37,7 @@ class OverlappingDoFn(beam.DoFn, ABC, Generic[Element, Started]):
 
     def start_bundle(self) -> None:
         """Forget what a bundle that failed had begun: it is tried again from its beginning."""
-        self.teardown()
+        self._abandon_all()
         self._started = deque()
 
     def process(self, element: Element) -> Iterator[Any]:
@@ -58,5 +58,8 @@ class OverlappingDoFn(beam.DoFn, ABC, Generic[Element, Started]):
 
     def teardown(self) -> None:
         """Leave nothing behind."""
+        self._abandon_all()
+
+    def _abandon_all(self) -> None:
         while self._started:
             self.abandon(self._started.popleft())

@@ -5,7 +5,7 @@ between.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -349,6 +349,7 @@ class _Work(OverlappingDoFn[EncodedChunk, StartedChunk]):
         self.policy, self.batching, self.sandbox = step.policy, step.batching, step.sandbox
         self.run = (RunFiles(step.output), step.fingerprint, step.claim) if step.output else None
         self.load, self.work = load, work
+        self.model: Future[Any] | None = None
 
     def setup(self) -> None:
         self.sandbox.start(DECODE_TASK)
@@ -364,9 +365,15 @@ class _Work(OverlappingDoFn[EncodedChunk, StartedChunk]):
     def abandon(self, started: StartedChunk) -> None:
         started.decoded.close()
 
+    def teardown(self) -> None:
+        super().teardown()
+        # The import of TensorFlow silences standard error, on which the launcher may want to say why the job ended.
+        wait([self.model] if self.model else [])
+
     def end(self, started: StartedChunk) -> Iterator[ScoredChunk]:
         chunk = started.encoded
         with closing(started.decoded):
+            assert self.model, "Beam has set the step up"
             model = self.model.result()
             with stopwatch(chunk.chunk.name, "other") as watch:
 

@@ -189,6 +189,11 @@ def arrive(chunk: EncodedChunk) -> EncodedChunk:
     return chunk
 
 
+def arrive_and_break(chunk: EncodedChunk) -> EncodedChunk:
+    ARRIVED.set()
+    raise ValueError("the disk is full")
+
+
 def load_when_one_has_arrived(*arguments):
     assert ARRIVED.wait(60), "no chunk comes before the model is loaded"
     return load_evaluator(*arguments)
@@ -196,6 +201,10 @@ def load_when_one_has_arrived(*arguments):
 
 def load_nothing(*arguments):
     raise WeightsError("the file is damaged")
+
+
+def left_behind() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "load_model"))]
 
 
 class TestModel:
@@ -210,7 +219,15 @@ class TestModel:
         monkeypatch.setattr(steps, "load_evaluator", load_nothing)
         with pytest.raises(Exception, match="the file is damaged"), pipeline() as p:
             _ = p | beam.Create([encoded_pairs()]) | ScorePairs(PLAN)
-        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "load"))]
+        assert not left_behind()
+
+    def test_a_job_that_ends_for_another_reason_leaves_none_in_the_making(self, monkeypatch):
+        """While TensorFlow is imported, the reason would not be seen on standard error."""
+        ARRIVED.clear()
+        monkeypatch.setattr(steps, "load_evaluator", load_when_one_has_arrived)
+        with pytest.raises(Exception, match="the disk is full"), pipeline() as p:
+            _ = p | beam.Create([encoded_pairs()]) | beam.Map(arrive_and_break) | ScorePairs(PLAN)
+        assert not left_behind()
 
 
 class TestFiles:
