@@ -5,6 +5,8 @@ Exit codes: 0 the run finished; 1 it broke off or was interrupted (Ctrl-C, SIGTE
 vanished or could not be reached while the run was at work, so that it is not finished.
 """
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -17,10 +19,16 @@ from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, for_terminal
 from pipeline.launch.termination import termination_as_interruption
 from pipeline.parse import parse
+from transforms.images.sandboxed import DECODE_TASK
+from transforms.worker.garbage import made_to_stay
 
 if TYPE_CHECKING:
     from pipeline.launch.prepare import Prepared
     from transforms.storage.run_files import RunFiles
+
+# Beam takes the names of runners in any case.
+_HERE = {f"--runner={name}" for name in ("direct", "directrunner", "fnapirunner")}
+_ELSEWHERE = ("--direct_running_mode", "--prism_location")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,14 +52,20 @@ def launch(config: Config) -> int:
     Raises:
         UsageError: the run cannot start.
     """
+    # Python ends with a collection that would visit every object of Beam and TensorFlow, which takes a second.
+    atexit.register(gc.freeze)
+    if _works_here(config.beam_flags):
+        # They get ready while Beam is imported.
+        config.sandbox.start(DECODE_TASK)
     # Beam takes seconds to import, so wrong arguments are reported before that.
-    from apache_beam.io.filesystems import FileSystems
+    with made_to_stay():
+        from apache_beam.io.filesystems import FileSystems
 
-    from pipeline.engines.dataflow import is_dry_run, is_only_built
-    from pipeline.engines.engine import beam_options, check_engine
-    from pipeline.launch.job import JobError, run_job
-    from pipeline.launch.prepare import prepare
-    from pipeline.launch.run_directory import claim, is_finished
+        from pipeline.engines.dataflow import is_dry_run, is_only_built
+        from pipeline.engines.engine import beam_options, check_engine
+        from pipeline.launch.job import JobError, run_job
+        from pipeline.launch.prepare import prepare
+        from pipeline.launch.run_directory import claim, is_finished
 
     options = beam_options(config.beam_flags)
     # Without this, Beam parses sys.argv again for every file it opens.
@@ -77,6 +91,13 @@ def launch(config: Config) -> int:
         print("the job is built; this launcher does not wait for it", file=sys.stderr)
         return OK
     return _report(prepared)
+
+
+def _works_here(beam_flags: Sequence[str]) -> bool:
+    """Tell, before Beam can, whether this process will do the work. A wrong guess costs a second, nothing else."""
+    flags = [flag.lower() for flag in beam_flags]
+    runners = {flag for flag in flags if flag.startswith("--runner")}
+    return runners <= _HERE and not any(flag.startswith(_ELSEWHERE) for flag in flags)
 
 
 def _report(prepared: "Prepared", ended_before: bool = False) -> int:

@@ -6,8 +6,10 @@ from support import shards
 from support.pictures import encode, smooth
 
 from pipeline import run
-from pipeline.errors import CRASH, NOTHING_SCORED, OK
+from pipeline.errors import CRASH, NOTHING_SCORED, OK, USAGE
 from pipeline.launch import job
+from transforms.images.sandboxed import DECODE_TASK
+from transforms.worker.sandbox import Sandbox
 
 FAILED = NOTHING_SCORED
 
@@ -53,6 +55,25 @@ def test_an_engine_that_is_lost(pairs, tmp_path, monkeypatch, capsys, ended, cod
     monkeypatch.setattr(job, "run_job", run_and_lose)
     assert run.main([*pairs, f"--output={tmp_path / 'run'}"]) == code
     assert ("is finished" in capsys.readouterr().err) == ended
+
+
+@pytest.mark.parametrize(
+    ("flags", "starts"),
+    [
+        ([], True),
+        (["--runner=DirectRunner"], True),
+        (["--runner=NoRunner"], False),
+        (["--runner", "NoRunner"], False),
+        (["--direct_running_mode=multi_processing", "--direct_num_workers=-1"], False),
+        (["--prism_location=no/prism"], False),
+    ],
+)
+def test_children_start_before_beam_is_imported_if_the_work_is_done_here(tmp_path, monkeypatch, flags, starts):
+    started = []
+    monkeypatch.setattr(Sandbox, "start", lambda sandbox, task: started.append(task))
+    missing = f"--input={tmp_path / 'missing.parquet'}"
+    assert run.main([missing, f"--output={tmp_path / 'run'}", "--losses=mae", *flags]) == USAGE
+    assert started == [DECODE_TASK] * starts
 
 
 def test_version(capsys):

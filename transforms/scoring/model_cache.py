@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from apache_beam.utils.shared import Shared
 
 from transforms.losses.plan import Plan
+from transforms.worker.garbage import made_to_stay
 
 if TYPE_CHECKING:
     from transforms.losses.devices import Device
@@ -20,24 +21,22 @@ _loaded: defaultdict[tuple[str, str], Shared] = defaultdict(Shared)
 _lock = Lock()
 
 
-def load_once(
-    load: "Callable[[Plan, Device], T]", plan: Plan, needs_gpu: bool = False, device: "Device | None" = None
-) -> T:
+def load_once(load: "Callable[[Plan, Device], T]", plan: Plan, device: "Device | None" = None) -> T:
     """Load the plan's model on a device unless it is loaded already.
 
     Args:
         load: makes the model.
         plan: what the model computes.
-        needs_gpu: whether a CPU will not do.
         device: holds the model; None: each call gets the next of this process.
 
     Raises:
-        DeviceError: no GPU is here although one is needed, or TensorFlow cannot use it.
+        DeviceError: TensorFlow cannot use the GPU that is here, or one is needed and missing.
     """
     from transforms.losses.devices import next_device
 
-    device = device or next_device(needs_gpu)
+    device = device or next_device()
     with _lock:
         shared = _loaded[load.__qualname__, device.name]
-    model: T = shared.acquire(partial(load, plan, device), tag=repr(plan))
+    with made_to_stay():
+        model: T = shared.acquire(partial(load, plan, device), tag=repr(plan))
     return model

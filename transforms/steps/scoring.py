@@ -1,6 +1,8 @@
 """The steps that turn encoded pairs into metrics, and on request into optimized images."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,6 +12,7 @@ import apache_beam as beam
 from transforms.descent.settings import Descent
 from transforms.images.decode import DecodePolicy
 from transforms.images.sandboxed import DECODE_TASK
+from transforms.losses.devices import next_device
 from transforms.losses.plan import Plan
 from transforms.schema import EncodedChunk, ScoredChunk
 from transforms.scoring.batch import Batching, batching_for
@@ -73,6 +76,8 @@ class OptimizePairs(ScorePairs):
 class _Work(OverlappingDoFn[EncodedChunk, StartedChunk]):
     """Scores or optimizes with a model that the worker loads once; meanwhile children decode the next chunk.
 
+    The first one is read, and its first pairs are decoded, while the model is loaded.
+
     Args:
         step: its settings.
         load: makes the model of a plan.
@@ -84,28 +89,39 @@ class _Work(OverlappingDoFn[EncodedChunk, StartedChunk]):
         self.policy, self.batching, self.sandbox = step.policy, step.batching, step.sandbox
         self.run = (RunFiles(step.output), step.fingerprint, step.claim) if step.output else None
         self.load, self.work = load, work
+        self.model: Future[Any] | None = None
 
     def setup(self) -> None:
-        # Its processes start while TensorFlow is imported.
         self.sandbox.start(DECODE_TASK)
-        self.model = load_once(self.load, self.plan, self.needs_gpu)
+        self.device = next_device(self.needs_gpu)
+        loader = ThreadPoolExecutor(1, "load_model")
+        self.model = loader.submit(load_once, self.load, self.plan, self.device)
+        loader.shutdown(wait=False)
 
     def begin(self, chunk: EncodedChunk) -> StartedChunk:
-        batching = self.batching or batching_for(self.model.device.memory_bytes)
+        batching = self.batching or batching_for(self.device.memory_bytes)
         return start_chunk(chunk, self.plan, self.policy, batching, self.sandbox)
 
     def abandon(self, started: StartedChunk) -> None:
         started.decoded.close()
 
+    def teardown(self) -> None:
+        super().teardown()
+        # The import of TensorFlow silences standard error, on which the launcher may want to say why the job ended.
+        wait([self.model] if self.model else [])
+
     def end(self, started: StartedChunk) -> Iterator[ScoredChunk]:
         chunk = started.encoded
-        with stopwatch(chunk.chunk.name, "other") as watch:
+        with closing(started.decoded):
+            assert self.model, "Beam has set the step up"
+            model = self.model.result()
+            with stopwatch(chunk.chunk.name, "other") as watch:
 
-            def done(pairs: int) -> None:
-                count("pairs_done", pairs)
-                watch.pairs += pairs
-                if self.run:
-                    worker_file(*self.run).tell()
+                def done(pairs: int) -> None:
+                    count("pairs_done", pairs)
+                    watch.pairs += pairs
+                    if self.run:
+                        worker_file(*self.run).tell()
 
-            scored = self.work(started, self.model, done)
+                scored = self.work(started, model, done)
         yield replace(scored, work=chunk.work + watch.work())

@@ -1,6 +1,7 @@
 """The Beam steps do what the functions they wrap do, count it, and touch no other run's directory."""
 
 import json
+import threading
 from collections import Counter
 from dataclasses import replace
 from itertools import chain
@@ -19,6 +20,7 @@ from support.scored import columns_named
 
 from transforms.descent.settings import Descent
 from transforms.failure import Failure
+from transforms.losses.networks.weights_file import WeightsError
 from transforms.losses.objective import parse_objective
 from transforms.losses.plan import Plan
 from transforms.reading.list_chunks import CHUNK_BYTES, list_chunks
@@ -37,6 +39,7 @@ from transforms.steps import (
     ScorePairs,
     SplitDone,
     WriteChunk,
+    scoring,
 )
 from transforms.storage.run_files import RunFiles
 from transforms.summary.summary import Summary
@@ -177,6 +180,55 @@ def test_score_and_optimize_as_the_functions_do(optimize):
     with pipeline() as p:
         assert_that(p | beam.Create([encoded_pairs()]) | step, check)
     assert counters.counted_in_process()["pairs_done"] == 2
+
+
+ARRIVED = threading.Event()
+
+
+def arrive(chunk: EncodedChunk) -> EncodedChunk:
+    ARRIVED.set()
+    return chunk
+
+
+def arrive_and_break(chunk: EncodedChunk) -> EncodedChunk:
+    ARRIVED.set()
+    raise ValueError("the disk is full")
+
+
+def load_when_one_has_arrived(*arguments):
+    assert ARRIVED.wait(60), "no chunk comes before the model is loaded"
+    return load_evaluator(*arguments)
+
+
+def load_nothing(*arguments):
+    raise WeightsError("the file is damaged")
+
+
+def left_behind() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "load_model"))]
+
+
+class TestModel:
+    def test_the_first_chunk_comes_while_it_is_loaded(self, monkeypatch):
+        ARRIVED.clear()
+        monkeypatch.setattr(scoring, "load_evaluator", load_when_one_has_arrived)
+        with pipeline() as p:
+            scored = p | beam.Create([encoded_pairs()]) | beam.Map(arrive) | ScorePairs(PLAN)
+            assert_that(scored | beam.Map(lambda one: len(one.metrics)), equal_to([1]))
+
+    def test_one_that_cannot_be_loaded_ends_the_job(self, monkeypatch):
+        monkeypatch.setattr(scoring, "load_evaluator", load_nothing)
+        with pytest.raises(Exception, match="the file is damaged"), pipeline() as p:
+            _ = p | beam.Create([encoded_pairs()]) | ScorePairs(PLAN)
+        assert not left_behind()
+
+    def test_a_job_that_ends_for_another_reason_leaves_none_in_the_making(self, monkeypatch):
+        """While TensorFlow is imported, the reason would not be seen on standard error."""
+        ARRIVED.clear()
+        monkeypatch.setattr(scoring, "load_evaluator", load_when_one_has_arrived)
+        with pytest.raises(Exception, match="the disk is full"), pipeline() as p:
+            _ = p | beam.Create([encoded_pairs()]) | beam.Map(arrive_and_break) | ScorePairs(PLAN)
+        assert not left_behind()
 
 
 class TestFiles:

@@ -1,5 +1,6 @@
 """TensorFlow is imported once, by whichever thread of a worker comes first, and the others wait for it."""
 
+import subprocess
 import sys
 import threading
 import time
@@ -35,3 +36,20 @@ def test_threads_that_come_at_once(monkeypatch, level):
     for thread in threads:
         thread.join()
     assert found == [["whole"]] * 4
+
+
+@pytest.mark.heavy
+def test_keras_is_imported_by_those_who_use_it():
+    """TensorFlow imports it, which takes a third of the time, and scores without it."""
+    program = """
+import sys
+from transforms.worker.tensorflow_import import import_tensorflow
+import_tensorflow()
+import tensorflow as tf
+assert not [name for name in sys.modules if name.partition(".")[0] == "keras"]
+from tensorflow.keras.optimizers import SGD
+import keras
+assert SGD is keras.optimizers.SGD is tf.keras.optimizers.SGD
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
