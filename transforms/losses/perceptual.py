@@ -23,8 +23,13 @@ def lpips(pair: Pair) -> tf.Tensor:
 
     Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, https://arxiv.org/abs/1801.03924.
     """
+    return tf.add_n(list(lpips_shares(pair).values()))
+
+
+def lpips_shares(pair: Pair) -> dict[str, tf.Tensor]:
+    """The terms of `lpips` by layer, each float32 [B]."""
     maps = _lpips_maps(pair)
-    return tf.add_n([pair.over.mean_of_features(maps[layer], pair.strides.get(layer, 1)) for layer in maps])
+    return {layer: pair.over.mean_of_features(maps[layer], pair.strides.get(layer, 1)) for layer in maps}
 
 
 def lpips_map(pair: Pair) -> tf.Tensor:

@@ -7,6 +7,6 @@ first use; they release the interpreter lock.
 
 The `kernel` of a loss on pixels is `(generated, target) -> float`, for one pair: uint8 or uint16 [H, W, 3] of full
 range; as an `on_maps.OnMaps` it shares its first step with others. That of a loss on features is `(features, weights,
-executor, targets) -> float32 [B]`, and its `gradient_kernel` is `(generated, target, weights, factor, executor) ->
-(values, gradients)`: see `fused.lpips`.
+executor, targets) -> {layer: float64 [B]}`, which add up to the loss, and its `gradient_kernel` is `(generated, target,
+weights, factor, executor) -> (values, gradients)`: see `fused.lpips`.
 """
