@@ -71,7 +71,8 @@ class Reductions:
             stride: pixels from a position to the next.
         """
         if self._mask is None:
-            return tf.reduce_mean(maps, axis=list(range(1, len(maps.shape))))
+            by_position = tf.cast(_channel_mean(maps), tf.float64)
+            return tf.cast(tf.reduce_mean(by_position, axis=[1, 2]), maps.dtype)
         return _weighted_mean(maps, positions_in(self._mask, maps, stride))
 
     def mean_of_features(self, maps: tf.Tensor, stride: int) -> tf.Tensor:
@@ -149,14 +150,14 @@ OVER_WHOLE = Reductions()
 
 def _weighted_mean(maps: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """The mean of maps [B, h, w, ...] by weights [B, h, w]: [B]."""
-    # Channels first, so that float32 counts every position of a large picture.
-    by_position = tf.reduce_mean(maps, axis=3) if len(maps.shape) == 4 else maps
-    weights = tf.cast(weights, maps.dtype)
-    # Along the last axis TensorFlow adds up in a tree, which keeps the digits.
-    total, count = (
-        tf.reduce_sum(tf.reshape(part, [tf.shape(maps)[0], -1]), axis=1) for part in (by_position * weights, weights)
-    )
-    return total / count
+    by_position, weights = (tf.cast(part, tf.float64) for part in (_channel_mean(maps), weights))
+    total, count = (tf.reduce_sum(part, axis=[1, 2]) for part in (by_position * weights, weights))
+    return tf.cast(total / count, maps.dtype)
+
+
+def _channel_mean(maps: tf.Tensor) -> tf.Tensor:
+    """The mean over the channels, if there are any: [B, h, w]. Few enough for float32, unlike positions."""
+    return tf.reduce_mean(maps, axis=3) if len(maps.shape) == 4 else maps
 
 
 class TiledReductions(Reductions):
