@@ -73,7 +73,7 @@ def dists(pair: Pair) -> tf.Tensor:
         structure = squares_d / (squares_g + squares_t + DISTS_C2 * pixels)
         alpha, beta = (tf.cast(weight, texture.dtype) for weight in pair.weights[stage])
         total += tf.reduce_sum(alpha * texture + beta * structure, axis=-1)
-    return total
+    return tf.cast(total, tf.float32)
 
 
 def feature_mse(pair: Pair) -> tf.Tensor:

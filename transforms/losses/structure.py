@@ -128,7 +128,7 @@ def gmsd(pair: Pair) -> tf.Tensor:
     # (2ab + T) / (a² + b² + T) is 1 minus this. The deviation is the same without the 1; an identical pair gives 0.
     dissimilarity = tf.math.squared_difference(a, b) / (tf.square(a) + tf.square(b) + GMSD_T)
     _, squares, pixels = pair.over.moments(dissimilarity, stride=2)
-    return tf.sqrt(squares / (pixels - 1))
+    return tf.cast(tf.sqrt(squares / (pixels - 1)), tf.float32)
 
 
 def _sum_and_difference(pair: Pair) -> tuple[tf.Tensor, tf.Tensor]:
