@@ -86,8 +86,8 @@ class PlanarEvaluator:
         sums = {}
         for family in self._plan.families(losses):
             network = LOSSES[family.whole].network
-            maps = ({k: of[network][k] for k in family.layers if k in of[network]} for of in (ours, theirs))
-            pair = PlanarPair(generated, target, *maps, self._networks.weights[network])
+            compared, others = ({k: of[network][k] for k in family.layers if k in of[network]} for of in (ours, theirs))
+            pair = PlanarPair(generated, target, compared, others, self._networks.weights[network])
             sums[family.whole] = _kernel(family.whole).sums(pair)
         return sums
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import Any
 
 from transforms.settings import setting
@@ -31,7 +30,7 @@ class Protocol:
     masked: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.crop_border, Integral) or self.crop_border < 0:
+        if not hasattr(self.crop_border, "__index__") or self.crop_border < 0:
             raise ValueError(f"crop_border must be a whole number, 0 or more, not {self.crop_border}")
 
     @classmethod
