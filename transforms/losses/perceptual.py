@@ -81,7 +81,7 @@ def feature_mse(pair: Pair) -> tf.Tensor:
 
     Johnson et al., Perceptual Losses for Real-Time Style Transfer and Super-Resolution, https://arxiv.org/abs/1603.08155.
     """
-    return tf.add_n([pair.over.mean(tf.square(_float(g) - _float(t))) for g, t in _by_layer(pair)])
+    return tf.add_n([pair.over.mean_of_features(tf.square(_float(g) - _float(t)), 1) for g, t in _by_layer(pair)])
 
 
 def style(pair: Pair) -> tf.Tensor:

@@ -71,19 +71,20 @@ class Reductions:
             stride: pixels from a position to the next.
         """
         if self._mask is None:
-            by_position = tf.cast(_channel_mean(maps), tf.float64)
-            return tf.cast(tf.reduce_mean(by_position, axis=[1, 2]), maps.dtype)
+            return tf.cast(_mean_of_each(tf.cast(maps, tf.float64)), maps.dtype)
         return _weighted_mean(maps, positions_in(self._mask, maps, stride))
 
     def mean_of_features(self, maps: tf.Tensor, stride: int) -> tf.Tensor:
         """The mean over everything but the pair: [B]. With a mask, positions weigh as the share of their block in it.
+
+        In the maps' own type, because features in float64 would take too much memory.
 
         Args:
             maps: position i begins at pixel i * stride.
             stride: pixels from a position to the next; without a mask it does not matter.
         """
         if self._mask is None:
-            return self.mean(maps)
+            return _mean_of_each(maps)
         return _weighted_mean(maps, share_in(self._mask, maps, stride))
 
     def channel_means(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
@@ -163,14 +164,16 @@ def _sum_over_positions(maps: tf.Tensor) -> tf.Tensor:
 
 def _weighted_mean(maps: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """The mean of maps [B, h, w, ...] by weights [B, h, w]: [B]."""
-    by_position, weights = (tf.cast(part, tf.float64) for part in (_channel_mean(maps), weights))
+    by_position, weights = tf.cast(maps, tf.float64), tf.cast(weights, tf.float64)
+    if len(maps.shape) == 4:
+        by_position = tf.reduce_mean(by_position, axis=3)
     total, count = (tf.reduce_sum(part, axis=[1, 2]) for part in (by_position * weights, weights))
     return tf.cast(total / count, maps.dtype)
 
 
-def _channel_mean(maps: tf.Tensor) -> tf.Tensor:
-    """The mean over the channels, if there are any: [B, h, w]. Few enough for float32, unlike positions."""
-    return tf.reduce_mean(maps, axis=3) if len(maps.shape) == 4 else maps
+def _mean_of_each(maps: tf.Tensor) -> tf.Tensor:
+    """The mean over all axes but the first. One after the other, their sums would depend on the batch."""
+    return tf.reduce_mean(maps, axis=list(range(1, len(maps.shape))))
 
 
 class TiledReductions(Reductions):
