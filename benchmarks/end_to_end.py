@@ -1,8 +1,8 @@
 """Measures how close the pipeline comes to its upper bounds: `python -m benchmarks.end_to_end`.
 
-The bound of scoring is the network alone: VGG16 up to relu5_3 on batches in memory. The bound of `--preset=edges`,
-which needs no network, is decoding alone. One process measures everything on the same pairs, so the ratios carry over
-to other machines.
+The bound of scoring is the network alone on batches in memory: VGG16 up to relu5_3, or AlexNet up to relu5. The bound
+of `--preset=edges`, which needs no network, is decoding alone. One process measures everything on the same pairs, so
+the ratios carry over to other machines.
 """
 
 import argparse

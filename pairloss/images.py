@@ -67,8 +67,22 @@ def _listed(
     return [array] if array.ndim == rank else list(array)
 
 
-def _image(name: str, given: Any, ranks: tuple[int, ...]) -> np.ndarray:
+def _array(name: str, given: Any) -> np.ndarray:
+    if isinstance(given, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array; give the pixels that count as mask=, and the image as given.data")
     array = np.asarray(given)
+    if not array.ndim:
+        raise ValueError(
+            f"{name} is of type {type(given).__name__}; give an array, the path of a file, or a list of them"
+        )
+    if array.dtype.kind == "f" and (missing := np.isnan(array).sum()):
+        raise ValueError(f"{name} has {missing} values that are not a number; replace them, or leave the pair out")
+    # Kernels and TensorFlow know the machine's own order of bytes only.
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _image(name: str, given: Any, ranks: tuple[int, ...]) -> np.ndarray:
+    array = _array(name, given)
     if array.ndim not in ranks or array.shape[-1] != 3 or 0 in array.shape[-3:]:
         allowed = " or ".join({3: "[H, W, 3]", 4: "[B, H, W, 3]"}[rank] for rank in ranks)
         raise ValueError(f"{name} has shape {list(array.shape)}; give RGB images {allowed}, channels last")
@@ -77,13 +91,13 @@ def _image(name: str, given: Any, ranks: tuple[int, ...]) -> np.ndarray:
     if array.dtype.kind != "f":
         raise ValueError(f"{name} has dtype {array.dtype}; give uint8, uint16 (both of full range) or floats in [0, 1]")
     low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 1):  # NaN compares as false
-        raise ValueError(f"{name} has values from {low:g} to {high:g}; scale or clip floats to [0, 1], or give uint8")
+    if low < 0 or high > 1:
+        raise ValueError(f"{name} has values from {low} to {high}; scale or clip floats to [0, 1], or give uint8")
     return array.astype(np.float32, copy=False)
 
 
 def _mask(name: str, given: Any, ranks: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(given)
+    array = _array(name, given)
     if array.ndim not in ranks or array.dtype.kind not in "biuf":
         allowed = " or ".join({2: "[H, W]", 3: "[B, H, W]"}[rank] for rank in ranks)
         raise ValueError(f"{name} has shape {list(array.shape)} and dtype {array.dtype}; give numbers {allowed}")

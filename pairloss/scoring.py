@@ -34,7 +34,7 @@ def score(
     """Compute losses of pairs of images.
 
     8-bit and 16-bit images, in arrays or files, score as in a run of the pipeline, bit for bit on one machine. Floats
-    are scored as they are, by TensorFlow's definitions of the losses: never rounded to levels, but as float32.
+    are scored as they are, never rounded to levels, but as float32.
     The networks stay loaded for further calls with the same losses, objective and precision. TensorFlow computes
     float32 as float32 from the first call on: TensorFloat-32 is off for the whole process.
 
@@ -78,6 +78,8 @@ def score(
         array([0.5, 1. ], dtype=float32)
     """
     names = (losses,) if isinstance(losses, str) else tuple(losses)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise ValueError(f"losses has {wrong[0]!r}, which is no text; give names from LOSSES")
     protocol = Protocol(crop_border, gt_mean, masked=mask is not None)
     evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision, protocol)
     count, pairs = read_pairs(generated, target, policy, mask)

@@ -127,7 +127,7 @@ def test_floats_of_whole_levels_score_as_the_levels(dtype, levels, names, size):
         np.random.default_rng(seed).integers(0, levels, shape, dtype, endpoint=True) for seed in (0, 1)
     )
     whole = score(generated, target, names)
-    # The kernels are for levels; floats are TensorFlow's, which rounds elsewhere.
+    # Float32 rounds the levels.
     for name, values in score(generated / levels, target / levels, names).items():
         np.testing.assert_allclose(values, whole[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
@@ -146,6 +146,8 @@ def test_policy(tmp_path):
     [
         ({"losses": "lpips"}, "unknown loss 'lpips'"),
         ({"losses": []}, "losses names no loss"),
+        ({"losses": ["mae", 3]}, "losses has 3, which is no text; give names from LOSSES"),
+        ({"crop_border": 1.5}, "crop_border must be a whole number, 0 or more, not 1.5"),
         ({"objective": "ssim *"}, r"malformed objective 'ssim \*'"),
         (
             {"precision": "float64"},

@@ -43,6 +43,8 @@ class Loss:
             it reduces over positions by `pair.over` alone: by `mean`, `moments`, `quantile` or `mean_of_features`.
         map: `(pair) -> [B, h, w]`, at least 0: how far it finds the images different at every position, for reports; at
             each border it may lack what its windows lack. Empty if there is none.
+        shares: of a sum over layers: `(pair) -> {layer: float32 [B]}`, which add up to `function`; empty if no loss is
+            a part of it.
         part_of: name of the loss whose share of one layer it is; empty: it is a loss of its own.
     """
 
@@ -63,6 +65,7 @@ class Loss:
     reach: int | None = None
     maskable: bool = False
     map: str = ""
+    shares: str = ""
     part_of: str = ""
 
 
@@ -388,6 +391,7 @@ _LOSSES = (
             reach=0,
             maskable=True,
             map="transforms.losses.perceptual:lpips_map",
+            shares="transforms.losses.perceptual:lpips_shares",
         ),
     ),
     *_with_parts(
@@ -407,6 +411,7 @@ _LOSSES = (
             reach=0,
             maskable=True,
             map="transforms.losses.perceptual:lpips_map",
+            shares="transforms.losses.perceptual:lpips_shares",
         ),
     ),
     Loss(

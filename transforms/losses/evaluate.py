@@ -130,7 +130,7 @@ class Evaluator:
     ) -> dict[str, np.ndarray]:
         """The losses of large pictures: by kernels where these take little memory, and by TensorFlow in tiles."""
         most = KERNEL_BYTES // generated[0, ..., 0].size
-        in_form = mask or self.device.on_gpu or generated.dtype.kind != "u"
+        in_form = mask or self.device.on_gpu
         memory = {} if in_form else {name: LOSSES[name].kernel_memory for name in losses}
         by_kernel = [name for name, bytes in memory.items() if bytes is not None and bytes <= most]
         columns = {}
@@ -174,21 +174,20 @@ class Evaluator:
         # The gradient, a mask and a GPU need TensorFlow's form; on a CPU the kernels run while the network does.
         in_form = with_gradient or mask or self.device.on_gpu
         fusible = () if in_form else [name for name in losses if LOSSES[name].kernel]
-        of_levels = generated.dtype.kind == "u"
-        on_levels = tuple(name for name in fusible if of_levels and not LOSSES[name].network)
+        on_pixels = tuple(name for name in fusible if not LOSSES[name].network)
         # NumPy and numba know bfloat16 only by its bits, and float16 hardly.
         on_features = tuple(name for name in fusible if LOSSES[name].network and self.precision != "float16")
-        kernels = [resolve_name(LOSSES[name].kernel) for name in on_levels]
+        kernels = [resolve_name(LOSSES[name].kernel) for name in on_pixels]
         fused_values = self._executor.map(partial(values_of_pair, kernels), generated, target)
         # Candidates of one target share its pass through the network. A GPU gets few sizes of batch instead.
         with_networks = any(LOSSES[name].network for name in losses)
         sharing = with_networks and not (with_gradient or self.device.on_gpu)
         shared = shared_targets(target) if sharing else None
-        in_graph = tuple(name for name in losses if name not in (*on_levels, *on_features))
+        in_graph = tuple(name for name in losses if name not in (*on_pixels, *on_features))
         columns: dict[str, np.ndarray] = {}
         if in_graph or on_features:
             columns = self._graph(in_graph, on_features, with_gradient, shared, generated, target, *mask)
-        columns |= dict(zip(on_levels, np.array(list(fused_values), np.float32).T, strict=True))
+        columns |= dict(zip(on_pixels, np.array(list(fused_values), np.float32).T, strict=True))
         return columns
 
 

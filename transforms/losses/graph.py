@@ -14,7 +14,7 @@ from transforms.losses.catalog import LOSSES
 from transforms.losses.mean_matching import match_mean
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective_function import ObjectiveFunction
-from transforms.losses.pair import Features, as_images, loss_value
+from transforms.losses.pair import Features, as_images, family_values
 from transforms.losses.plan import PIXEL_GRADIENT_COLUMNS, EvaluationError, OutOfMemoryError, Plan
 from transforms.losses.reductions import Reductions
 from transforms.losses.shared_targets import SharedTargets
@@ -107,20 +107,22 @@ class GraphEvaluator:
         once = (target[shared.first], np.array(shared.rows, np.int32)) if shared else ()
         values, features = graph(generated, target, *mask, *once)
         columns = {name: value.numpy() for name, value in values.items()}
-        for name in on_features:
-            loss = LOSSES[name]
+        for family in self.plan.families(on_features):
+            loss = LOSSES[family.whole]
             # A view of the tensors' own memory: numpy() would copy hundreds of megabytes.
-            views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in features[name].items()}
+            views = {layer: np.asarray(memoryview(tensor)) for layer, tensor in features[family.whole].items()}
             weights = self._networks.weights[loss.network]
             rows = shared.rows if shared else None
             with lap("losses"):
-                columns[name] = resolve_name(loss.kernel)(views, weights, self._executor, rows)
+                shares = resolve_name(loss.kernel)(views, weights, self._executor, rows)
+            for name in family.members:
+                columns[name] = sum(map(shares.get, self.plan.compared_layers(name))).astype(np.float32)
         return columns
 
     def _build_graph(
         self, losses: tuple[str, ...], on_features: tuple[str, ...], with_gradient: bool, dtype: np.dtype, shared: bool
     ) -> Callable[..., tuple[Values, dict[str, Values]]]:
-        """The graph for these losses: pairs in; values out, and for each loss of `on_features` what it compares."""
+        """The graph for these losses: pairs in; values out, and for each family of `on_features` what it compares."""
         images = tf.TensorSpec([None, None, None, 3], tf.as_dtype(dtype))
         masks = [tf.TensorSpec([None, None, None], tf.bool)] if self.plan.protocol.masked else []
         signature = [images, images, *masks, *((images, tf.TensorSpec([None], tf.int32)) if shared else ())]
@@ -140,10 +142,12 @@ class GraphEvaluator:
                 theirs = tf.nest.map_structure(lambda maps: tf.gather(maps, once[1]), theirs)
             on_gpu = self._networks.device.on_gpu
             pair = generated, target, ours, theirs, Reductions(mask[0] if mask else None, on_gpu)
-            values = {name: loss_value(self._networks, name, *pair, compiled=on_gpu) for name in losses}
+            values: Values = {}
+            for family in self.plan.families(losses):
+                values |= family_values(self._networks, family, *pair, compiled=on_gpu)
             compared = {
-                name: {k: both[LOSSES[name].network][k] for k in self.plan.compared_layers(name)}
-                for name in on_features
+                family.whole: {layer: both[LOSSES[family.whole].network][layer] for layer in family.layers}
+                for family in self.plan.families(on_features)
             }
             return values, tf.nest.map_structure(lambda tensor: tf.bitcast(tensor, bits), compared)
 

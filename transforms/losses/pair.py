@@ -1,6 +1,6 @@
 """A batch of pairs as losses see it, and the step from levels to images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import tensorflow as tf
 from transforms.losses.catalog import LOSSES
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.networks.specs import NETWORKS
+from transforms.losses.plan import Family
 from transforms.losses.reductions import OVER_WHOLE, Reductions
 
 # Features of one network by layer, [B, h, w, C], float32, bfloat16 or float16.
@@ -68,21 +69,41 @@ def loss_value(
     over: Reductions = OVER_WHOLE,
     compiled: bool = False,
 ) -> tf.Tensor:
-    """A loss of the networks' plan as TensorFlow computes it, float32 [B].
+    """A loss of the networks' plan as TensorFlow computes it, float32 [B]. See `family_values` for the arguments."""
+    (family,) = networks.plan.families([name])
+    features = generated_features, target_features
+    return family_values(networks, family, generated, target, *features, over, compiled)[name]
+
+
+def family_values(
+    networks: Networks,
+    family: Family,
+    generated: tf.Tensor,
+    target: tf.Tensor,
+    generated_features: NetworkFeatures,
+    target_features: NetworkFeatures,
+    over: Reductions = OVER_WHOLE,
+    compiled: bool = False,
+) -> dict[str, tf.Tensor]:
+    """The losses of a family as TensorFlow computes them, each float32 [B].
 
     Args:
         networks: whose features are given.
-        name: of the loss.
+        family: of losses of the networks' plan.
         generated: float32 [B, H, W, 3] in [0, 1].
         target: as `generated`.
-        generated_features: from `Networks.features`, for this loss and perhaps others.
+        generated_features: from `Networks.features`, for these losses and perhaps others.
         target_features: as `generated_features`.
         over: reduces maps over positions.
         compiled: see `Pair`; for values alone, without a gradient.
     """
-    pair = _pair(networks, name, generated, target, generated_features, target_features, over, compiled)
-    value: tf.Tensor = resolve_name(LOSSES[name].function)(pair)
-    return value
+    layers = family.layers
+    pair = _pair(networks, family.whole, layers, generated, target, generated_features, target_features, over, compiled)
+    if len(family.members) == 1:
+        return {family.members[0]: resolve_name(LOSSES[family.whole].function)(pair)}
+    shares = resolve_name(LOSSES[family.whole].shares)(pair)
+    compared = {name: networks.plan.compared_layers(name) for name in family.members}
+    return {name: tf.add_n([shares[layer] for layer in layers]) for name, layers in compared.items()}
 
 
 def loss_map(networks: Networks, name: str, generated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -95,13 +116,15 @@ def loss_map(networks: Networks, name: str, generated: tf.Tensor, target: tf.Ten
         target: as `generated`.
     """
     ours, theirs = (networks.features(images, [name]) for images in (generated, target))
-    found: tf.Tensor = resolve_name(LOSSES[name].map)(_pair(networks, name, generated, target, ours, theirs))
+    pair = _pair(networks, name, networks.plan.compared_layers(name), generated, target, ours, theirs)
+    found: tf.Tensor = resolve_name(LOSSES[name].map)(pair)
     return found
 
 
 def _pair(
     networks: Networks,
     name: str,
+    layers: Sequence[str],
     generated: tf.Tensor,
     target: tf.Tensor,
     generated_features: NetworkFeatures,
@@ -110,7 +133,6 @@ def _pair(
     compiled: bool = False,
 ) -> Pair:
     loss = LOSSES[name]
-    layers = networks.plan.compared_layers(name)
     ours, theirs = ({k: by[loss.network][k] for k in layers} for by in (generated_features, target_features))
     strides = NETWORKS[loss.network].strides if loss.network else {}
     return Pair(generated, target, ours, theirs, networks.weights.get(loss.network, {}), over, compiled, strides)

@@ -23,8 +23,13 @@ def lpips(pair: Pair) -> tf.Tensor:
 
     Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, https://arxiv.org/abs/1801.03924.
     """
+    return tf.add_n(list(lpips_shares(pair).values()))
+
+
+def lpips_shares(pair: Pair) -> dict[str, tf.Tensor]:
+    """The terms of `lpips` by layer, each float32 [B]."""
     maps = _lpips_maps(pair)
-    return tf.add_n([pair.over.mean_of_features(maps[layer], pair.strides.get(layer, 1)) for layer in maps])
+    return {layer: pair.over.mean_of_features(maps[layer], pair.strides.get(layer, 1)) for layer in maps}
 
 
 def lpips_map(pair: Pair) -> tf.Tensor:
@@ -68,7 +73,7 @@ def dists(pair: Pair) -> tf.Tensor:
         structure = squares_d / (squares_g + squares_t + DISTS_C2 * pixels)
         alpha, beta = (tf.cast(weight, texture.dtype) for weight in pair.weights[stage])
         total += tf.reduce_sum(alpha * texture + beta * structure, axis=-1)
-    return total
+    return tf.cast(total, tf.float32)
 
 
 def feature_mse(pair: Pair) -> tf.Tensor:
@@ -76,7 +81,7 @@ def feature_mse(pair: Pair) -> tf.Tensor:
 
     Johnson et al., Perceptual Losses for Real-Time Style Transfer and Super-Resolution, https://arxiv.org/abs/1603.08155.
     """
-    return tf.add_n([pair.over.mean(tf.square(_float(g) - _float(t))) for g, t in _by_layer(pair)])
+    return tf.add_n([pair.over.mean_of_features(tf.square(_float(g) - _float(t)), 1) for g, t in _by_layer(pair)])
 
 
 def style(pair: Pair) -> tf.Tensor:

@@ -1,9 +1,10 @@
 """The plan of a run: which losses of every pair, on which weights. It travels to the workers. Free of TensorFlow."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from transforms.columns import Column
 from transforms.losses.catalog import LOSSES, get_losses
@@ -30,6 +31,20 @@ class EvaluationError(Exception):
 
 class OutOfMemoryError(EvaluationError):
     """A device has too little memory for a batch; a smaller one may fit."""
+
+
+class Family(NamedTuple):
+    """A loss and its parts, as far as they are wanted: they compare the same layers, which is done once for all.
+
+    Attributes:
+        whole: name of the loss; it need not be wanted itself.
+        members: names of the wanted losses.
+        layers: that any of them compares, in the order of the whole; empty for a loss on pixels.
+    """
+
+    whole: str
+    members: tuple[str, ...]
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -187,10 +202,23 @@ class Plan:
         """The layers whose features the loss compares; empty for a loss on pixels."""
         return LOSSES[loss].layers or (self.vgg_layers if LOSSES[loss].network else ())
 
+    def families(self, losses: Collection[str]) -> tuple[Family, ...]:
+        """The losses, each with the others that are computed at once with it."""
+        members: dict[str, tuple[str, ...]] = {}
+        for name in losses:
+            whole = LOSSES[name].part_of or name
+            members[whole] = (*members.get(whole, ()), name)
+        return tuple(
+            Family(whole, names, tuple(layer for layer in self.compared_layers(whole) if layer in self._needed(names)))
+            for whole, names in members.items()
+        )
+
     def layers(self, network: str, losses: Collection[str]) -> tuple[str, ...]:
         """The layers of the network that the losses need; empty if none needs it."""
-        needed = (self.compared_layers(name) for name in losses if LOSSES[name].network == network)
-        return tuple(sorted({layer for layers in needed for layer in layers}))
+        return tuple(sorted(self._needed(name for name in losses if LOSSES[name].network == network)))
+
+    def _needed(self, losses: Iterable[str]) -> set[str]:
+        return {layer for name in losses for layer in self.compared_layers(name)}
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -76,17 +76,27 @@ class PlanarEvaluator:
     def _values(
         self, losses: Sequence[str], generated: np.ndarray, target: np.ndarray, ours: _Planar, theirs: _Planar
     ) -> list[float]:
-        return [self._value(name, self._sums(name, generated, target, ours, theirs)) for name in losses]
+        sums = self._sums(losses, generated, target, ours, theirs)
+        return [self._value(name, sums) for name in losses]
 
-    def _sums(self, name: str, generated: np.ndarray, target: np.ndarray, ours: _Planar, theirs: _Planar) -> Sums:
-        network, layers = LOSSES[name].network, self._plan.compared_layers(name)
-        compared, others = (
-            {layer: maps[network][layer] for layer in layers if layer in maps[network]} for maps in (ours, theirs)
-        )
-        return _kernel(name).sums(PlanarPair(generated, target, compared, others, self._networks.weights[network]))
+    def _sums(
+        self, losses: Sequence[str], generated: np.ndarray, target: np.ndarray, ours: _Planar, theirs: _Planar
+    ) -> dict[str, Sums]:
+        """The sums of every family of losses, by its whole."""
+        sums = {}
+        for family in self._plan.families(losses):
+            network = LOSSES[family.whole].network
+            compared, others = ({k: of[network][k] for k in family.layers if k in of[network]} for of in (ours, theirs))
+            pair = PlanarPair(generated, target, compared, others, self._networks.weights[network])
+            sums[family.whole] = _kernel(family.whole).sums(pair)
+        return sums
 
-    def _value(self, name: str, sums: Sums) -> float:
-        return _kernel(name).value(sums, self._networks.weights[LOSSES[name].network])
+    def _value(self, name: str, sums: Mapping[str, Sums]) -> float:
+        loss = LOSSES[name]
+        own = sums[loss.part_of or name]
+        if loss.part_of:
+            own = {layer: own[layer] for layer in loss.layers}
+        return _kernel(name).value(own, self._networks.weights[loss.network])
 
     def _in_tiles(
         self, losses: Sequence[str], layers: _Layers, generated: np.ndarray, target: np.ndarray
@@ -96,12 +106,12 @@ class PlanarEvaluator:
         for network, compared in layers.items():
             on_it = [name for name in losses if LOSSES[name].network == network]
             sums |= self._in_bands(on_it, network, compared, (generated, target))
-        return [self._value(name, sums[name]) for name in losses]
+        return [self._value(name, sums) for name in losses]
 
     def _in_bands(
         self, losses: Sequence[str], network: str, layers: Sequence[str], images: tuple[np.ndarray, np.ndarray]
     ) -> dict[str, Sums]:
-        """The sums over a large pair [H, W, 3]: stage by stage in bands, and every band in tiles."""
+        """The sums over a large pair [H, W, 3], as `_sums`: stage by stage in bands, and every band in tiles."""
         row, shape = NETWORKS[network], self._networks.on_ncnn[network].shape
         height, width = images[0].shape[:2]
         stages = stages_for(row, layers)
@@ -124,10 +134,9 @@ class PlanarEvaluator:
             parts = (image[np.newaxis, tile.rows, tile.columns] for image in images)
             # The first stage counts the pixels.
             pixels = (tile.core.of(part)[0][: None if stage is stages[0] else 0] for part in parts)
-            pair = (*pixels, *features)
-            return {name: self._sums(name, *pair) for name in losses}
+            return self._sums(losses, *pixels, *features)
 
-        sums: dict[str, Sums] = {name: {} for name in losses}
+        sums: dict[str, Sums] = {family.whole: {} for family in self._plan.families(losses)}
         rows = band_rows(height, stages, chain.from_iterable(windows.values()))
         for band in bands(height, stages, rows):
             stage = stages[band.stage]

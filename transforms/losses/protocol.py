@@ -17,7 +17,7 @@ class Protocol:
         masked: whether every pair has a mask, outside of which no pixel counts; cut like the images.
 
     Raises:
-        ValueError: `crop_border` is negative.
+        ValueError: `crop_border` is negative, or no whole number.
     """
 
     crop_border: int = setting(
@@ -30,8 +30,8 @@ class Protocol:
     masked: bool = False
 
     def __post_init__(self) -> None:
-        if self.crop_border < 0:
-            raise ValueError(f"crop_border must be 0 or more, not {self.crop_border}")
+        if not hasattr(self.crop_border, "__index__") or self.crop_border < 0:
+            raise ValueError(f"crop_border must be a whole number, 0 or more, not {self.crop_border}")
 
     @classmethod
     def of_run(cls, identity: Mapping[str, Any]) -> "Protocol":

@@ -71,18 +71,20 @@ class Reductions:
             stride: pixels from a position to the next.
         """
         if self._mask is None:
-            return tf.reduce_mean(maps, axis=list(range(1, len(maps.shape))))
+            return tf.cast(_mean_of_each(tf.cast(maps, tf.float64)), maps.dtype)
         return _weighted_mean(maps, positions_in(self._mask, maps, stride))
 
     def mean_of_features(self, maps: tf.Tensor, stride: int) -> tf.Tensor:
         """The mean over everything but the pair: [B]. With a mask, positions weigh as the share of their block in it.
+
+        In the maps' own type, because features in float64 would take too much memory.
 
         Args:
             maps: position i begins at pixel i * stride.
             stride: pixels from a position to the next; without a mask it does not matter.
         """
         if self._mask is None:
-            return self.mean(maps)
+            return _mean_of_each(maps)
         return _weighted_mean(maps, share_in(self._mask, maps, stride))
 
     def channel_means(self, maps: tf.Tensor, stride: int = 1) -> tf.Tensor:
@@ -107,7 +109,7 @@ class Reductions:
         return products / tf.cast(pixels, maps.dtype)
 
     def moments(self, maps: tf.Tensor, stride: int = 1) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The mean over the positions and the sum of squared differences from it, each [B, ...], and their number.
+        """The mean over the positions and the sum of squared differences from it, each float64 [B, ...]; their number.
 
         With a mask maps are [B, h, w], and there is a number for each pair.
         """
@@ -115,11 +117,15 @@ class Reductions:
             inside = positions_in(self._mask, maps, stride)
             average, weights = _weighted_mean(maps, inside), tf.cast(inside, maps.dtype)
             squares = weights * tf.math.squared_difference(maps, average[:, tf.newaxis, tf.newaxis])
-            return average, tf.reduce_sum(squares, axis=[1, 2]), tf.reduce_sum(weights, axis=[1, 2])
-        mean = tf.reduce_mean(maps, axis=[1, 2], keepdims=True)
-        squares = tf.reduce_sum(tf.math.squared_difference(maps, mean), axis=[1, 2])
-        shape = tf.shape(maps)
-        return mean[:, 0, 0], squares, tf.cast(shape[1] * shape[2], maps.dtype)
+            return tf.cast(average, tf.float64), _sum_over_positions(squares), _sum_over_positions(weights)
+        height, width = tf.shape(maps)[1], tf.shape(maps)[2]
+        pixels = tf.cast(height * width, tf.float64)
+        # Around the value in the middle flat maps are 0, whose sum has no error.
+        middle = tf.stop_gradient(maps[:, height // 2, width // 2])
+        off = maps - middle[:, tf.newaxis, tf.newaxis]
+        mean = _sum_over_positions(off) / pixels
+        squares = tf.math.squared_difference(off, tf.cast(mean, maps.dtype)[:, tf.newaxis, tf.newaxis])
+        return tf.cast(middle, tf.float64) + mean, _sum_over_positions(squares), pixels
 
     def quantile(self, maps: tf.Tensor, share: float) -> tf.Tensor:
         """The value of maps [B, h, w] that this share of the positions does not exceed, interpolated: [B]."""
@@ -147,16 +153,27 @@ class Reductions:
 OVER_WHOLE = Reductions()
 
 
+def _sum_over_positions(maps: tf.Tensor) -> tf.Tensor:
+    """The sum over the positions, float64 [B, ...].
+
+    Row by row in the maps' own type: TensorFlow adds up along these axes one by one, so that long sums lose digits, and
+    features in float64 would take too much memory.
+    """
+    return tf.reduce_sum(tf.cast(tf.reduce_sum(maps, axis=2), tf.float64), axis=1)
+
+
 def _weighted_mean(maps: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """The mean of maps [B, h, w, ...] by weights [B, h, w]: [B]."""
-    # Channels first, so that float32 counts every position of a large picture.
-    by_position = tf.reduce_mean(maps, axis=3) if len(maps.shape) == 4 else maps
-    weights = tf.cast(weights, maps.dtype)
-    # Along the last axis TensorFlow adds up in a tree, which keeps the digits.
-    total, count = (
-        tf.reduce_sum(tf.reshape(part, [tf.shape(maps)[0], -1]), axis=1) for part in (by_position * weights, weights)
-    )
-    return total / count
+    by_position, weights = tf.cast(maps, tf.float64), tf.cast(weights, tf.float64)
+    if len(maps.shape) == 4:
+        by_position = tf.reduce_mean(by_position, axis=3)
+    total, count = (tf.reduce_sum(part, axis=[1, 2]) for part in (by_position * weights, weights))
+    return tf.cast(total / count, maps.dtype)
+
+
+def _mean_of_each(maps: tf.Tensor) -> tf.Tensor:
+    """The mean over all axes but the first. One after the other, their sums would depend on the batch."""
+    return tf.reduce_mean(maps, axis=list(range(1, len(maps.shape))))
 
 
 class TiledReductions(Reductions):

@@ -32,8 +32,7 @@ def ssim(pair: Pair) -> tf.Tensor:
 
     Reference: Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
     """
-    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(pair))
-    return pair.over.mean(luminance * contrast_structure)
+    return _mean_ssim(pair, pair.over)
 
 
 def ssim_map(pair: Pair) -> tf.Tensor:
@@ -47,7 +46,7 @@ def ssim_y(pair: Pair) -> tf.Tensor:
     Super-resolution reports this one: BasicSR's `calculate_ssim` with `test_y_channel`, without rounding the luma.
     Window and constants are those of `ssim`; an identical pair scores exactly 1.
     """
-    return _luma_ssim(_bt601(pair), pair.over)
+    return _mean_ssim(_bt601(pair), pair.over)
 
 
 def ssim_y_map(pair: Pair) -> tf.Tensor:
@@ -62,7 +61,7 @@ def ssim_luma(pair: Pair) -> tf.Tensor:
     own `ssim` repeats the border. Rounding has no gradient, so an objective cannot use it. An identical pair scores
     exactly 1.
     """
-    return _luma_ssim(_matlab_luma(pair), pair.over)
+    return _mean_ssim(_matlab_luma(pair), pair.over)
 
 
 def ssim_luma_map(pair: Pair) -> tf.Tensor:
@@ -71,7 +70,6 @@ def ssim_luma_map(pair: Pair) -> tf.Tensor:
 
 
 def _bt601(pair: Pair) -> Pair:
-    # In float64, which costs no more than three channels do in float32: there the variance of flat luma would cancel.
     return Pair(*(luma(tf.cast(images, tf.float64)) + LUMA_OFFSET for images in (pair.generated, pair.target)))
 
 
@@ -85,8 +83,8 @@ def _dissimilarity(pair: Pair) -> tf.Tensor:
     return 1 - tf.reduce_mean(luminance * contrast_structure, axis=-1)
 
 
-def _luma_ssim(lumas: Pair, over: Reductions) -> tf.Tensor:
-    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(lumas))
+def _mean_ssim(pair: Pair, over: Reductions) -> tf.Tensor:
+    luminance, contrast_structure = _ssim_maps(*_sum_and_difference(pair))
     return tf.cast(over.mean(luminance * contrast_structure), tf.float32)
 
 
@@ -106,11 +104,9 @@ def ms_ssim(pair: Pair) -> tf.Tensor:
             # SAME averages only the pixels inside, as if an odd height repeated its last row.
             total = tf.nn.avg_pool2d(total, 2, 2, "SAME")
             difference = tf.nn.avg_pool2d(difference, 2, 2, "SAME")
-        if octave < len(MS_SSIM_WEIGHTS) - 1:
-            _, similarity = _ssim_maps(total, difference)
-        else:
-            # In float64, which costs little here: the luminance term of black beside white is all but 0.
-            similarity = tf.multiply(*_ssim_maps(*(tf.cast(maps, tf.float64) for maps in (total, difference))))
+        luminance, similarity = _ssim_maps(total, difference)
+        if octave == len(MS_SSIM_WEIGHTS) - 1:
+            similarity *= luminance
         product *= _positive_power(pair.over.channel_means(similarity, stride=2**octave), weight)
     return tf.cast(tf.reduce_mean(product, axis=1), tf.float32)
 
@@ -132,11 +128,13 @@ def gmsd(pair: Pair) -> tf.Tensor:
     # (2ab + T) / (a² + b² + T) is 1 minus this. The deviation is the same without the 1; an identical pair gives 0.
     dissimilarity = tf.math.squared_difference(a, b) / (tf.square(a) + tf.square(b) + GMSD_T)
     _, squares, pixels = pair.over.moments(dissimilarity, stride=2)
-    return tf.sqrt(squares / (pixels - 1))
+    return tf.cast(tf.sqrt(squares / (pixels - 1)), tf.float32)
 
 
 def _sum_and_difference(pair: Pair) -> tuple[tf.Tensor, tf.Tensor]:
-    return pair.generated + pair.target, pair.generated - pair.target
+    """In float64: the variance of a flat window is a small difference of large squares."""
+    generated, target = (tf.cast(images, tf.float64) for images in (pair.generated, pair.target))
+    return generated + target, generated - target
 
 
 def _ssim_maps(total: tf.Tensor, difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -147,24 +145,16 @@ def _ssim_maps(total: tf.Tensor, difference: tf.Tensor) -> tuple[tf.Tensor, tf.T
         (2 mx my + C1) / (mx² + my² + C1)       = 1 - 2 md² / (ms² + md² + 2 C1)
         (2 cov(x, y) + C2) / (vx + vy + C2)     = 1 - 2 vd / (vs + vd + 2 C2)
 
-    The right-hand sides keep their digits on near-identical pairs, where the left-hand ones divide nearly
-    equal numbers that are themselves small differences of large ones: in float32 they are some hundred times
-    as accurate. At d = 0 their value is exactly 1 and their gradient exactly 0.
+    The right-hand sides keep their digits on near-identical pairs, where the left-hand ones divide nearly equal
+    numbers. At d = 0 their value is exactly 1 and their gradient exactly 0.
     """
-    mean_total, variance_total = _moments(total)
-    mean_difference, variance_difference = _moments(difference)
-    square_difference = tf.square(mean_difference)
-    luminance = 1 - 2 * square_difference / (tf.square(mean_total) + square_difference + 2 * SSIM_C1)
+    maps = tf.concat([total, difference, tf.square(total), tf.square(difference)], axis=-1)
+    mean_total, mean_difference, *squares = tf.split(_window_mean(maps), 4, axis=-1)
+    square_total, square_difference = tf.square(mean_total), tf.square(mean_difference)
+    variance_total, variance_difference = squares[0] - square_total, squares[1] - square_difference
+    luminance = 1 - 2 * square_difference / (square_total + square_difference + 2 * SSIM_C1)
     contrast_structure = 1 - 2 * variance_difference / (variance_total + variance_difference + 2 * SSIM_C2)
     return luminance, contrast_structure
-
-
-def _moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance of every window inside the image, each [B, H - 10, W - 10, C]."""
-    # A shift leaves variances as they are, and around the mean of the picture float32 keeps most of their digits.
-    centre = tf.stop_gradient(tf.reduce_mean(images, axis=[1, 2], keepdims=True))
-    mean, square = _window_mean(images - centre), _window_mean(tf.square(images - centre))
-    return mean + centre, square - tf.square(mean)
 
 
 def _window_mean(images: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from transforms.losses.catalog import LOSSES
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.networks.specs import NETWORKS
-from transforms.losses.pair import as_images, loss_value
+from transforms.losses.pair import as_images, family_values
 from transforms.losses.plan import Plan
 from transforms.losses.reductions import TiledReductions
 from transforms.losses.tile_grid import Core, tiles, up
@@ -53,7 +53,7 @@ class TiledEvaluator:
         """
         values: dict[str, np.ndarray] = {}
         for (network, margin, step), names in self._grids(losses).items():
-            reductions = {name: TiledReductions() for name in names}
+            families = [(family, TiledReductions()) for family in self._plan.families(names)]
             pixels = NETWORK_TILE_PIXELS if network else TILE_PIXELS
             for tile in tiles(generated.shape[1], generated.shape[2], margin, step, pixels):
                 parts = [images[:, tile.rows, tile.columns] for images in (generated, target)]
@@ -65,12 +65,10 @@ class TiledEvaluator:
                     mask_part = tile.core.of(mask_part)
                 # With the features come the pixels of the core alone.
                 generated_part, target_part = (as_images(tile.core.of(part) if network else part) for part in parts)
-                for name in names:
-                    reductions[name].enter(Core() if network else tile.core, mask_part)
-                    value = loss_value(
-                        self._networks, name, generated_part, target_part, ours, theirs, reductions[name]
-                    )
-                    values[name] = value.numpy().astype(np.float32)
+                for family, over in families:
+                    over.enter(Core() if network else tile.core, mask_part)
+                    found = family_values(self._networks, family, generated_part, target_part, ours, theirs, over)
+                    values |= {name: value.numpy().astype(np.float32) for name, value in found.items()}
         return values
 
     def _grids(self, losses: Sequence[str]) -> dict[tuple[str, int, int], list[str]]:

@@ -33,7 +33,7 @@ def test_cuts_the_border(shape):
 
 
 def test_a_negative_border_is_refused():
-    with pytest.raises(ValueError, match="crop_border must be 0 or more, not -1"):
+    with pytest.raises(ValueError, match="crop_border must be a whole number, 0 or more, not -1"):
         Protocol(-1)
 
 

@@ -5,8 +5,8 @@ images dozens of times. The TensorFlow functions beside this package define ever
 loss's row in the catalog names its kernel, if it has one, and tests hold the two equal. numba compiles kernels at their
 first use; they release the interpreter lock.
 
-The `kernel` of a loss on pixels is `(generated, target) -> float`, for one pair: uint8 or uint16 [H, W, 3] of full
-range; as an `on_maps.OnMaps` it shares its first step with others. That of a loss on features is `(features, weights,
-executor, targets) -> float32 [B]`, and its `gradient_kernel` is `(generated, target, weights, factor, executor) ->
-(values, gradients)`: see `fused.lpips`.
+The `kernel` of a loss on pixels is `(generated, target) -> float`, for one pair [H, W, 3]: uint8 or uint16 of full
+range, or float32 in [0, 1]; as an `on_maps.OnMaps` it shares its first step with others. That of a loss on features is
+`(features, weights, executor, targets) -> {layer: float64 [B]}`, which add up to the loss, and its `gradient_kernel` is
+`(generated, target, weights, factor, executor) -> (values, gradients)`: see `fused.lpips`.
 """

@@ -146,8 +146,8 @@ def lpips(
     heads: Mapping[str, np.ndarray],
     executor: Executor,
     targets: Sequence[int] | None = None,
-) -> np.ndarray:
-    """LPIPS of B pairs, as `perceptual.lpips`.
+) -> dict[str, np.ndarray]:
+    """LPIPS of B pairs by layer, as `perceptual.lpips_shares`.
 
     Args:
         features: per layer [B + T, h, w, C], the generated images first, then the targets: float32, or bfloat16 as its
@@ -157,7 +157,7 @@ def lpips(
         targets: of each pair, the number of its target among the T; None: every pair has its own, in the same order.
 
     Returns:
-        float32 [B].
+        per layer float64 [B].
     """
     layers: Sequence[str] = tuple(features)
     (dtype,) = {features[layer].dtype for layer in layers}
@@ -166,12 +166,11 @@ def lpips(
     targets = range(len(maps[layers[0]]) // 2) if targets is None else targets
     pairs = len(targets)
 
-    def distance(pair: int, target: int) -> float:
-        return sum(
-            _distance(maps[layer][pair], maps[layer][pairs + target], *weights[layer], _EPSILON) for layer in layers
-        )
+    def distances(pair: int, target: int) -> list[float]:
+        return [_distance(maps[k][pair], maps[k][pairs + target], *weights[k], _EPSILON) for k in layers]
 
-    return np.fromiter(executor.map(distance, range(pairs), targets), np.float32, count=pairs)
+    shares = np.array([*executor.map(distances, range(pairs), targets)]).reshape(pairs, len(layers))
+    return dict(zip(layers, shares.T, strict=True))
 
 
 def lpips_and_gradient(

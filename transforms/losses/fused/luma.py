@@ -8,20 +8,20 @@ import math
 import numpy as np
 
 from transforms.losses.constants import LUMA_OFFSET, LUMA_WEIGHTS, RGB2GRAY_WEIGHTS
+from transforms.losses.fused.levels import full_range
 from transforms.losses.fused.on_maps import OnMaps
-from transforms.losses.fused.structure import rounded_luma, ssim_mean, sum_and_difference
+from transforms.losses.fused.structure import levels_per_step, rounded_luma, ssim_mean, sum_and_difference
 
 
 def ssim_luma(generated: np.ndarray, target: np.ndarray) -> float:
     """As `structure.ssim_luma`."""
-    levels_per_step = np.iinfo(generated.dtype).max / 255
-    ours, theirs = (rounded_luma(image, levels_per_step, RGB2GRAY_WEIGHTS) for image in (generated, target))
+    ours, theirs = (rounded_luma(image, levels_per_step(image), RGB2GRAY_WEIGHTS) for image in (generated, target))
     return ssim_mean(np.stack([ours + theirs, ours - theirs]), full_range=255)
 
 
 def _bt601(generated: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The sum of two images' luma and its difference: [2, H, W]."""
-    weights = np.array(LUMA_WEIGHTS) / np.iinfo(generated.dtype).max
+    weights = np.array(LUMA_WEIGHTS) / full_range(generated)
     planes: np.ndarray = sum_and_difference(generated, target, weights, 2 * LUMA_OFFSET)
     return planes
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Takes one pair, uint8 or uint16 [H, W, 3].
+# Takes one pair [H, W, 3]: uint8 or uint16 of full range, or float32 in [0, 1].
 Kernel = Callable[[np.ndarray, np.ndarray], float]
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transforms.losses.constants import DISTS_C1, DISTS_C2, LPIPS_EPSILON
+from transforms.losses.fused.levels import full_range
 from transforms.worker.compiled import compiled
 
 _EPSILON = np.float32(LPIPS_EPSILON)
@@ -123,8 +124,7 @@ def _dists_value(sums: Sums, weights: Maps) -> float:
 
 def _planes(image: np.ndarray) -> np.ndarray:
     """An image as `perceptual.dists` compares it: float32 [3, H·W] in [0, 1]."""
-    full_range = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
-    return np.ascontiguousarray((image.astype(np.float32) / full_range).reshape(-1, 3).T)
+    return np.ascontiguousarray((image.astype(np.float32) / np.float32(full_range(image))).reshape(-1, 3).T)
 
 
 # As `perceptual.lpips`.

@@ -1,10 +1,14 @@
-"""Losses of the residual, generated minus target, which is exact in whole levels. `pixels` and `edges` define them."""
+"""Losses of the residual, generated minus target, which is exact in whole levels, and of floats to half a unit of
+float32's last place. `pixels` and `edges` define them.
+"""
 
 import math
+from collections.abc import Callable
 
 import numba
 import numpy as np
 
+from transforms.losses.fused.levels import full_range
 from transforms.worker.compiled import compiled
 
 _CHANNELS = 3
@@ -16,12 +20,12 @@ _FASTMATH = {"reassoc", "nsz", "contract"}
 
 def mae(generated: np.ndarray, target: np.ndarray) -> float:
     """As `pixels.mae`."""
-    return _pixel_sums(*_rows(generated, target))[0] / (generated.size * _levels(generated))
+    return _of_rows(_pixel_sums, generated, target)[0] / (generated.size * full_range(generated))
 
 
 def mse(generated: np.ndarray, target: np.ndarray) -> float:
     """As `pixels.mse`."""
-    return _pixel_sums(*_rows(generated, target))[1] / (generated.size * _levels(generated) ** 2)
+    return _of_rows(_pixel_sums, generated, target)[1] / (generated.size * full_range(generated) ** 2)
 
 
 def psnr(generated: np.ndarray, target: np.ndarray) -> float:
@@ -32,40 +36,40 @@ def psnr(generated: np.ndarray, target: np.ndarray) -> float:
 
 def sobel_l1(generated: np.ndarray, target: np.ndarray) -> float:
     """As `edges.sobel_l1`."""
-    return _sobel_sums(*_rows(generated, target))[0] / (2 * generated.size * _levels(generated))
+    return _of_rows(_sobel_sums, generated, target)[0] / (2 * generated.size * full_range(generated))
 
 
 def sobel_l2(generated: np.ndarray, target: np.ndarray) -> float:
     """As `edges.sobel_l2`."""
-    return _sobel_sums(*_rows(generated, target))[1] / (2 * generated.size * _levels(generated) ** 2)
+    return _of_rows(_sobel_sums, generated, target)[1] / (2 * generated.size * full_range(generated) ** 2)
 
 
 def fd_l1(generated: np.ndarray, target: np.ndarray) -> float:
     """As `edges.fd_l1`."""
-    down, across, _, _ = _difference_sums(*_rows(generated, target))
-    return (down / generated[1:].size + across / generated[:, 1:].size) / _levels(generated)
+    down, across, _, _ = _of_rows(_difference_sums, generated, target)
+    return (down / generated[1:].size + across / generated[:, 1:].size) / full_range(generated)
 
 
 def fd_l2(generated: np.ndarray, target: np.ndarray) -> float:
     """As `edges.fd_l2`."""
-    _, _, down, across = _difference_sums(*_rows(generated, target))
-    return (down / generated[1:].size + across / generated[:, 1:].size) / _levels(generated) ** 2
+    _, _, down, across = _of_rows(_difference_sums, generated, target)
+    return (down / generated[1:].size + across / generated[:, 1:].size) / full_range(generated) ** 2
 
 
-def _rows(generated: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return generated.reshape(len(generated), -1), target.reshape(len(target), -1)
-
-
-def _levels(images: np.ndarray) -> float:
-    return float(np.iinfo(images.dtype).max)
+def _of_rows(sums: Callable[..., tuple[float, ...]], generated: np.ndarray, target: np.ndarray) -> tuple[float, ...]:
+    """The sums that a compiled function makes of the rows of both images."""
+    rows = (image.reshape(len(image), -1) for image in (generated, target))
+    # Rows are summed in the type of this zero. Levels keep their digits in float32, as the same float a thousand times
+    # does not.
+    return sums(*rows, np.float32(0) if generated.dtype.kind == "u" else np.float64(0))
 
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
-def _pixel_sums(generated, target):  # type: ignore[no-untyped-def]
+def _pixel_sums(generated, target, zero):  # type: ignore[no-untyped-def]
     """Sums of |d| and d²."""
     absolute, squared = 0.0, 0.0
     for y in range(generated.shape[0]):
-        row_absolute, row_squared = np.float32(0), np.float32(0)
+        row_absolute, row_squared = zero, zero
         for x in range(generated.shape[1]):
             d = np.float32(generated[y, x]) - np.float32(target[y, x])
             row_absolute += abs(d)
@@ -76,20 +80,20 @@ def _pixel_sums(generated, target):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
-def _difference_sums(generated, target):  # type: ignore[no-untyped-def]
+def _difference_sums(generated, target, zero):  # type: ignore[no-untyped-def]
     """Sums of |Dy d|, |Dx d|, (Dy d)², (Dx d)² over their valid pixels."""
     residual = _residual(generated, target)
     height, width = residual.shape
     down, across, down_squared, across_squared = 0.0, 0.0, 0.0, 0.0
     for y in range(height):
-        row, squared = np.float32(0), np.float32(0)
+        row, squared = zero, zero
         for x in range(width - _CHANNELS):
             difference = residual[y, x + _CHANNELS] - residual[y, x]
             row += abs(difference)
             squared += difference * difference
         across += row
         across_squared += squared
-        row, squared = np.float32(0), np.float32(0)
+        row, squared = zero, zero
         if y + 1 < height:
             for x in range(width):
                 difference = residual[y + 1, x] - residual[y, x]
@@ -101,7 +105,7 @@ def _difference_sums(generated, target):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
-def _sobel_sums(generated, target):  # type: ignore[no-untyped-def]
+def _sobel_sums(generated, target, zero):  # type: ignore[no-untyped-def]
     """Sums over both directions of |Sobel(d)| and Sobel(d)², reflected border."""
     residual = _residual(generated, target)
     height, width = residual.shape
@@ -114,7 +118,7 @@ def _sobel_sums(generated, target):  # type: ignore[no-untyped-def]
         for x in range(width):
             slope[x] = below[x] - above[x]
             smooth[x] = above[x] + _TWO * here[x] + below[x]
-        row_absolute, row_squared = np.float32(0), np.float32(0)
+        row_absolute, row_squared = zero, zero
         for x in range(_CHANNELS, width - _CHANNELS):
             dy = slope[x - _CHANNELS] + _TWO * slope[x] + slope[x + _CHANNELS]
             dx = smooth[x + _CHANNELS] - smooth[x - _CHANNELS]

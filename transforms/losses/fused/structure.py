@@ -1,7 +1,11 @@
 """SSIM, MS-SSIM and GMSD in few passes. `structure` defines them, and says why their formulas look like this."""
 
+from typing import Any
+
 import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from transforms.losses.constants import (
     GMSD_T,
@@ -12,6 +16,7 @@ from transforms.losses.constants import (
     SSIM_C2,
     SSIM_WINDOW,
 )
+from transforms.losses.fused.levels import full_range
 from transforms.worker.compiled import compiled
 
 _CHANNELS = 3
@@ -19,6 +24,7 @@ _CHANNELS = 3
 _TAPS = 11
 # Kernels get the constants of `constants.py` as arguments: code on disk is known by the kernel's own file alone.
 _QUARTER, _THIRD = np.float32(1 / 4), np.float32(1 / 3)
+_WHITE = np.float32(255)
 
 # Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
 _FASTMATH = {"reassoc", "nsz", "contract"}
@@ -27,7 +33,7 @@ _FASTMATH = {"reassoc", "nsz", "contract"}
 def ssim(generated: np.ndarray, target: np.ndarray) -> float:
     """As `structure.ssim`, in float64."""
     rows = (image.reshape(len(image), -1) for image in (generated, target))
-    similarity: float = _ssim_of_levels(*rows, SSIM_WINDOW, _guards(np.iinfo(generated.dtype).max))
+    similarity: float = _ssim_of_levels(*rows, SSIM_WINDOW, _guards(full_range(generated)))
     return similarity
 
 
@@ -37,7 +43,7 @@ def ms_ssim(generated: np.ndarray, target: np.ndarray) -> float:
 
 
 def _ms_ssim(generated: np.ndarray, target: np.ndarray, channel: np.ndarray) -> float:
-    planes = sum_and_difference(generated, target, channel / np.iinfo(generated.dtype).max, 0.0)
+    planes = sum_and_difference(generated, target, channel / full_range(generated), 0.0)
     product = 1.0
     for octave, weight in enumerate(MS_SSIM_WEIGHTS):
         if octave > 0:
@@ -65,14 +71,30 @@ def _guards(full_range: float) -> np.ndarray:
 
 def gmsd(generated: np.ndarray, target: np.ndarray) -> float:
     """As `structure.gmsd`."""
-    levels_per_step = np.iinfo(generated.dtype).max / 255
-    magnitudes = (_gradient_magnitude(image, levels_per_step, RGB2GRAY_WEIGHTS) for image in (generated, target))
+    step = levels_per_step(generated)
+    magnitudes = (_gradient_magnitude(image, step, RGB2GRAY_WEIGHTS) for image in (generated, target))
     return _deviation(*(magnitude.ravel() for magnitude in magnitudes), np.float32(GMSD_T))
+
+
+def levels_per_step(image: np.ndarray) -> float:
+    """How many of an image's levels make one of 8 bits; floats are turned into those of 8 bits first."""
+    return full_range(image) / 255 if image.dtype.kind == "u" else 1.0
+
+
+def _level(value: Any) -> Any:
+    """A level as it is, or a float in [0, 1] as 8 bits, not rounded: in float32, as `structure.gmsd` does it."""
+
+
+@overload(_level)
+def _level_of(value):  # type: ignore[no-untyped-def]
+    if isinstance(value, types.Float):
+        return lambda value: _WHITE * value
+    return lambda value: value
 
 
 @compiled(nogil=True, fastmath=_FASTMATH, error_model="numpy")
 def _ssim_of_levels(generated, target, window, guards):  # type: ignore[no-untyped-def]
-    """SSIM of two images [H, W * 3] of whole levels; the guards are those of levels."""
+    """SSIM of two images [H, W * 3] of whole levels or floats; the guards are those of the same scale."""
     height, width = generated.shape
     # Sums and differences of levels are exact in float32, which takes half the memory.
     planes = np.empty((2, height, width), np.float32)
@@ -223,7 +245,7 @@ def _round_luma(pixels, levels_per_step, gray, luma):  # type: ignore[no-untyped
     """Write the rounded luma of a row [W, 3] into the first W of `luma`."""
     red, green, blue = gray
     for x in range(len(pixels)):
-        weighted = red * pixels[x, 0] + green * pixels[x, 1] + blue * pixels[x, 2]
+        weighted = red * _level(pixels[x, 0]) + green * _level(pixels[x, 1]) + blue * _level(pixels[x, 2])
         luma[x] = np.floor(weighted / levels_per_step + 0.5)
 
 

@@ -5,7 +5,7 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 from support import reference
-from support.hostile import KINDS, allowed_error, hostile_pair
+from support.hostile import KINDS, allowed_error, as_floats, hostile_pair
 from support.pictures import noise, smooth
 
 from transforms.losses.catalog import LOSSES
@@ -56,10 +56,12 @@ def test_equals_the_definition(name, size, kind):
     assert value == pytest.approx(definition(name, generated, target), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("of", ["levels", "floats"])
 @pytest.mark.parametrize("name", KERNELS)
-def test_identical_pair_is_exact(name):
+def test_identical_pair_is_exact(name, of):
     extra = LOSSES[name].min_side
     image = noise(0, 41 + extra, 37 + extra)
+    image = as_floats(image) if of == "floats" else image
     assert KERNELS[name](image, image.copy()) == IDEAL.get(name, 0.0)
 
 
@@ -69,9 +71,17 @@ def test_identical_pair_is_exact(name):
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_pictures_keep_six_digits(name, size, kind):
-    generated, target = hostile_pair(kind, *size)
-    if name in OF_8_BITS and target.dtype != np.uint8:
+    pictures = hostile_pair(kind, *size)
+    if name in OF_8_BITS and pictures[0].dtype != np.uint8:
         return
-    levels = np.iinfo(target.dtype).max
-    exact = getattr(reference, name)(generated / levels, target / levels)
-    assert KERNELS[name](generated, target) == pytest.approx(exact, rel=0, abs=allowed_error(name, exact))
+    for images in (pictures, [as_floats(image) for image in pictures]):
+        white = 1 if images[0].dtype == np.float32 else np.iinfo(images[0].dtype).max
+        exact = getattr(reference, name)(*(image.astype(np.float64) / white for image in images))
+        assert KERNELS[name](*images) == pytest.approx(exact, rel=0, abs=allowed_error(name, exact)), images[0].dtype
+
+
+@pytest.mark.parametrize("name", sorted(OF_8_BITS))
+def test_floats_between_levels_equal_the_definition(name):
+    """The reference rounds them first, which MATLAB's users do with 8 bits."""
+    floats = hostile_pair("not of levels", 33, 20)
+    assert KERNELS[name](*floats) == pytest.approx(definition(name, *floats), rel=1e-6)

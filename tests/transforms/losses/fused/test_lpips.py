@@ -49,6 +49,11 @@ def as_arrays(tensors):
     return {k: (maps if is_float32 else tf.bitcast(maps, tf.uint16)).numpy() for k, maps in tensors.items()}
 
 
+def values_of(features, heads, executor):
+    """LPIPS of every pair, float32 [B]."""
+    return sum(lpips.lpips(features, heads, executor).values()).astype(np.float32)
+
+
 def definition(tensors, heads):
     pairs = len(tensors["relu1_2"]) // 2
     halves = ({layer: maps[half] for layer, maps in tensors.items()} for half in (np.s_[:pairs], np.s_[pairs:]))
@@ -60,9 +65,9 @@ def definition(tensors, heads):
 @pytest.mark.parametrize("size", SIZES)
 def test_equals_the_definition(executor, heads, size, pairs, dtype):
     tensors = as_tensors(made_up(1, 2 * pairs, *size), dtype)
-    values = lpips.lpips(as_arrays(tensors), heads, executor)
-    assert values.shape == (pairs,)
-    assert values.dtype == np.float32
+    shares = lpips.lpips(as_arrays(tensors), heads, executor)
+    assert [(layer, values.shape) for layer, values in shares.items()] == [(layer, (pairs,)) for layer in LPIPS_LAYERS]
+    values = values_of(as_arrays(tensors), heads, executor)
     np.testing.assert_allclose(values, definition(tensors, heads), rtol=1e-6)
 
 
@@ -70,7 +75,7 @@ def test_equals_the_definition(executor, heads, size, pairs, dtype):
 @pytest.mark.parametrize("size", SIZES)
 def test_identical_features_are_exactly_0_apart(executor, heads, size, dtype):
     features = {layer: np.concatenate([maps, maps]) for layer, maps in made_up(2, 2, *size).items()}
-    assert not lpips.lpips(as_arrays(as_tensors(features, dtype)), heads, executor).any()
+    assert not values_of(as_arrays(as_tensors(features, dtype)), heads, executor).any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -79,7 +84,7 @@ def test_pixels_without_features_count_as_the_definition_counts_them(executor, h
     for maps in features.values():
         maps[[0, 1, 4]] = 0  # the generated image of pairs 0 and 1, the target of pair 1
     tensors = as_tensors(features, dtype)
-    values = lpips.lpips(as_arrays(tensors), heads, executor)
+    values = values_of(as_arrays(tensors), heads, executor)
     np.testing.assert_allclose(values, definition(tensors, heads), rtol=1e-6)
     assert values[0] > 0
     assert values[1] == 0
@@ -92,11 +97,11 @@ def test_tiny_and_huge_features_are_no_less_exact(executor, heads, dtype):
         maps[[0, 2]] *= np.float32(1e-12)
         maps[[1, 3]] *= np.float32(1e15)
     tensors = as_tensors(features, dtype)
-    np.testing.assert_allclose(lpips.lpips(as_arrays(tensors), heads, executor), definition(tensors, heads), rtol=1e-6)
+    np.testing.assert_allclose(values_of(as_arrays(tensors), heads, executor), definition(tensors, heads), rtol=1e-6)
 
 
 def test_the_features_are_not_written_to(executor, heads):
     features = made_up(5, 2, 16, 16)
     for maps in features.values():
         maps.flags.writeable = False
-    assert lpips.lpips(features, heads, executor)[0] > 0
+    assert values_of(features, heads, executor)[0] > 0
