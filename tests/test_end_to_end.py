@@ -188,7 +188,7 @@ class TestEngines:
     def test_beam_equals_in_memory(self, direct, parquet, lpips_weights):
         objective = parse_objective("lpips_vgg + fd_l1")
         weights = {"vgg16_lpips": lpips_weights}
-        plan = Plan(("sobel_l1", "ssim", "lpips_vgg"), objective, pixel_gradient=True, weights=weights)
+        plan = Plan(("sobel_l1", "ssim", "lpips_vgg"), objective, pixel_gradient=True, weights=weights).with_backend()
         evaluator = load_evaluator(plan)
         series = list_chunks(shards.input_file(parquet), "auto", Fields(), chunk_pairs=6)
         tables = [scored(chunk, evaluator).metrics for one in series for chunk in read_series(one, Fields())]

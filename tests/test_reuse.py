@@ -250,7 +250,7 @@ def test_the_threads_end_with_the_step(inputs, tmp_path, monkeypatch):
             super().shutdown(*arguments, **settings)
             ended.append(self)
 
-    monkeypatch.setattr("transforms.steps.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("transforms.steps.reading.ThreadPoolExecutor", Pool)
     run(inputs, tmp_path / "old")
     run(inputs, tmp_path / "new", f"--reuse={tmp_path / 'old'}")
     assert made

@@ -102,7 +102,7 @@ class Evaluator:
                 columns = self._others(others, with_gradient, *images) if others else {}
                 columns |= dict(zip(on_ncnn, np.array(list(from_ncnn), np.float32).T, strict=True))
         except MemoryError as error:
-            raise EvaluationError(f"{type(error).__name__}: {error}") from error
+            raise EvaluationError(f"memory ran out: {error}") from error
         if self.plan.objective and "objective" not in columns and set(self.plan.objective_losses) <= columns.keys():
             columns["objective"] = np.asarray(self.plan.objective.evaluate(columns), np.float32)
         columns |= coverage

@@ -229,7 +229,7 @@ def test_every_device_holds_the_networks_once(lpips_weights):
         assert [held.device.name for held in threads] == ["CPU:0", "CPU:1"] * 2
         assert threads[0] is threads[2] and threads[1] is threads[3] and threads[0] is not threads[1]
         for held in threads[:2]:
-            tensors = held._networks._networks["vgg16_lpips"]._tensors.values()
+            tensors = held._networks._features["vgg16_lpips"].__self__._tensors.values()
             assert all(tensor.device.endswith(held.device.name) for tensor in tensors), held.device
         first, second = (held(*images) for held in threads[:2])
         assert all(np.array_equal(first[name], second[name]) for name in first) and len(first) == 3

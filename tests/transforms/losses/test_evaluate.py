@@ -758,5 +758,5 @@ class TestErrors:
 
         monkeypatch.setattr(pixels, "charbonnier", exhaust)
         images = np.zeros((1, 4, 4, 3), np.uint8)
-        with pytest.raises(EvaluationError, match=f"{type(error).__name__}: .*OOM"):
+        with pytest.raises(EvaluationError, match="OOM"):
             Evaluator(Plan(("charbonnier",)))(images, images)
