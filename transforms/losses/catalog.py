@@ -43,6 +43,8 @@ class Loss:
             it reduces over positions by `pair.over` alone: by `mean`, `moments`, `quantile` or `mean_of_features`.
         map: `(pair) -> [B, h, w]`, at least 0: how far it finds the images different at every position, for reports; at
             each border it may lack what its windows lack. Empty if there is none.
+        gradient_is_flat: whether its gradient takes a few lengths only, as that of absolute values does, whatever the
+            size of the error: a picture of it is noise.
         shares: of a sum over layers: `(pair) -> {layer: float32 [B]}`, which add up to `function`; empty if no loss is
             a part of it.
         part_of: name of the loss whose share of one layer it is; empty: it is a loss of its own.
@@ -65,6 +67,7 @@ class Loss:
     reach: int | None = None
     maskable: bool = False
     map: str = ""
+    gradient_is_flat: bool = False
     shares: str = ""
     part_of: str = ""
 
@@ -128,6 +131,7 @@ _LOSSES = (
         kernel_memory=0,
         reach=0,
         maskable=True,
+        gradient_is_flat=True,
     ),
     Loss(
         name="mse",
@@ -175,6 +179,7 @@ _LOSSES = (
         source="Charbonnier et al. 1994; Lai et al. 2017 (LapSRN)",
         reach=0,
         maskable=True,
+        gradient_is_flat=True,
     ),
     Loss(
         name="sobel_l1",
@@ -188,6 +193,7 @@ _LOSSES = (
         kernel_memory=12,
         reach=1,
         maskable=True,
+        gradient_is_flat=True,
     ),
     Loss(
         name="sobel_l2",
@@ -214,6 +220,7 @@ _LOSSES = (
         kernel_memory=12,
         reach=1,
         maskable=True,
+        gradient_is_flat=True,
     ),
     Loss(
         name="fd_l2",
@@ -238,6 +245,7 @@ _LOSSES = (
         min_side=2,
         reach=1,
         maskable=True,
+        gradient_is_flat=True,
     ),
     Loss(
         name="multiscale_fd",
@@ -249,6 +257,7 @@ _LOSSES = (
         min_side=9,
         reach=8,
         maskable=True,
+        gradient_is_flat=True,
     ),
     Loss(
         name="tv",
@@ -260,6 +269,7 @@ _LOSSES = (
         min_side=2,
         reach=1,
         maskable=True,
+        gradient_is_flat=True,
     ),
     Loss(
         name="gmsd",

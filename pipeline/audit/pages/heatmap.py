@@ -20,9 +20,6 @@ from transforms.worker.tensorflow_import import import_tensorflow
 # A network's gradient takes more than a kilobyte of memory per pixel.
 MAX_PIXELS = 2**20
 
-# Gradients of absolute values take a few lengths only, whatever the size of the error: a picture of them is noise.
-_FLAT = {"mae", "charbonnier", "sobel_l1", "fd_l1", "gdl", "multiscale_fd", "tv"}
-
 
 def objective_of_run(identity: Mapping[str, Any]) -> Objective | None:
     """The run's objective or, if its gradient shows nothing, the first loss whose gradient does.
@@ -43,7 +40,7 @@ def objective_of_run(identity: Mapping[str, Any]) -> Objective | None:
     for objective in objectives:
         rows = [LOSSES[name] for name in objective.losses]
         usable = all(loss.differentiable and (loss.maskable or not masked) for loss in rows)
-        if usable and not _FLAT.issuperset(objective.losses):
+        if usable and not all(loss.gradient_is_flat for loss in rows):
             return objective
     return None
 

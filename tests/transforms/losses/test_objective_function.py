@@ -84,7 +84,7 @@ def test_a_part_of_lpips_has_the_gradient_of_its_layer(lpips_weights):
     [
         ("float32", "tensorflow", 1e-4, (0, 1, 3)),
         ("bfloat16", "tensorflow", 3e-2, (0, 1, 3)),
-        # Of the outputs for a flat picture, which are equal but for rounding, any may be a pooling's maximum.
+        # The outputs for a flat picture are equal but for rounding, so that any may be a pooling's maximum.
         ("float32", "ncnn", 1e-2, (0, 1)),
     ],
 )

@@ -1,4 +1,4 @@
-"""What imports make is spared the collection of garbage."""
+"""The collection of garbage leaves alone what imports make."""
 
 import gc
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NetworkFeatures = Mapping[str, "Features"]
 # A network with features in planes.
 PlanarNetwork = NcnnNetwork | PlanarBandedNetwork
-# Of images and layers, by layer.
+# Takes images and names of layers, and gives features by layer.
 FeaturesOf = Callable[["tf.Tensor", Collection[str]], "Features"]
 # By how much more memory a pass up and back takes than one up.
 _BACK = 2
