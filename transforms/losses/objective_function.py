@@ -13,7 +13,7 @@ from transforms.losses.catalog import LOSSES
 from transforms.losses.mean_matching import match_mean
 from transforms.losses.networks.loaded import NetworkFeatures, Networks
 from transforms.losses.objective import check_differentiable
-from transforms.losses.pair import loss_value
+from transforms.losses.pair import family_values
 from transforms.losses.plan import Plan
 from transforms.losses.reductions import Reductions
 from transforms.worker.threads import thread_count
@@ -159,7 +159,8 @@ class ObjectiveFunction:
     def _value(self, name: str, generated: tf.Tensor, features: NetworkFeatures, references: References) -> tf.Tensor:
         target = {network: {k: references[f"{network}/{k}"] for k in maps} for network, maps in features.items()}
         over = Reductions(references.get(_MASK), self._networks.device.on_gpu)
-        return loss_value(self._networks, name, generated, references[_TARGET], features, target, over)
+        (family,) = self.plan.families([name])
+        return family_values(self._networks, family, generated, references[_TARGET], features, target, over)[name]
 
     def _fused_term(
         self, name: str, features: NetworkFeatures, references: References

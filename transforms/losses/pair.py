@@ -59,22 +59,6 @@ def as_images(levels: np.ndarray | tf.Tensor) -> tf.Tensor:
     return tf.cast(levels, tf.float32) / full_range
 
 
-def loss_value(
-    networks: Networks,
-    name: str,
-    generated: tf.Tensor,
-    target: tf.Tensor,
-    generated_features: NetworkFeatures,
-    target_features: NetworkFeatures,
-    over: Reductions = OVER_WHOLE,
-    compiled: bool = False,
-) -> tf.Tensor:
-    """A loss of the networks' plan as TensorFlow computes it, float32 [B]. See `family_values` for the arguments."""
-    (family,) = networks.plan.families([name])
-    features = generated_features, target_features
-    return family_values(networks, family, generated, target, *features, over, compiled)[name]
-
-
 def family_values(
     networks: Networks,
     family: Family,

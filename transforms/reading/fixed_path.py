@@ -1,4 +1,4 @@
-"""The beginning of a pattern that names what exists, and is no pattern."""
+"""The part of a pattern that names an existing file or directory, and is taken literally."""
 
 import os
 import re

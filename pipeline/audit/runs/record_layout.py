@@ -48,7 +48,7 @@ _PERFORMANCE = {
         slowest=mappings(_NUMBER),
         largest=mappings(COUNT),
     ),
-    # What `pipeline.console.performance` says of the stage that held the run up.
+    # `pipeline.console.performance` describes the stage that held the run up by these.
     "dependentRequired": {"bound_by": ["seconds", "bound_share"]},
     "if": {"properties": {"bound_by": {"const": "decoding"}}, "required": ["bound_by"]},
     "then": {"required": ["waited_for_decoding"], "properties": {"seconds": {"required": ["network"]}}},

@@ -12,7 +12,7 @@ from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks
 from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction
-from transforms.losses.pair import loss_value
+from transforms.losses.pair import family_values
 from transforms.losses.plan import Plan
 from transforms.losses.protocol import Protocol
 
@@ -47,7 +47,9 @@ def plain_gradient(networks, objective, generated, target):
     with tf.GradientTape() as tape:
         tape.watch(generated)
         features = [networks.features(images, objective.losses) for images in (generated, target)]
-        values = {name: loss_value(networks, name, generated, target, *features) for name in objective.losses}
+        values = {}
+        for family in networks.plan.families(objective.losses):
+            values |= family_values(networks, family, generated, target, *features)
         total = objective.evaluate(values)
     return total, tape.gradient(total, generated)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from transforms.losses.fused.levels import full_range
 from transforms.losses.networks.weights_file import UnreadableWeightsError, WeightsError, WeightsFile
 
 
@@ -22,9 +23,8 @@ class Preprocessing:
 
     def planes(self, image: np.ndarray) -> np.ndarray:
         """An image, [H, W, 3] RGB, uint8 or uint16 of full range or float32 in [0, 1], prepared: float32 [3, H, W]."""
-        full_range = np.float32(np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1)
         scale, offset = (np.array(values, np.float32) for values in (self.scale, self.offset))
-        prepared = image.astype(np.float32) / full_range * scale + offset
+        prepared = image.astype(np.float32) / np.float32(full_range(image)) * scale + offset
         return np.ascontiguousarray(prepared.transpose(2, 0, 1))
 
 

@@ -48,7 +48,7 @@ class NcnnGradientNetwork:
         Raises:
             EvaluationError: memory ran out; as TensorFlow's error, if a graph computes them.
         """
-        _, *maps = self._call(self._forward, self._prepared(images), tuple(layers), keeps=False)
+        _, *maps = self._call(self._prepared(images), tuple(layers), keeps=False)
         return dict(zip(layers, maps, strict=True))
 
     def differentiable_features(self, images: tf.Tensor, layers: Collection[str]) -> dict[str, tf.Tensor]:
@@ -57,7 +57,7 @@ class NcnnGradientNetwork:
 
         @tf.custom_gradient
         def differentiable(prepared: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., tf.Tensor]]:
-            codes, *maps = self._call(self._forward, prepared, layers, keeps=True)
+            codes, *maps = self._call(prepared, layers, keeps=True)
 
             def back(*slopes: tf.Tensor) -> tf.Tensor:
                 arguments = [tf.shape(prepared), codes, *slopes]
@@ -71,11 +71,9 @@ class NcnnGradientNetwork:
     def _prepared(self, images: tf.Tensor) -> tf.Tensor:
         return images * self.preprocessing.scale + self.preprocessing.offset
 
-    def _call(
-        self, forward: Callable[..., list[np.ndarray]], prepared: tf.Tensor, layers: tuple[str, ...], keeps: bool
-    ) -> list[tf.Tensor]:
+    def _call(self, prepared: tf.Tensor, layers: tuple[str, ...], keeps: bool) -> list[tf.Tensor]:
         types = [tf.uint8] + [tf.float32] * len(layers)
-        codes, *maps = tf.numpy_function(partial(forward, layers, keeps), [prepared], types, stateful=False)
+        codes, *maps = tf.numpy_function(partial(self._forward, layers, keeps), [prepared], types, stateful=False)
         shapes = ([prepared.shape[0], None, None, self._network.shape(layer, 1, 1)[2]] for layer in layers)
         return [codes, *map(tf.ensure_shape, maps, shapes)]
 
