@@ -5,6 +5,7 @@ installs them as well.
 """
 
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -71,6 +72,15 @@ class TestText:
         assert {name for name in wanted if name.partition("/")[0] not in seen} <= seen
         assert not [name for name in seen if not any(f"{source}/".startswith(f"{name}/") for source in wanted)]
         assert not [name for name in wanted if not (REPOSITORY / name).exists()]
+
+    def test_the_weights_stage_has_every_module_that_fetching_imports(self, tmp_path):
+        for source in copied(STAGES["weights"]):
+            (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / source, tmp_path / source)
+        fetchers = {network.fetch.partition(":")[0] for network in NETWORKS.values() if network.sha256}
+        command = f"import pipeline.weights, {', '.join(sorted(fetchers))}"
+        ended = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (0, "")
 
 
 class TestVersions:

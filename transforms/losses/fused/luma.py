@@ -8,9 +8,9 @@ import math
 import numpy as np
 
 from transforms.losses.constants import LUMA_OFFSET, LUMA_WEIGHTS, RGB2GRAY_WEIGHTS
-from transforms.losses.fused.levels import full_range
 from transforms.losses.fused.on_maps import OnMaps
 from transforms.losses.fused.structure import levels_per_step, rounded_luma, ssim_mean, sum_and_difference
+from transforms.losses.levels import full_range
 
 
 def ssim_luma(generated: np.ndarray, target: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transforms.losses.constants import DISTS_C1, DISTS_C2, LPIPS_EPSILON
-from transforms.losses.fused.levels import full_range
+from transforms.losses.levels import full_range
 from transforms.worker.compiled import compiled
 
 _EPSILON = np.float32(LPIPS_EPSILON)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numba
 import numpy as np
 
-from transforms.losses.fused.levels import full_range
+from transforms.losses.levels import full_range
 from transforms.worker.compiled import compiled
 
 _CHANNELS = 3

@@ -16,7 +16,7 @@ from transforms.losses.constants import (
     SSIM_C2,
     SSIM_WINDOW,
 )
-from transforms.losses.fused.levels import full_range
+from transforms.losses.levels import full_range
 from transforms.worker.compiled import compiled
 
 _CHANNELS = 3

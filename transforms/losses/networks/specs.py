@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transforms.losses.fused.levels import full_range
+from transforms.losses.levels import full_range
 from transforms.losses.networks.weights_file import UnreadableWeightsError, WeightsError, WeightsFile
 
 
