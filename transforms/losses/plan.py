@@ -62,7 +62,7 @@ class Plan:
         weights: by name of the network, its weights file; see `with_weights`.
         backend: what computes networks in float32 on a CPU: `ncnn` or `tensorflow`; see `with_backend`. ncnn computes
             the features of `networks_on_ncnn`; in a plan with a gradient, features and gradient of the networks whose
-            row says `in_bands`. TensorFlow computes everything else.
+            row says `gradient_in_bands`. TensorFlow computes everything else.
     """
 
     losses: tuple[str, ...]
@@ -113,7 +113,7 @@ class Plan:
         # Kernels on its features know no mask.
         in_form = self.precision in ("float32", "auto") and not self.protocol.masked
         if descends or self.pixel_gradient:
-            helps = any(NETWORKS[name].in_bands for name in self.networks)
+            helps = any(NETWORKS[name].gradient_in_bands for name in self.networks)
         else:
             # The other networks come along, because a run without TensorFlow begins seconds earlier.
             helps = any(NETWORKS[name].faster_on_ncnn for name in self.networks_on_ncnn)

@@ -180,8 +180,9 @@ def test_ncnn_equals_the_float64_reference(networks, on_ncnn, size, kind):
     assert set(values) == {name for name in NAMES if name != "lpips_alex" or min(size) >= 31}
     for name in values:
         expected = networks.reference(name, generated.astype(np.float64), target.astype(np.float64))
-        # Winograd's transforms cost a few more roundings.
-        assert values[name][0] == pytest.approx(expected, rel=2e-5, abs=1e-8 if name == "lpips_alex" else 0), name
+        # Winograd's transforms cost a few more roundings. DISTS divides by variances, which a few pixels hardly have.
+        least = {"lpips_alex": 1e-8, "dists": 1e-6}.get(name, 0)
+        assert values[name][0] == pytest.approx(expected, rel=2e-5, abs=least), name
         if name in ("lpips_vgg", "lpips_alex", "dists"):
             assert values[name][0] == pytest.approx(expected, rel=0, abs=1e-6), name
 

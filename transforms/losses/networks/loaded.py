@@ -87,7 +87,7 @@ class Networks:
                 self.backend = "ncnn"
                 continue
             import_tensorflow()
-            if with_ncnn and differentiates and network.in_bands:
+            if with_ncnn and differentiates and network.gradient_in_bands:
                 from transforms.losses.networks.backends.ncnn_gradient import NcnnGradientNetwork
 
                 with_gradient = NcnnGradientNetwork(architecture, tensors, network.preprocessing)

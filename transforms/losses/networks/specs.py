@@ -69,8 +69,9 @@ class Network:
         memory: bytes that TensorFlow takes for a pass at least, per pixel of a pair, in float32 on a CPU.
         memory_on_ncnn: bytes that ncnn takes for a pass at most, per pixel of an image.
         faster_on_ncnn: whether most of its work is convolutions of 3x3, for which ncnn has Winograd's method.
-        in_bands: whether it consists of convolutions of 3x3 that keep the size and max-poolings of 2x2, so that ncnn
-            computes it in bands of rows, and the gradient through it, too.
+        in_bands: whether its convolutions are of 3x3 and keep the size, so that ncnn computes it in bands of rows.
+        gradient_in_bands: whether its poolings are max-poolings of 2x2 besides, so that ncnn computes the gradient
+            through it, too.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Network:
     memory_on_ncnn: int = 0
     faster_on_ncnn: bool = True
     in_bands: bool = False
+    gradient_in_bands: bool = False
 
     @property
     def reach(self) -> int:
@@ -144,6 +146,7 @@ VGG16_LAYERS = {
 }
 VGG16_MEMORY = 1200
 VGG16_MEMORY_IN_BANDS = 750
+DISTS_MEMORY_IN_BANDS = 1000
 
 
 def _vgg16_stages(first: int, *reaches: int) -> tuple[Stage, ...]:
@@ -195,6 +198,7 @@ NETWORKS = {
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_IN_BANDS,
             in_bands=True,
+            gradient_in_bands=True,
         ),
         _on_lpips_weights(
             "vgg16_dists",
@@ -208,9 +212,10 @@ NETWORKS = {
             sha256=_VGG16_SHA256,
             strides=VGG16_LAYERS,
             # L2 pooling sees a pixel more than max-pooling.
-            stages=_vgg16_stages(2450, 9, 16, 32, 48),
+            stages=_vgg16_stages(DISTS_MEMORY_IN_BANDS, 9, 16, 32, 48),
             memory=VGG16_MEMORY,
-            memory_on_ncnn=2150,
+            memory_on_ncnn=DISTS_MEMORY_IN_BANDS,
+            in_bands=True,
         ),
         _on_lpips_weights(
             "alexnet_lpips",
@@ -241,6 +246,7 @@ NETWORKS = {
             memory=VGG16_MEMORY,
             memory_on_ncnn=VGG16_MEMORY_IN_BANDS,
             in_bands=True,
+            gradient_in_bands=True,
         ),
     )
 }

@@ -9,7 +9,7 @@ import pytest
 
 from transforms.losses.networks.backends import ncnn_bands
 from transforms.losses.networks.backends.ncnn_bands import BandedNetwork
-from transforms.losses.networks.layers import Layer
+from transforms.losses.networks.layers import L2_EPSILON, L2_WINDOW, Layer
 from transforms.losses.plan import EvaluationError
 
 LAYERS = {
@@ -68,6 +68,11 @@ def forward(image, layers, table=LAYERS):
         if layer.convolution:
             kernel, bias = (TENSORS[f"{layer.convolution}.{part}"].astype(np.float64) for part in ("kernel", "bias"))
             maps = np.maximum(convolve(maps, kernel) + bias, 0)
+        elif layer.pooling == "l2":
+            height, width, _ = maps.shape
+            framed = np.pad(maps, ((1, 2), (1, 2), (0, 0))) ** 2
+            seen = (framed[y : y + height : 2, x : x + width : 2] for y in range(3) for x in range(3))
+            maps = np.sqrt(sum(w * s for w, s in zip(L2_WINDOW.flat, seen, strict=True)) + L2_EPSILON)
         else:
             maps = windows(maps).max(axis=-1)
         outputs[name] = maps
@@ -140,6 +145,22 @@ def test_features_and_gradient_are_numpys(network, request, size, layers, bands)
     if bands == "narrow":
         request.getfixturevalue("narrow_bands")
     assert_as_in_numpy(network, image_of(*size), layers)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 5), (13, 22)])
+def test_l2_poolings_are_numpys_in_any_bands(request, size):
+    table = {name: Layer(pooled=3, pooling="l2") if layer.pooled else layer for name, layer in LAYERS.items()}
+    network, image, layers = BandedNetwork(table, TENSORS, back=False), image_of(*size), tuple(LAYERS)
+    features, again = (
+        {name: np.empty(network.shape(name, *size), np.float32) for name in layers} for _ in ("one", "narrow")
+    )
+    network.forward(image, features)
+    request.getfixturevalue("narrow_bands")
+    network.forward(image, again)
+    outputs = forward(image, set(layers), table)
+    for layer, maps in features.items():
+        np.testing.assert_allclose(maps, outputs[layer], rtol=1e-4, atol=1e-5 * outputs[layer].max(), err_msg=layer)
+        np.testing.assert_array_equal(again[layer], maps, err_msg=layer)
 
 
 def test_a_processor_with_other_registers(monkeypatch):

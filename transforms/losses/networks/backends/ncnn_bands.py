@@ -22,6 +22,7 @@ from transforms.losses.networks.backends.ncnn_maps import (
     inside,
     mask,
     pool,
+    pool_l2,
     to_maps,
     to_pixels,
     to_planes,
@@ -46,7 +47,7 @@ _NO_CODES, _NO_MAPS = np.empty((0, 0, 0), np.uint8), np.empty((0, 0, 0), np.floa
 
 
 class _Step(NamedTuple):
-    """A convolution with ReLU in the pass of one image, perhaps with a max-pooling behind it.
+    """A convolution with ReLU in the pass of one image, perhaps with a pooling behind it.
 
     Attributes:
         name: of the convolution's output.
@@ -55,6 +56,7 @@ class _Step(NamedTuple):
         height: of input and output.
         width: of input and output.
         pool: name of the pooling's output; empty: the pass needs none.
+        pooling: its kind, as `layers.Layer` has it; empty without one.
         codes: of the output, uint8 [C / P, h, w * P]; without a pass back, empty.
     """
 
@@ -64,6 +66,7 @@ class _Step(NamedTuple):
     height: int
     width: int
     pool: str
+    pooling: str
     codes: np.ndarray
 
     @property
@@ -71,9 +74,20 @@ class _Step(NamedTuple):
         """How many features the output has."""
         return self.channels * self.height * self.width
 
+    @property
+    def halved(self) -> tuple[int, int]:
+        """Height and width of the pooling's output."""
+        up = self.pooling == "l2"
+        return (self.height + up) // 2, (self.width + up) // 2
+
+    @property
+    def pools_bands(self) -> bool:
+        """Whether the pooling sees nothing beyond a band, so that the whole output is never in memory."""
+        return self.pooling == "max"
+
 
 class BandedNetwork:
-    """A network of convolutions of 3 x 3 and max-poolings of 2 x 2, forward and back. Threads may share it.
+    """A network of convolutions of 3 x 3 and poolings, forward and, through max-poolings, back. Threads may share it.
 
     The bits of an image depend on the image alone, not on the threads that compute its bands.
 
@@ -101,8 +115,7 @@ class BandedNetwork:
     def shape(self, layer: str, height: int, width: int, source: str = IMAGE) -> tuple[int, int, int]:
         """Height, width and channels of the layer's output for an image, or an output of `source`, of this size."""
         step = self._steps([layer], height, width, source=source)[-1]
-        halves = 2 if layer == step.pool else 1
-        return step.height // halves, step.width // halves, step.channels
+        return *(step.halved if layer == step.pool else (step.height, step.width)), step.channels
 
     def codes(self, layers: Collection[str], height: int, width: int) -> int:
         """How many bytes the pass back to an image of this size needs of the pass forward to these layers."""
@@ -190,12 +203,16 @@ class BandedNetwork:
     def _ascend(self, source: np.ndarray, steps: Iterable[_Step], write: Write, run: Run) -> None:
         """Make the steps from framed maps on, and hand on every output."""
         for step in steps:
-            halves = 2 if step.pool else 1
-            target = framed(step.channels, step.height // halves, step.width // halves, self._pack)
+            size = step.halved if step.pools_bands else (step.height, step.width)
+            target = framed(step.channels, *size, self._pack)
             band = partial(self._forward_band, step, source, target, write)
             _exhaust(run(band, _bands(step.inputs, step.channels, step.height, step.width)))
+            if step.pooling == "l2":
+                source, target = target, framed(step.channels, *step.halved, self._pack)
+                groups = (slice(group, group + 1) for group in range(len(source)))
+                _exhaust(run(partial(pool_l2, source, target, self._pack), groups))
             if step.pool:
-                write(step.pool, inside(target, self._pack), slice(0, step.height // 2))
+                write(step.pool, inside(target, self._pack), slice(0, step.halved[0]))
             source = target
 
     def _forward_band(self, step: _Step, source: np.ndarray, target: np.ndarray, write: Write, rows: slice) -> None:
@@ -203,7 +220,7 @@ class BandedNetwork:
         write(step.name, maps, rows)
         if step.codes.size:
             np.greater(maps, 0, out=step.codes[:, rows].view(np.bool_))
-        if step.pool:
+        if step.pools_bands:
             pool(maps, rows.start, step.codes, target, self._pack)
         else:
             inside(target, self._pack)[:, rows] = maps
@@ -284,11 +301,11 @@ class BandedNetwork:
         order = [IMAGE, *self._layers]
         for name in order[order.index(source) + 1 : max(map(order.index, layers)) + 1]:
             if name not in self._channels:
-                steps[-1] = steps[-1]._replace(pool=name)
-                height, width = height // 2, width // 2
+                steps[-1] = steps[-1]._replace(pool=name, pooling=self._layers[name].pooling)
+                height, width = steps[-1].halved
                 continue
             inputs, channels = self._channels[name]
-            step = _Step(name, inputs, channels, height, width, "", _NO_CODES)
+            step = _Step(name, inputs, channels, height, width, "", "", _NO_CODES)
             if codes is not None:
                 step = step._replace(codes=codes[start : start + step.size].reshape(-1, height, width * self._pack))
                 start += step.size

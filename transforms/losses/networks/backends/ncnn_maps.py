@@ -7,6 +7,7 @@ where a gradient passes on its way back.
 
 import numpy as np
 
+from transforms.losses.networks.layers import L2_EPSILON, L2_WINDOW
 from transforms.worker.aligned import aligned_empty
 from transforms.worker.compiled import compiled
 
@@ -93,6 +94,29 @@ def pool(maps, first, codes, target, pack):  # type: ignore[no-untyped-def]
                         code_b[p] += np.uint8(at_b)
                         code_c[p] += np.uint8(at_c)
                         code_d[p] += np.uint8(at_d)
+
+
+def pool_l2(maps: np.ndarray, target: np.ndarray, pack: int, groups: slice) -> None:
+    """The `l2` pooling of `layers.Layer` from a frame into another, of some groups of P = `pack` channels."""
+    _pool_l2(maps[groups], target[groups], pack, L2_WINDOW.sum(axis=0), np.float32(L2_EPSILON))
+
+
+@compiled(nogil=True, error_model="numpy")
+def _pool_l2(maps, target, pack, window, epsilon):  # type: ignore[no-untyped-def]
+    groups, height, length = target.shape
+    outer, middle = window[0], window[1]
+    means = np.empty(maps.shape[2], np.float32)
+    for group in range(groups):
+        for y in range(height - 2):
+            above, here, below = maps[group, 2 * y], maps[group, 2 * y + 1], maps[group, 2 * y + 2]
+            for x in range(len(means)):
+                means[x] = outer * (above[x] * above[x] + below[x] * below[x]) + middle * (here[x] * here[x])
+            out = target[group, y + 1, pack : length - pack]
+            for x in range(0, len(out), pack):
+                left, centre = means[2 * x : 2 * x + pack], means[2 * x + pack : 2 * x + 2 * pack]
+                right, root = means[2 * x + 2 * pack : 2 * x + 3 * pack], out[x : x + pack]
+                for p in range(pack):
+                    root[p] = np.sqrt(outer * (left[p] + right[p]) + middle * centre[p] + epsilon)
 
 
 @compiled(nogil=True, error_model="numpy")

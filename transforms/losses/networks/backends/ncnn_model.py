@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transforms.losses.networks.layers import L2_EPSILON, L2_WINDOW, Layer
+from transforms.losses.networks.layers import Layer
 
 # The network's input.
 IMAGE = "data"
@@ -33,7 +33,7 @@ class NcnnModel(NamedTuple):
 
 
 def describe(layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray]) -> NcnnModel:
-    """Describe a network.
+    """Describe a network whose poolings are max-poolings.
 
     Args:
         layers: by the name of its output, shallowest first.
@@ -49,14 +49,8 @@ def describe(layers: Mapping[str, Layer], tensors: Mapping[str, np.ndarray]) -> 
 
     for name, layer in layers.items():
         pooled = f"{name}_pooled" if layer.convolution else name
-        if layer.pooled and layer.pooling == "max":
+        if layer.pooled:
             add("Pooling", pooled, f"0=0 1={layer.pooled} 2=2 5=1")
-        elif layer.pooled:
-            add("UnaryOp", f"{name}_squares", "0=4")
-            sizes = f"0={channels} 1=3 3=2 4=1 5=1 6={channels * L2_WINDOW.size} 7={channels}"
-            add("ConvolutionDepthWise", f"{name}_means", sizes)
-            weights += _packed(np.tile(L2_WINDOW, (channels, 1, 1)), np.full(channels, L2_EPSILON))
-            add("UnaryOp", pooled, "0=5")
         if layer.convolution:
             kernel, bias = (tensors[f"{layer.convolution}.{part}"] for part in ("kernel", "bias"))
             channels = bias.size
@@ -115,7 +109,7 @@ def _shape(
     sides, channels = np.array([height, width]), 3
     for name, layer in layers.items():
         if layer.pooled:
-            sides = (sides - layer.pooled) // 2 + 1 if layer.pooling == "max" else (sides + 1) // 2
+            sides = (sides - layer.pooled) // 2 + 1
         if layer.convolution:
             kernel = tensors[f"{layer.convolution}.kernel"]
             sides, channels = (sides + 2 * _padding(layer, kernel) - len(kernel)) // layer.stride + 1, kernel.shape[3]
