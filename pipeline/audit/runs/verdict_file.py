@@ -44,9 +44,10 @@ def read_verdict(run: str) -> dict[str, Any] | None:
     path = RunFiles(run).verdict
     if not FileSystems.exists(path):
         return None
-    verdict = read_object(path, f"{run} has no verdict")
+    remedy = "`pairloss audit gate` writes one"
+    verdict = read_object(path, f"{run} has no verdict", remedy)
     if not Draft202012Validator(_VERDICT).is_valid(verdict):
-        raise UsageError(f"{path} is not a verdict; `pairloss audit gate` writes one")
+        raise UsageError(f"{path} is not a verdict; {remedy}")
     return verdict
 
 
