@@ -5,7 +5,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from transforms.images.decode import DecodeError, DecodePolicy, decode_candidates
+from transforms.images.decode import DecodeError, DecodePolicy
+from transforms.images.pairs import decode_candidates
 from transforms.worker.messages import Buffer
 from transforms.worker.sandbox import records_of
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, check_length
+from transforms.images.decode import DecodeError, DecodePolicy, check_length
 from transforms.images.dicom import is_dicom
 from transforms.images.jpeg import may_hold_jpeg
+from transforms.images.pairs import DecodedPair
 from transforms.worker.messages import Buffer
 from transforms.worker.sandbox import Sandbox, SandboxError
 

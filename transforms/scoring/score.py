@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.failure import Failure, row_failure
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
+from transforms.images.decode import DecodeError, DecodePolicy
+from transforms.images.pairs import DecodedPair
 from transforms.images.sandboxed import EncodedPair
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.row_keys import CANDIDATE, row_key

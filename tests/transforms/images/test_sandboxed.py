@@ -11,7 +11,8 @@ import pytest
 from support.bombs import SPIN, environment_with_bugs, huge_png
 from support.pictures import encode, noise, smooth
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
+from transforms.images.decode import DecodeError, DecodePolicy
+from transforms.images.pairs import DecodedPair
 from transforms.images.sandboxed import decode_pairs
 from transforms.worker.sandbox import Sandbox
 
