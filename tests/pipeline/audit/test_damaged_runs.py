@@ -189,6 +189,16 @@ def test_a_record_that_lacks_a_part(root, at, capsys):
         check(argv, capsys)
 
 
+def test_a_forged_verdict(root, capsys):
+    file = root / "run" / "verdict.json"
+    verdict = json.loads(file.read_text())
+    verdict["results"][0]["outcome"] = "maybe"
+    file.write_text(json.dumps(verdict))
+    assert main(["audit", "trend", f"{root}/run", f"--output={root}/trend"]) == USAGE
+    words = "is not a verdict: results.0.outcome: 'maybe' is not one of ['fail', 'warn', 'skipped', 'pass']; `pairloss"
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("file", ["run.json", "summary.json"])
 def test_an_early_record_that_lacks_its_losses(root, file, capsys):
     """They had other names, which are translated."""
