@@ -84,6 +84,15 @@ def test_children_import_the_check_of_jpegs_before_its_time_counts(
 
 
 @pytest.mark.heavy
+def test_the_import_of_the_check_takes_no_time_of_a_picture() -> None:
+    """Nor of the one that its child decoded before."""
+    sandbox, jpeg = Sandbox(seconds=0.2), encode(smooth(20, 30), "JPEG")
+    for image in (GOOD, jpeg, GOOD, jpeg):
+        (pair,) = decode_pairs([(image, image)], POLICY, sandbox)
+        assert isinstance(pair, DecodedPair), pair
+
+
+@pytest.mark.heavy
 def test_a_picture_that_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment_with_bugs(tmp_path / "site")
     # Children get the path of their worker.
