@@ -19,7 +19,8 @@ from rich.table import Table
 from benchmarks.lpips_reference import REFERENCE_FILE, ROOT, reference_pairs
 from benchmarks.oracles import CRATE, ORACLES, Pairs, Values, score_with, score_with_crate
 from pipeline.samples import CORRUPTIONS, make_pairs
-from transforms.images.decode import DecodePolicy, decode_pair
+from transforms.images.decode import DecodePolicy
+from transforms.images.pairs import decode_pair
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.plan import Plan

@@ -13,7 +13,8 @@ import tensorflow as tf
 from benchmarks.pairs_of_size import pairs_of_size
 from pipeline.presets import PRESETS
 from pipeline.samples import SamplePair, repeat_pairs
-from transforms.images.decode import DecodedPair, DecodePolicy, decode_pair
+from transforms.images.decode import DecodePolicy
+from transforms.images.pairs import DecodedPair, decode_pair
 from transforms.images.sandboxed import decode_pairs
 from transforms.losses.catalog import LOSSES
 from transforms.losses.devices import Device

@@ -25,7 +25,8 @@ from benchmarks.lpips_reference import run_with_pytorch
 from benchmarks.pairs_of_size import pairs_of_size
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.descent.slots import Optimized, Start, optimize_pairs
-from transforms.images.decode import DecodePolicy, decode_pair
+from transforms.images.decode import DecodePolicy
+from transforms.images.pairs import decode_pair
 from transforms.losses.devices import find_devices
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.loaded import Networks

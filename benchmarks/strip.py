@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 from pipeline.samples import make_pairs
 from transforms.descent.settings import DEFAULT_OBJECTIVE, Descent
 from transforms.descent.slots import Start, optimize_pairs
-from transforms.images.decode import DecodePolicy, decode_pair
+from transforms.images.decode import DecodePolicy
+from transforms.images.pairs import decode_pair
 from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.objective import parse_objective
 from transforms.losses.objective_function import ObjectiveFunction

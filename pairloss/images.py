@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from transforms.images.decode import DecodeError, DecodePolicy, counted_pixels, decode_image, decode_pair
+from transforms.images.decode import DecodeError, DecodePolicy, decode_image
+from transforms.images.pairs import counted_pixels, decode_pair
 
 # One image or many: an array [H, W, 3] or [B, H, W, 3], the path of a file, or a list of arrays [H, W, 3] and paths.
 # Masks are the same without channels.

@@ -79,7 +79,7 @@ def score(
     """
     names = (losses,) if isinstance(losses, str) else tuple(losses)
     if wrong := [name for name in names if not isinstance(name, str)]:
-        raise ValueError(f"losses has {wrong[0]!r}, which is no text; give names from LOSSES")
+        raise ValueError(f"losses has {wrong[0]!r}, which is not text; give names from LOSSES")
     protocol = Protocol(crop_border, gt_mean, masked=mask is not None)
     evaluator = _evaluator(tuple(loss.name for loss in get_losses(names)), objective, precision, protocol)
     count, pairs = read_pairs(generated, target, policy, mask)

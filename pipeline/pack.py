@@ -109,7 +109,7 @@ def _check(series: "ChunkSeries", config: Config, keep: "Sequence[pa.Field]") ->
     from transforms.images.decode import DecodeError
     from transforms.images.sandboxed import decode_pairs
     from transforms.reading.read_chunks import read_series
-    from transforms.scoring.score import encoded_pairs
+    from transforms.scoring.encoded_pairs import encoded_pairs
 
     checked = []
     for encoded in read_series(series, config.fields, keep, config.sandbox, config.policy.max_image_bytes):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import Config
 from pipeline.console.streams import guarded
 from pipeline.errors import CRASH, INCOMPLETE, NOTHING_SCORED, OK, USAGE, UsageError, for_terminal
-from pipeline.launch.termination import termination_as_interruption
+from pipeline.launch.interruptions import termination_as_interruption
 from pipeline.parse import parse
 from transforms.images.sandboxed import DECODE_TASK
 from transforms.worker.garbage import made_to_stay

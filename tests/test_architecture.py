@@ -166,6 +166,7 @@ def test_libraries_have_their_rooms():
         ("pipeline.parse", ("apache_beam", "tensorflow", "keras", "numba")),
         ("transforms.steps", ("tensorflow", "keras", "numba")),
         ("pipeline.graph", ("tensorflow", "keras", "numba")),
+        ("transforms.images.decode_task", ("apache_beam", "tensorflow", "numba")),
     ],
 )
 def test_light_imports(module, unwanted):

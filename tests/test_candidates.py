@@ -20,7 +20,7 @@ from transforms.images.sandboxed import decode_pairs
 from transforms.reading.list_chunks import list_chunks
 from transforms.reading.read_chunks import read_series
 from transforms.schema import Fields
-from transforms.scoring.score import encoded_pairs
+from transforms.scoring.encoded_pairs import encoded_pairs
 from transforms.worker.sandbox import Sandbox
 
 pytestmark = pytest.mark.heavy

@@ -215,7 +215,10 @@ class TestRetries:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--input={inputs}/*.parquet", "--output={root}/new", "--reuse={root}/nowhere"], "there is no run"),
+        (
+            ["--input={inputs}/*.parquet", "--output={root}/new", "--reuse={root}/nowhere"],
+            "--reuse={root}/nowhere: {root}/nowhere is not a run directory: there is no {root}/nowhere/run.json; name",
+        ),
         (["--input={inputs}/*.parquet", "--output={root}/old", "--reuse={root}/old/"], "a directory of its own"),
         (
             ["--generated=a", "--target=b", "--output={root}/new", "--reuse=x", "--optimize", "--objective=mae"],
@@ -226,16 +229,23 @@ class TestRetries:
 def test_wrong_requests(inputs, tmp_path, capsys, flags, words):
     run(inputs, tmp_path / "old")
     assert main([flag.format(inputs=inputs, root=tmp_path) for flag in flags]) == USAGE
-    assert words in capsys.readouterr().err
+    assert words.format(root=tmp_path) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("forged", [{"images": 7}, {"input": ["x"]}, {"fields": None}])
-def test_a_forged_record_of_the_earlier_run(inputs, tmp_path, capsys, forged):
+@pytest.mark.parametrize(
+    ("forged", "words"),
+    [
+        ({"images": 7}, "/old is not a run directory: identity.images"),
+        ({"input": ["x"]}, "/old: its input files are not those of a run"),
+        ({"fields": None}, "/old is not a run directory: identity.fields"),
+    ],
+)
+def test_a_forged_record_of_the_earlier_run(inputs, tmp_path, capsys, forged, words):
     record = {"identity": {"input": [], **forged}, "fingerprint": "f"}
     shards.write(tmp_path / "old" / "run.json", json.dumps(record).encode())
     flags = [f"--input={inputs}/*.parquet", f"--output={tmp_path}/new", f"--reuse={tmp_path}/old", *OPTIONS]
     assert main([*flags, "--retry_failures=all"]) == USAGE
-    assert "there is no run" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 def test_the_threads_end_with_the_step(inputs, tmp_path, monkeypatch):

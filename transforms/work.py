@@ -108,7 +108,7 @@ class Work:
             if not all(0 <= number < _BEYOND_ANY for number in numbers):
                 raise ValueError("a number of it is below 0 or too large")
         except (AttributeError, TypeError) as error:
-            raise ValueError(f"it does not tell of work: {error}") from error
+            raise ValueError(f"it is not a record of work: {error}") from error
         return work
 
 

@@ -1,12 +1,7 @@
 """Run the job of a run and wait for its end. A job on a cluster or a service goes on without its launcher."""
 
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -15,9 +10,8 @@ from pipeline import graph
 from pipeline.console.progress import progress
 from pipeline.engines.engine import engine_of
 from pipeline.engines.errors import explain
+from pipeline.launch.interruptions import noted_interruptions
 from pipeline.launch.prepare import Prepared
-from pipeline.launch.termination import interrupt
-from transforms.worker.sandbox import end_children
 
 
 class JobError(Exception):
@@ -32,7 +26,7 @@ def run_job(options: PipelineOptions, prepared: Prepared) -> None:
     """
     config, engine = prepared.config, engine_of(options)
     elsewhere = ""
-    with _interruptions() as interrupted:
+    with noted_interruptions() as interrupted:
         try:
             here = engine.works_here(options)
             with progress(config.quiet, None if here else config.output), engine.watch(options):
@@ -63,27 +57,3 @@ def interruption(elsewhere: str, output: str) -> str:
     if elsewhere:
         return f"interrupted, but the job goes on: {elsewhere}. After you cancel it there, the same command resumes it"
     return f"interrupted; the same command resumes {output}"
-
-
-@contextmanager
-def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Remember in the block whether Ctrl-C was pressed, or SIGTERM came, which still raise KeyboardInterrupt."""
-    pressed = threading.Event()
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: interrupt}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        pressed.set()
-        # Threads may wait for a picture that takes long, and Python waits for threads.
-        end_children()
-        handlers[signal.Signals(number)](number, frame)
-
-    # Python lets only the main thread handle signals, and a caller may have handlers of its own.
-    is_main = threading.current_thread() is threading.main_thread()
-    ours = [number for number, handler in handlers.items() if is_main and signal.getsignal(number) is handler]
-    for number in ours:
-        signal.signal(number, note)
-    try:
-        yield pressed.is_set
-    finally:
-        for number in ours:
-            signal.signal(number, handlers[number])

@@ -13,7 +13,7 @@ import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.audit.judging.rules import Rule, read_rules
-from pipeline.audit.runs.record_layout import check_record
+from pipeline.audit.runs.files import read_record
 from pipeline.audit.runs.summaries import RunSummary, read_summary
 from pipeline.config import Config
 from pipeline.credentials import check_credentials
@@ -27,8 +27,7 @@ from transforms.reading.input_files import InputFile, files_of, is_inside, match
 from transforms.reading.list_chunks import check_fields, detect_format
 from transforms.reading.pairing import pair_files
 from transforms.row_keys import CANDIDATE
-from transforms.storage.errors import READ_ERRORS, describe
-from transforms.storage.json_files import read_json
+from transforms.storage.errors import READ_ERRORS
 from transforms.storage.run_files import RunFiles
 from transforms.storage.run_record import RunRecord
 from transforms.writing.earlier_run import ALL, EarlierRun
@@ -102,19 +101,15 @@ def _earlier_run(config: Config, identity: Mapping[str, Any], keep: tuple[pa.Fie
     """The run of `--reuse`; None, and a message, if its settings differ.
 
     Raises:
-        UsageError: there is no run.
+        UsageError: there is no run, or there is no such reason among those of `--retry_failures`.
     """
     try:
-        content = read_json(RunFiles(config.reuse).config)
-        earlier = RunRecord.from_json(content)
-        check_record(content)
+        earlier = read_record(config.reuse)
         # Workers read them as well.
         for _ in files_of(earlier.identity):
             pass
-    except (*READ_ERRORS, ValueError) as error:
-        raise UsageError(
-            f"--reuse={config.reuse}: there is no run: {describe(error)}; name a run's directory"
-        ) from error
+    except (UsageError, ValueError) as error:
+        raise UsageError(f"--reuse={config.reuse}: {error}") from error
     if unknown := set(config.retry_failures) - {ALL, *FAILURE_REASONS}:
         known = ", ".join((ALL, *sorted(FAILURE_REASONS)))
         raise UsageError(f"--retry_failures: there is no reason {', '.join(sorted(unknown))}; choose from {known}")

@@ -146,7 +146,7 @@ def test_policy(tmp_path):
     [
         ({"losses": "lpips"}, "unknown loss 'lpips'"),
         ({"losses": []}, "losses names no loss"),
-        ({"losses": ["mae", 3]}, "losses has 3, which is no text; give names from LOSSES"),
+        ({"losses": ["mae", 3]}, "losses has 3, which is not text; give names from LOSSES"),
         ({"crop_border": 1.5}, "crop_border must be a whole number, 0 or more, not 1.5"),
         ({"objective": "ssim *"}, r"malformed objective 'ssim \*'"),
         (

@@ -5,9 +5,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-# The check of JPEGs is compiled here, where no record pays for it.
-import transforms.images.jpeg_entropy  # noqa: F401
-from transforms.images.decode import DecodeError, DecodePolicy, decode_candidates
+from transforms.images.decode import DecodeError, DecodePolicy
+from transforms.images.pairs import decode_candidates
 from transforms.worker.messages import Buffer
 from transforms.worker.sandbox import records_of
 

@@ -4,8 +4,8 @@ import os
 from contextlib import suppress
 
 from transforms.images.decode_error import DecodeError
-from transforms.images.decode_task import decode_records
 from transforms.images.dicom import load_library
+from transforms.images.jpeg_task import decode_records
 from transforms.worker.threads import VARIABLE
 
 __all__ = ["decode_records"]

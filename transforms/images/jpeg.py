@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simplejpeg
@@ -35,6 +35,8 @@ _MOST_PADDING = 1 << 16
 # Those of which TurboJPEG decodes fewer kinds than libjpeg.
 _UNUSUAL = ("could not determine subsampling", "unsupported color conversion")
 _RAN_OUT = ("premature end", "found marker 0xd9 instead")
+# The first bytes of a JPEG, and of a TIFF, which may hold JPEG data.
+_WITH_JPEG = (b"\xff\xd8", b"II", b"MM")
 
 
 class _UnusualLayoutError(DecodeError):
@@ -55,6 +57,11 @@ class JpegFile(JpegImageFile):
     def _open(self) -> None:
         self.info["dpi"] = (72, 72)
         super()._open()
+
+
+def may_hold_jpeg(data: Any) -> bool:
+    """True for the bytes, or a buffer of them, of a file whose pixels may be JPEG data."""
+    return bytes(data[:2]) in _WITH_JPEG
 
 
 def open_jpeg(data: bytes) -> ImageFile:

@@ -1,4 +1,4 @@
-"""Decode pairs in the children of a sandbox, which run `decode_task`."""
+"""Decode pairs in the children of a sandbox, which run `decode_task`, with JPEG data `jpeg_task`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, check_length
+from transforms.images.decode import DecodeError, DecodePolicy, check_length
 from transforms.images.dicom import is_dicom
+from transforms.images.jpeg import may_hold_jpeg
+from transforms.images.pairs import DecodedPair
 from transforms.worker.messages import Buffer
 from transforms.worker.sandbox import Sandbox, SandboxError
 
@@ -18,6 +20,7 @@ _MEMBERS = ("generated", "target", "mask")
 
 # A child may get ready for this task, see `Sandbox.start`.
 DECODE_TASK = "transforms.images.decode_task:decode_records"
+_JPEG_TASK = "transforms.images.jpeg_task:decode_records"
 _DICOM_TASK = "transforms.images.dicom_task:decode_records"
 
 # A target, and the generated images that share it.
@@ -69,7 +72,8 @@ def _results(records: Sequence[_Record], arguments: Mapping[str, Any], sandbox: 
         # All of them, for a child that was not heard out is ended.
         return iter(list(sandbox.each(task, arguments, chosen, theirs)))
 
-    plain, dicom = run(DECODE_TASK, False), run(_DICOM_TASK, True)
+    checked = any(image and may_hold_jpeg(image) for record in records for image in record)
+    plain, dicom = run(_JPEG_TASK if checked else DECODE_TASK, False), run(_DICOM_TASK, True)
     return [next(dicom if own else plain) for own in apart]
 
 

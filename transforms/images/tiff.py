@@ -97,7 +97,9 @@ def open_tiff(data: bytes) -> ImageFile:
         raise DecodeError("unsupported_mode", f"TIFF: compression {compression}, which Pillow does not read.")
     plain_planes = compression == _NO_COMPRESSION and tiff_number(data, _PLANES) == _SEPARATE
     if plain_planes and tiff_number(data, _EXTRA_SAMPLES) in (_UNSPECIFIED, _ASSOCIATED):
-        raise DecodeError("unsupported_mode", "TIFF: plain planes of which the last is no opacity, or multiplied.")
+        raise DecodeError(
+            "unsupported_mode", "TIFF: plain planes whose last one is not opacity, or is multiplied into the colours."
+        )
     image = TiffFile(BytesIO(data))
     image.info["exif"] = data  # an EXIF block is a TIFF, whose orientation lies in the first directory
     _check_layout(image, compression)

@@ -17,7 +17,7 @@ class Protocol:
         masked: whether every pair has a mask, outside of which no pixel counts; cut like the images.
 
     Raises:
-        ValueError: `crop_border` is negative, or no whole number.
+        ValueError: `crop_border` is negative, or not a whole number.
     """
 
     crop_border: int = setting(

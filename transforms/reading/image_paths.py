@@ -93,7 +93,7 @@ def image_of(value: Any, name: str, fields: Fields) -> Image:
     if isinstance(value, np.ndarray):
         return _npy(value, fields)
     if isinstance(value, list) and len(value) > 1:
-        raise RecordError("wrong_type", f"field {name!r} holds several values, one is needed")
+        raise RecordError("wrong_type", f"field {name!r} holds several values; one is needed")
     if isinstance(value, list):
         return image_of(value[0], name, fields) if value else None
     if value is None:

@@ -21,7 +21,7 @@ from transforms.schema import Chunk, EncodedChunk, Fields, Part
 
 PEEKED_RECORDS = 1000
 
-REASONS = {"damaged_line": "manifest: the line is no JSON object, or has not as many cells as the header"}
+REASONS = {"damaged_line": "manifest: the line is not a JSON object, or has more or fewer cells than the header"}
 
 _CSV_NAME = re.compile(r"\.(csv|tsv)$", re.IGNORECASE)
 _JSONL_NAME = re.compile(r"\.(jsonl|ndjson)$", re.IGNORECASE)

@@ -194,7 +194,7 @@ class _Record:
         """The value of a feature; None if it is missing or has no value. Raises RecordError if it has several."""
         values = self._values(name)
         if len(values) > 1:
-            raise RecordError("wrong_type", f"{self.where}: field {name!r} holds {len(values)} values, one is needed")
+            raise RecordError("wrong_type", f"{self.where}: field {name!r} holds {len(values)} values; one is needed")
         return values[0] if values else None
 
     def _values(self, name: str) -> Sequence[Any]:

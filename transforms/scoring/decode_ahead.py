@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from threading import Lock
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
+from transforms.images.decode import DecodeError, DecodePolicy
+from transforms.images.pairs import DecodedPair
 from transforms.images.sandboxed import EncodedPair, decode_pairs
 from transforms.scoring.batch import Batching
 from transforms.worker.sandbox import Sandbox

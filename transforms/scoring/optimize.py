@@ -12,7 +12,8 @@ import pyarrow as pa
 from PIL import Image
 
 from transforms.descent.settings import Descent
-from transforms.images.decode import DecodedPair, DecodePolicy
+from transforms.images.decode import DecodePolicy
+from transforms.images.pairs import DecodedPair
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.schema import OPTIMIZED_SCHEMA, EncodedChunk, ScoredChunk, optimization_fields
 from transforms.scoring.batch import Batching

@@ -1,17 +1,16 @@
 """Score a chunk: decode ahead in threads, batch by shape, evaluate the losses."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from transforms.failure import Failure, row_failure
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
+from transforms.images.decode import DecodeError, DecodePolicy
+from transforms.images.pairs import DecodedPair
 from transforms.images.sandboxed import EncodedPair
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.row_keys import CANDIDATE, row_key
@@ -26,6 +25,7 @@ from transforms.schema import (
 )
 from transforms.scoring.batch import Batching, P, batch_by_shape
 from transforms.scoring.decode_ahead import DecodeAhead
+from transforms.scoring.encoded_pairs import encoded_pairs
 from transforms.scoring.model_cache import load_once
 from transforms.work import MOST_NAMED
 from transforms.worker.sandbox import Sandbox
@@ -217,38 +217,6 @@ def _candidates_together(encoded: Sequence[EncodedPair]) -> list[int]:
     targets = [pair[1] for pair in encoded]
     keys = [row if target is None else first.setdefault(id(target), row) for row, target in enumerate(targets)]
     return sorted(range(len(encoded)), key=keys.__getitem__)
-
-
-def encoded_pairs(rows: pa.Table, masked: bool = False) -> list[EncodedPair]:
-    """The bytes of the images; rows with the same target, or the same mask, share its view."""
-    shared = [_shared(_views(rows[name])) for name in ("target", *(["mask"] if masked else []))]
-    return list(zip(_views(rows["generated"]), *shared, strict=True))
-
-
-def _shared(views: Sequence[memoryview | None]) -> list[memoryview | None]:
-    """The views, but the first of equal bytes for all of these."""
-    lengths = Counter(len(view) for view in views if view is not None)
-    first: dict[bytes, memoryview] = {}
-    return [
-        view if view is None or lengths[len(view)] == 1 else first.setdefault(sha256(view).digest(), view)
-        for view in views
-    ]
-
-
-def _views(column: pa.ChunkedArray) -> list[memoryview | None]:
-    views: list[memoryview | None] = []
-    for chunk in column.chunks:
-        if not pa.types.is_dictionary(chunk.type):
-            views += map(_view, chunk)
-            continue
-        indices = chunk.indices.to_pylist()
-        distinct = {index: _view(chunk.dictionary[index]) for index in set(indices) - {None}}
-        views += map(distinct.get, indices)
-    return views
-
-
-def _view(value: pa.Scalar) -> memoryview | None:
-    return memoryview(value.as_buffer()) if value.is_valid else None
 
 
 def evaluate_group(

@@ -110,6 +110,7 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> int:
         before = _address_space()
         task = pkgutil.resolve_name(request["task"])
         libraries = _address_space() - before
+        send(worker, {"kind": "ready"})
         size = request["file_size"]
         seconds += seconds * (size or 0) / _FILE_BYTES_PER_TIME
         _start_clock(seconds)
@@ -129,13 +130,14 @@ def _serve(worker: socket.socket, seconds: float, memory: int) -> int:
     finally:
         # The worker's next request is limited by nothing, and neither is the import of its task.
         _limit_memory(None)
+        _start_clock(0)
         if descriptor is not None:
             os.close(descriptor)
     return libraries
 
 
 def _start_clock(seconds: float) -> None:
-    """Let the kernel end this process when it has computed so long: CPU time, which does not depend on the load."""
+    """Let the kernel end this process when it has computed so long, 0: never. CPU time does not depend on the load."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # A task yields these.
 Item = tuple[Any, Sequence[Buffer]]
 
-# Until a child has imported its libraries; TensorFlow takes a minute on a loaded machine.
+# Until a child has imported its libraries, or its task; TensorFlow takes a minute on a loaded machine.
 _MOST_START_SECONDS = 600
 
 # Errors that a task may raise for its worker to handle, by name; others come as OSError.
@@ -83,16 +83,19 @@ class _Child:
             )
 
     def wait_until_ready(self) -> None:
-        """Wait until it has imported its libraries; from then on there is a limit.
+        """Wait until it has imported its libraries, and give it time to import a task.
 
         Raises:
             OSError, EOFError: of the connection.
         """
+        self._limit_waiting(_MOST_START_SECONDS)
         if not self._is_ready:
-            self._limit_waiting(_MOST_START_SECONDS)
             receive(self.connection)
-            self._limit_waiting(int(self._settings.clock_seconds) + 1)
             self._is_ready = True
+
+    def start_clock(self) -> None:
+        """Limit the waiting for it from now on, when it has imported the task."""
+        self._limit_waiting(int(self._settings.clock_seconds) + 1)
 
     def _limit_waiting(self, seconds: int) -> None:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -201,6 +204,8 @@ class Pool:
             except (OSError, EOFError) as error:
                 raise child.death(error) from error
             match header["kind"]:
+                case "ready":
+                    child.start_clock()
                 case "item":
                     yield header["item"], received
                 case "done":

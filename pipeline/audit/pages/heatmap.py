@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
-from transforms.images.decode import DecodedPair
+from transforms.images.pairs import DecodedPair
 from transforms.losses.catalog import LOSSES
 from transforms.losses.networks.specs import NETWORKS
 from transforms.losses.networks.weights_file import WeightsFile

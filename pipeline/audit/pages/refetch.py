@@ -9,7 +9,8 @@ from typing import Any, Literal
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.errors import UsageError
-from transforms.images.decode import DecodedPair, DecodePolicy
+from transforms.images.decode import DecodePolicy
+from transforms.images.pairs import DecodedPair
 from transforms.images.sandboxed import decode_pairs
 from transforms.reading.format import AUTO, FORMATS, LISTING
 from transforms.reading.input_files import InputFile, files_of

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from transforms.images.decode import DecodedPair
+from transforms.images.pairs import DecodedPair
 
 SIDE = 256
 

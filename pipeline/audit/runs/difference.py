@@ -286,7 +286,7 @@ def _check_column(schema: pa.Schema, name: str, path: str) -> None:
     """Check that a file of metrics has one column of the name, and of the type that its name asks for."""
     found = schema.get_all_field_indices(name)
     if len(found) != 1:
-        raise UsageError(f"{path} has {len(found)} columns {name!r}, one is needed")
+        raise UsageError(f"{path} has {len(found)} columns {name!r}; one is needed")
     dtype = schema.field(found[0]).type
     fits = is_text(dtype) if name in ("id", "source") else pa.types.is_floating(dtype) or pa.types.is_integer(dtype)
     if not fits:

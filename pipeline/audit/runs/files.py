@@ -17,26 +17,32 @@ from transforms.storage.run_record import RunRecord
 
 # Keys of the weights' hashes in earlier versions, and the networks they stand for.
 _WEIGHTS_KEYS = {"lpips_weights": "vgg16_lpips", "keras_weights": "vgg16_keras"}
+_NAME_A_RUN = "name the --output of a run"
 
 
-def read_object(path: str, otherwise: str) -> dict[str, Any]:
+def read_object(path: str, otherwise: str, remedy: str) -> dict[str, Any]:
     """The JSON object in a file.
 
     Args:
         path: of the file.
         otherwise: what it means if the file is missing, for the message.
+        remedy: what to do if there is no such object, for the message.
 
     Raises:
         UsageError: it cannot be read, or it is not a JSON object.
     """
     try:
         if not FileSystems.exists(path):
-            raise UsageError(f"{otherwise}: there is no {path}")
+            raise UsageError(f"{otherwise}: there is no {path}; {remedy}")
         data = read_json(path)
-    except (*READ_ERRORS, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
+    except READ_ERRORS as error:
+        # The rest of a local error is a number, and the path again.
+        reason = (isinstance(error, OSError) and error.strerror) or describe(error)
+        raise UsageError(f"cannot read {path}: {reason}; {remedy}") from error
+    except ValueError as error:
+        raise UsageError(f"cannot read {path}: {error}; {remedy}") from error
     if not isinstance(data, dict):
-        raise UsageError(f"{path} does not hold a JSON object")
+        raise UsageError(f"{path} does not hold a JSON object; {remedy}")
     return data
 
 
@@ -46,12 +52,13 @@ def read_record(run: str) -> RunRecord:
     Raises:
         UsageError: there is no run, or its run.json cannot be read.
     """
-    data = read_object(RunFiles(run).config, f"{run} is not a run directory")
+    otherwise = f"{run} is not a run directory"
+    data = read_object(RunFiles(run).config, otherwise, _NAME_A_RUN)
     try:
         record = RunRecord.from_json(data)
         check_record(data)
     except ValueError as error:
-        raise UsageError(f"{run} is not a run directory: {error}") from error
+        raise UsageError(f"{otherwise}: {error}; {_NAME_A_RUN}") from error
     return replace(record, identity=name_networks(record.identity))
 
 
@@ -85,8 +92,9 @@ def name_networks(identity: Mapping[str, Any]) -> dict[str, Any]:
         hashes = {network: identity.get(key) for key, network in _WEIGHTS_KEYS.items()}
         named["weights"] = {network: sha256 for network, sha256 in hashes.items() if sha256}
     if identity.get("vgg") == "keras":
-        named["losses"] = [_on_keras(name) for name in identity["losses"]]
-        named["objective"] = identity["objective"] and _on_keras(identity["objective"])
+        named["losses"] = [_on_keras(name) for name in identity.get("losses", ())]
+        objective = identity.get("objective")
+        named["objective"] = objective and _on_keras(objective)
     return named
 
 

@@ -112,7 +112,7 @@ def write_summary(summary: RunSummary) -> None:
 
 
 def _read(name: str, path: str) -> RunSummary:
-    data = read_object(path, f"{name} has no summary")
+    data = read_object(path, f"{name} has no summary", "name the --output of a run that has ended, or its summary.json")
     version = data.get("version")
     if version not in (1, SUMMARY_VERSION):
         raise UsageError(f"{path} has the layout {version}, not {SUMMARY_VERSION}: score again with this version")

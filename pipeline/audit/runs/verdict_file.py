@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from apache_beam.io.filesystems import FileSystems
-from jsonschema import Draft202012Validator
 
 from pipeline.audit.runs.files import read_object
+from pipeline.audit.runs.json_layout import check, lists, objects
 from pipeline.errors import UsageError
 from transforms.storage.run_files import RunFiles
 
@@ -16,23 +16,16 @@ Outcome = Literal["fail", "warn", "skipped", "pass"]
 # The most serious first.
 OUTCOMES: tuple[Outcome, ...] = ("fail", "warn", "skipped", "pass")
 
-_EXAMPLE = {"required": ["id", "source", "value"], "properties": {"value": {"type": ["number", "null"]}}}
-_RESULT = {
-    "required": ["rule", "line", "what", "column", "slice", "value", "limit", "outcome", "reason", "pairs", "examples"],
-    "properties": {
-        "value": {"type": ["number", "null"]},
-        "outcome": {"enum": list(OUTCOMES)},
-        "pairs": {"type": "integer"},
-        "examples": {"type": "array", "items": {"type": "object", **_EXAMPLE}},
-    },
-}
-_VERDICT = {
-    "required": ["verdict", "rules", "baseline", "results"],
-    "properties": {
-        "verdict": {"enum": ["fail", "warn", "pass"]},
-        "results": {"type": "array", "items": {"type": "object", **_RESULT}},
-    },
-}
+_VALUE = {"type": ["number", "null"]}
+_RESULT = objects(
+    # Of any type: they are shown as they are.
+    **dict.fromkeys(("rule", "line", "what", "column", "slice", "limit", "reason"), True),
+    value=_VALUE,
+    outcome={"enum": list(OUTCOMES)},
+    pairs={"type": "integer"},
+    examples=lists(objects(id=True, source=True, value=_VALUE)),
+)
+_VERDICT = objects(verdict={"enum": ["fail", "warn", "pass"]}, rules=True, baseline=True, results=lists(_RESULT))
 
 
 def read_verdict(run: str) -> dict[str, Any] | None:
@@ -44,9 +37,12 @@ def read_verdict(run: str) -> dict[str, Any] | None:
     path = RunFiles(run).verdict
     if not FileSystems.exists(path):
         return None
-    verdict = read_object(path, f"{run} has no verdict")
-    if not Draft202012Validator(_VERDICT).is_valid(verdict):
-        raise UsageError(f"{path} is not a verdict; `pairloss audit gate` writes one")
+    remedy = "`pairloss audit gate` writes one"
+    verdict = read_object(path, f"{run} has no verdict", remedy)
+    try:
+        check(verdict, _VERDICT)
+    except ValueError as error:
+        raise UsageError(f"{path} is not a verdict: {error}; {remedy}") from error
     return verdict
 
 

@@ -189,6 +189,66 @@ def test_a_record_that_lacks_a_part(root, at, capsys):
         check(argv, capsys)
 
 
+def test_a_forged_verdict(root, capsys):
+    file = root / "run" / "verdict.json"
+    verdict = json.loads(file.read_text())
+    verdict["results"][0]["outcome"] = "maybe"
+    file.write_text(json.dumps(verdict))
+    assert main(["audit", "trend", f"{root}/run", f"--output={root}/trend"]) == USAGE
+    words = "is not a verdict: results.0.outcome: 'maybe' is not one of ['fail', 'warn', 'skipped', 'pass']; `pairloss"
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["run.json", "summary.json"])
+def test_an_early_record_that_lacks_its_losses(root, file, capsys):
+    """They had other names, which are translated."""
+    record = json.loads((root / "run" / file).read_text())
+    part = record["identity" if file == "run.json" else "computed"]
+    del part["losses"], part["objective"]
+    part["vgg"] = "keras"
+    (root / "run" / file).write_text(json.dumps(record))
+    for argv in commands(root):
+        check(argv, capsys)
+
+
+def remove(run: Path) -> None:
+    shutil.rmtree(run)
+
+
+def empty(run: Path) -> None:
+    shutil.rmtree(run)
+    run.mkdir()
+
+
+def become_a_file(run: Path) -> None:
+    shutil.rmtree(run)
+    run.write_text("no run")
+
+
+def hold_directories(run: Path) -> None:
+    for name in ("run.json", "summary.json"):
+        (run / name).unlink()
+        (run / name).mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (remove, "{run} is not a run directory: there is no {run}/run.json"),
+        (empty, "{run} is not a run directory: there is no {run}/run.json"),
+        (become_a_file, "{run} is not a run directory: there is no {run}/run.json"),
+        (hold_directories, "cannot read {run}/run.json: Is a directory"),
+    ],
+)
+def test_directories_without_a_run(root, change: Callable[[Path], None], words, capsys):
+    """Every verb says what it was given, and what it takes."""
+    run = root / "run"
+    change(run)
+    for argv in commands(root):
+        assert main([argument.replace(f"{run}/summary.json", str(run)) for argument in argv]) == USAGE
+        assert capsys.readouterr().err == f"error: {words.format(run=run)}; name the --output of a run\n"
+
+
 Change = Callable[[pa.Table], pa.Table]
 
 

@@ -6,7 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from transforms.images.decode import DecodeError, DecodePolicy, decode_image, decode_pair
+from transforms.images.decode import DecodeError, DecodePolicy, decode_image
+from transforms.images.pairs import decode_pair
 from transforms.images.sandboxed import decode_pairs
 from transforms.worker.sandbox import Sandbox
 

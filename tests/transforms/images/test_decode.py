@@ -1,7 +1,6 @@
 """Decoding: Pillow's pixels bit for bit, a note for every change, a stable reason for every refusal."""
 
 import io
-import pickle
 import random
 import struct
 import tracemalloc
@@ -14,15 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 from support.image_files import chunk, tiff
 
-from transforms.images.decode import (
-    NOTES,
-    REASONS,
-    DecodeError,
-    DecodePolicy,
-    decode_candidates,
-    decode_image,
-    decode_pair,
-)
+from transforms.images.decode import NOTES, REASONS, DecodeError, DecodePolicy, decode_image
 from transforms.images.heic import HEIC_SUPPORTED
 from transforms.images.jpeg_xl import JPEG_XL_SUPPORTED
 
@@ -494,79 +485,6 @@ def test_threads_get_the_same_pixels():
     alone = [outcome(data) for data in files]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(outcome, files * 4)) == alone * 4
-
-
-def test_a_pair_keeps_the_notes_of_each_image_apart():
-    gray = encoded(picture(channels=1), "PNG")
-    pair = decode_pair(gray, encoded(picture(), "PNG", icc_profile=WIDE_GAMUT), POLICY)
-    assert pair.notes == ("generated:gray", "target:icc_profile")
-    np.testing.assert_array_equal(pair.target, picture())
-
-
-@pytest.mark.parametrize(("generated", "target", "image"), [(b"?", PNG, "generated"), (PNG, None, "target")])
-def test_a_pair_says_which_image_failed(generated, target, image):
-    with pytest.raises(DecodeError) as failure:
-        decode_pair(generated, target, POLICY)
-    assert failure.value.image == image
-    copy = pickle.loads(pickle.dumps(failure.value))
-    assert (copy.reason, copy.message, copy.image) == (failure.value.reason, failure.value.message, image)
-
-
-def test_an_8_bit_image_next_to_a_16_bit_one_is_widened():
-    gray = picture(channels=1)
-    pair = decode_pair(encoded(gray, "PNG"), encoded(GRAY16, "PNG"), POLICY)
-    assert pair.generated.dtype == pair.target.dtype == np.uint16
-    np.testing.assert_array_equal(pair.generated[:, :, 0] / 65535, gray / 255)
-
-
-LARGE, SMALL = encoded(picture(61, 80), "PNG"), encoded(picture(40, 91), "PNG")
-
-
-def test_two_sizes_fail_by_default():
-    with pytest.raises(DecodeError, match="generated is 80x61, target is 91x40") as failure:
-        decode_pair(LARGE, SMALL, POLICY)
-    assert (failure.value.reason, failure.value.image) == ("size_mismatch", "pair")
-
-
-def test_resize_brings_the_generated_image_to_the_target():
-    pair = decode_pair(LARGE, SMALL, DecodePolicy(size_mismatch="resize"))
-    assert pair.notes == ("generated:resized_from_80x61",)
-    expected = Image.fromarray(picture(61, 80)).resize((91, 40), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(pair.generated, np.asarray(expected))
-    np.testing.assert_array_equal(pair.target, picture(40, 91))
-
-
-def test_resize_of_16_bits_is_rounded_floats():
-    gray = picture(61, 80, channels=1).astype(np.uint16) * 211 + 3
-    pair = decode_pair(encoded(gray, "PNG"), encoded(GRAY16, "PNG"), DecodePolicy(size_mismatch="resize"))
-    assert pair.generated.dtype == np.uint16
-    assert pair.generated.shape == pair.target.shape == (48, 64, 3)
-    floats = Image.fromarray(gray.astype(np.float32)).resize((64, 48), Image.Resampling.BICUBIC)
-    for channel in range(3):
-        np.testing.assert_array_equal(pair.generated[:, :, channel], np.rint(np.asarray(floats)))
-
-
-def test_crop_takes_the_common_centre():
-    pair = decode_pair(LARGE, SMALL, DecodePolicy(size_mismatch="crop"))
-    assert pair.notes == ("generated:cropped_from_80x61", "target:cropped_from_91x40")
-    np.testing.assert_array_equal(pair.generated, picture(61, 80)[10:50])
-    np.testing.assert_array_equal(pair.target, picture(40, 91)[:, 5:85])
-    assert pair.generated.flags.c_contiguous
-    assert pair.target.flags.c_contiguous
-    inside = decode_pair(LARGE, encoded(picture(40, 80), "PNG"), DecodePolicy(size_mismatch="crop"))
-    assert inside.notes == ("generated:cropped_from_80x61",)
-
-
-def test_a_generated_image_of_its_own_meets_half_of_its_target():
-    policy = DecodePolicy(split="horizontal")
-    left, right = picture(), picture()[::-1]
-    both, own = encoded(np.concatenate([left, right], axis=1), "PNG"), encoded(left, "PNG")
-    for pair in decode_candidates([both, own, own], both, policy):
-        np.testing.assert_array_equal(pair.generated, left)
-        np.testing.assert_array_equal(pair.target, right)
-    np.testing.assert_array_equal(decode_pair(both, None, policy).target, right)
-    (error,) = decode_candidates([own], encoded(picture(48, 63), "PNG"), policy)
-    assert error.reason == "size_mismatch"
 
 
 @pytest.mark.parametrize("wrong", [{"size_mismatch": "stretch"}, {"max_image_pixels": 0}, {"max_image_bytes": -1}])

@@ -14,8 +14,9 @@ from support.dicom_files import dicom, element, file_of
 from support.pictures import encode, noise, smooth
 from support.required import missing
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy, decode_image
+from transforms.images.decode import DecodeError, DecodePolicy, decode_image
 from transforms.images.dicom import DICOM_SUPPORTED
+from transforms.images.pairs import DecodedPair
 from transforms.images.sandboxed import decode_pairs
 from transforms.worker.sandbox import Sandbox
 

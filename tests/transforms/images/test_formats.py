@@ -11,8 +11,9 @@ from support.decoded import reason
 from support.pictures import encode, smooth
 
 from transforms.images import formats
-from transforms.images.decode import DecodeError, DecodePolicy, decode_image, decode_pair
+from transforms.images.decode import DecodeError, DecodePolicy, decode_image
 from transforms.images.formats import IMAGE_FORMATS, ImageFormat, with_pillow
+from transforms.images.pairs import decode_pair
 
 ROWS = {
     "PCX": ImageFormat("PCX", rb"\x0a[\0\2\3\5]\x01", with_pillow(PcxImageFile)),

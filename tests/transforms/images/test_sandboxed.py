@@ -1,13 +1,18 @@
 """Pairs decoded in a sandbox: the same pixels and the same errors, and pictures that would take the process down."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.bombs import SPIN, environment_with_bugs, huge_png
 from support.pictures import encode, noise, smooth
 
-from transforms.images.decode import DecodedPair, DecodeError, DecodePolicy
+from transforms.images.decode import DecodeError, DecodePolicy
+from transforms.images.pairs import DecodedPair
 from transforms.images.sandboxed import decode_pairs
 from transforms.worker.sandbox import Sandbox
 
@@ -41,6 +46,50 @@ def test_it_decodes_as_the_worker_itself_would() -> None:
                 assert a.dtype == b.dtype
                 assert np.array_equal(a, b)
     assert sum(isinstance(outcome, DecodedPair) for outcome in inside) == 4
+
+
+@pytest.mark.parametrize(
+    ("image", "checked"),
+    [
+        (GOOD, False),
+        (encode(smooth(20, 30), "WEBP"), False),
+        (encode(smooth(20, 30), "JPEG"), True),
+        (encode(smooth(20, 30), "TIFF", compression="jpeg"), True),
+        (GOOD[:2], False),
+        (None, False),
+    ],
+    ids=["png", "webp", "jpeg", "tiff", "two bytes", "null"],
+)
+def test_children_import_the_check_of_jpegs_before_its_time_counts(
+    image: bytes | None, checked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only if there are any: compiled code takes a second."""
+    tasks = set()
+    each = Sandbox.each
+
+    def noted(sandbox: Sandbox, task: str, arguments: Any, records: Any, apart: bool) -> Iterator[Any]:
+        if records:
+            tasks.add(task.partition(":")[0])
+        return each(sandbox, task, arguments, records, apart)
+
+    monkeypatch.setattr(Sandbox, "each", noted)
+    for pair in ((image, GOOD, GOOD), (GOOD, image, GOOD), (GOOD, GOOD, image)):
+        decode_pairs([(GOOD, GOOD, GOOD), pair], POLICY, Sandbox())
+    (task,) = tasks
+    code = f"import sys, {task}; print('transforms.images.jpeg_entropy' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == f"{checked}\n"
+    )
+
+
+@pytest.mark.heavy
+def test_the_import_of_the_check_takes_no_time_of_a_picture() -> None:
+    """Nor of the one that its child decoded before."""
+    sandbox, jpeg = Sandbox(seconds=0.2), encode(smooth(20, 30), "JPEG")
+    for image in (GOOD, jpeg, GOOD, jpeg):
+        (pair,) = decode_pairs([(image, image)], POLICY, sandbox)
+        assert isinstance(pair, DecodedPair), pair
 
 
 @pytest.mark.heavy

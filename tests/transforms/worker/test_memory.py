@@ -29,7 +29,7 @@ def test_a_containers_cached_files_make_room(tmp_path, monkeypatch, limit, left)
 _SHORT_OF_MEMORY = """
 import resource
 import numpy as np
-from transforms.images.decode import DecodedPair
+from transforms.images.pairs import DecodedPair
 from transforms.losses.plan import EvaluationError, Plan
 from transforms.scoring.score import evaluate_group, load_evaluator
 

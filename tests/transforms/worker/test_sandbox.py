@@ -17,7 +17,8 @@ import pytest
 from support.pictures import encode, smooth
 from support.sandbox_tasks import DEADLY
 
-from transforms.images.decode import DecodedPair, DecodePolicy
+from transforms.images.decode import DecodePolicy
+from transforms.images.pairs import DecodedPair
 from transforms.images.sandboxed import decode_pairs
 from transforms.worker.sandbox import Sandbox, SandboxError, end_children
 

@@ -1,13 +1,16 @@
-"""Keras' published ImageNet VGG16: the file that Keras itself downloads. Free of TensorFlow."""
+"""Keras' published ImageNet VGG16: the file that Keras itself downloads. Free of Keras and TensorFlow."""
 
+import hashlib
 import io
 import os
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 
 from transforms.losses.networks.lpips_weights import VGG16
-from transforms.losses.networks.weights_file import Tensors, WeightsError
+from transforms.losses.networks.weights_file import Tensors, WeightsError, keep
 
 # keras.applications downloads its ImageNet weights from here, and checks them with this hash.
 URL = (
@@ -15,6 +18,8 @@ URL = (
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
 MD5 = "6d6bbae143d832006294945121d1f1fc"
+# A server that sends nothing for so long will not.
+_SILENT_SECONDS = 60
 
 
 def cached() -> Path:
@@ -23,20 +28,32 @@ def cached() -> Path:
 
 
 def fetch() -> str:
-    """Path of Keras' ImageNet VGG16 without the top; Keras itself downloads it, checks its hash and caches it.
+    """Path of Keras' ImageNet VGG16 without the top; downloaded first if it is missing or damaged.
+
+    It lies where Keras would put it, which takes seconds to import.
 
     Raises:
-        WeightsError: it cannot be downloaded.
+        WeightsError: it cannot be downloaded or kept, or it has another hash.
     """
-    from keras.utils import get_file
-
+    path = cached()
     try:
-        path: str = get_file(cached().name, URL, cache_subdir="models", file_hash=MD5)
-    except Exception as error:  # Keras raises a bare Exception for a failed download
-        raise WeightsError(
-            f"Keras could not fetch its VGG16 weights: {error}. Without a network, give --keras_weights=PATH"
-        ) from error
-    return path
+        if path.is_file() and _is_published(path.read_bytes()):
+            return str(path)
+        with urlopen(URL, timeout=_SILENT_SECONDS) as answer:
+            content = answer.read()
+        if not _is_published(content):
+            raise OSError(f"its MD5 is not {MD5}; it was not used")
+    except (OSError, HTTPException) as error:
+        raise WeightsError(f"cannot fetch {URL}: {error}. Without a network, give --keras_weights=PATH") from error
+    try:
+        keep(path, content)
+    except WeightsError as error:
+        raise WeightsError(f"cannot keep {path}: {error.__cause__}. KERAS_HOME names another cache") from error
+    return str(path)
+
+
+def _is_published(content: bytes) -> bool:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() == MD5
 
 
 def load(content: bytes) -> tuple[Tensors, Tensors]:

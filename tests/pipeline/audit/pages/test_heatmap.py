@@ -8,7 +8,7 @@ from support import reference
 from support.pictures import degraded
 
 from pipeline.audit.pages.heatmap import MAX_PIXELS, LossMaps, objective_of_run
-from transforms.images.decode import DecodedPair
+from transforms.images.pairs import DecodedPair
 from transforms.losses.catalog import LOSSES
 from transforms.losses.evaluate import Evaluator
 from transforms.losses.networks.specs import LPIPS_LAYERS

@@ -9,7 +9,7 @@ from PIL import Image
 from support.pictures import noise, smooth
 
 from pipeline.audit.pages.thumbnails import SIDE, Heat, Thumbnail, thumbnails
-from transforms.images.decode import DecodedPair
+from transforms.images.pairs import DecodedPair
 
 
 def pixels(picture: Thumbnail) -> np.ndarray:

@@ -313,7 +313,10 @@ class TestMerge:
             (["day0"], "--output"),
             (["--output=all.json"], "RUN_OR_SUMMARY"),
             (["none", "--output=all.json"], "none is not a run directory"),
-            (["none.json", "--output=all.json"], "none.json has no summary"),
+            (
+                ["none.json", "--output=all.json"],
+                "there is no none.json; name the --output of a run that has ended, or",
+            ),
             (["day0", "", "--output=all.json"], "'' is not a path"),
             (["day0", "--output=day0/_SUCCESS/all.json"], "cannot write"),
         ],

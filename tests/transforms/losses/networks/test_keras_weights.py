@@ -1,5 +1,10 @@
 """Keras' VGG16: its file fetched and loaded. Nothing here asks a network."""
 
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
 import h5py
 import keras
 import numpy as np
@@ -115,20 +120,57 @@ def replace(layer, name, value):
         layer[name] = value
 
 
-@pytest.mark.heavy
 class TestFetch:
-    def test_keras_weights_that_cannot_be_downloaded(self, monkeypatch):
-        def fail(*_, **__):
-            raise Exception("URL fetch failure")  # as Keras does
+    CONTENT = b"the published file"
 
-        monkeypatch.setattr(keras.utils, "get_file", fail)
-        with pytest.raises(WeightsError, match=r"URL fetch failure.*--keras_weights=PATH"):
+    @pytest.fixture
+    def source(self, tmp_path, monkeypatch):
+        """The file that is downloaded, at an address of its own."""
+        source = tmp_path / "server" / keras_weights.URL.rpartition("/")[2]
+        source.parent.mkdir()
+        source.write_bytes(self.CONTENT)
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+        monkeypatch.setattr(keras_weights, "URL", source.as_uri())
+        monkeypatch.setattr(keras_weights, "MD5", hashlib.md5(self.CONTENT).hexdigest())
+        return source
+
+    def test_it_is_downloaded_once(self, source):
+        path = Path(keras_weights.fetch())
+        assert path == keras_weights.cached()
+        assert path.read_bytes() == self.CONTENT
+        assert list(path.parent.iterdir()) == [path]
+        source.unlink()
+        assert keras_weights.fetch() == str(path)
+
+    def test_a_damaged_file_is_downloaded_again(self, source):
+        path = Path(keras_weights.fetch())
+        path.write_bytes(self.CONTENT[:-1])
+        keras_weights.fetch()
+        assert path.read_bytes() == self.CONTENT
+
+    def test_another_file_is_not_kept(self, source):
+        source.write_bytes(b"<html>404</html>")
+        with pytest.raises(WeightsError, match=rf"its MD5 is not {keras_weights.MD5}.*--keras_weights=PATH"):
+            keras_weights.fetch()
+        assert not keras_weights.cached().exists()
+
+    def test_a_file_that_cannot_be_downloaded(self, source):
+        source.unlink()
+        with pytest.raises(WeightsError, match=r"cannot fetch file:.*No such file.*--keras_weights=PATH"):
             keras_weights.fetch()
 
-    def test_keras_weights_are_asked_for_with_their_hash(self, monkeypatch, tmp_path):
-        asked = []
-        monkeypatch.setattr(keras.utils, "get_file", lambda *names, **options: asked.append((names, options)) or "path")
-        assert keras_weights.fetch() == "path"
-        ((name, url), options) = asked[0]
-        assert url.endswith(f"/vgg16/{name}")
-        assert options == {"cache_subdir": "models", "file_hash": keras_weights.MD5}
+    def test_a_cache_that_cannot_be_written(self, source, tmp_path):
+        (tmp_path / "keras").write_bytes(b"a file")
+        with pytest.raises(WeightsError, match=r"cannot keep .*/models/.*KERAS_HOME names another cache"):
+            keras_weights.fetch()
+
+    @pytest.mark.heavy
+    def test_keras_finds_it(self, source):
+        path = keras_weights.fetch()
+        source.unlink()
+        ask = (
+            "import sys; from keras.utils import get_file; address, md5 = sys.argv[1:];"
+            "print(get_file(address.split('/')[-1], address, cache_subdir='models', file_hash=md5))"
+        )
+        command = [sys.executable, "-c", ask, keras_weights.URL, keras_weights.MD5]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{path}\n"
