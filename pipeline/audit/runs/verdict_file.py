@@ -18,7 +18,7 @@ OUTCOMES: tuple[Outcome, ...] = ("fail", "warn", "skipped", "pass")
 
 _VALUE = {"type": ["number", "null"]}
 _RESULT = objects(
-    # Of any type: they are shown as they are.
+    # They may have any type, because they are shown as they are.
     **dict.fromkeys(("rule", "line", "what", "column", "slice", "limit", "reason"), True),
     value=_VALUE,
     outcome={"enum": list(OUTCOMES)},

@@ -85,7 +85,7 @@ def test_children_import_the_check_of_jpegs_before_its_time_counts(
 
 @pytest.mark.heavy
 def test_the_import_of_the_check_takes_no_time_of_a_picture() -> None:
-    """Nor of the one that its child decoded before."""
+    """The time of the picture that its child decoded before is not charged, either."""
     sandbox, jpeg = Sandbox(seconds=0.2), encode(smooth(20, 30), "JPEG")
     for image in (GOOD, jpeg, GOOD, jpeg):
         (pair,) = decode_pairs([(image, image)], POLICY, sandbox)

@@ -82,7 +82,7 @@ class _Step(NamedTuple):
 
     @property
     def pools_bands(self) -> bool:
-        """Whether the pooling sees nothing beyond a band, so that the whole output is never in memory."""
+        """True if the pooling sees nothing beyond a band: then the whole output is never in memory."""
         return self.pooling == "max"
 
 
