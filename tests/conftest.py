@@ -1,5 +1,6 @@
 """Fixtures that several test files share: the published weights, and servers of object stores."""
 
+import gc
 import os
 
 import pytest
@@ -40,6 +41,12 @@ def s3():
 
     with serve_this_process() as server:
         yield server
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later collection of garbage the visit of what imports made: a million objects that stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
