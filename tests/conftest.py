@@ -2,6 +2,10 @@
 
 import gc
 import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from types import FunctionType, MethodType, ModuleType
 
 import pytest
 
@@ -45,8 +49,27 @@ def s3():
 
 def pytest_collection_finish() -> None:
     """Spare every later collection of garbage the visit of what imports made: a million objects that stay."""
+    if beam := sys.modules.get("apache_beam.transforms.core"):
+        _remember_arguments(beam)
     gc.collect()
     gc.freeze()
+
+
+def _remember_arguments(beam: ModuleType) -> None:
+    """Let Beam inspect each method once. It asks 7,000 times when a run starts, a third of the time of a small one."""
+    inspect_arguments = beam.get_function_args_defaults
+
+    @cache
+    def of_method(function: FunctionType) -> tuple[list[str], list[object]]:
+        return inspect_arguments(MethodType(function, beam))
+
+    def arguments(function: Callable[..., object]) -> tuple[list[str], list[object]]:
+        if not isinstance(function, MethodType) or not isinstance(function.__func__, FunctionType):
+            return inspect_arguments(function)
+        names, defaults = of_method(function.__func__)
+        return [*names], [*defaults]
+
+    beam.get_function_args_defaults = arguments
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
