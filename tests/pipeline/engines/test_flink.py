@@ -19,9 +19,9 @@ from pipeline.run import OK, main
 
 pytestmark = [pytest.mark.flink, pytest.mark.slow]
 
-PAIRS, CHUNK_PAIRS = 160, 4
+PAIRS, CHUNK_PAIRS = 64, 4
 SCORE = ("--losses=lpips_vgg,sobel_l1", f"--chunk_pairs={CHUNK_PAIRS}", "--batch_size=4")
-OPTIMIZE = ("--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=5", "--chunk_pairs=40")
+OPTIMIZE = ("--losses=mae,ssim", "--objective=mae + fd_l1", "--optimize", "--max_steps=5", "--chunk_pairs=16")
 
 
 @pytest.fixture(scope="module")

@@ -87,18 +87,25 @@ def optimize(starts, objective, slots=4, **descent):
     return {result.key: result for result in optimize_pairs(starts, objective, Descent(**descent), slots)}
 
 
-class TestSaved:
-    @pytest.mark.parametrize("method", METHODS)
-    def test_is_never_worse_than_the_start_and_mostly_much_better(self, perceptual, lpips_weights, method):
-        evaluator = Evaluator(plan_of(DEFAULT_OBJECTIVE, lpips_weights))
-        size = (17, 29)
-        starts = [pair(kind, size) for kind in (*KINDS, "identical")]
-        results = optimize(starts, perceptual, method=method, max_steps=18)
+class TestDefaultObjective:
+    @pytest.fixture(scope="class")
+    def starts(self):
+        return [pair(kind, (17, 29)) for kind in (*KINDS, "identical")]
+
+    @pytest.fixture(scope="class", params=METHODS)
+    def results(self, perceptual, starts, request):
+        return optimize(starts, perceptual, method=request.param, max_steps=18)
+
+    @pytest.fixture(scope="class")
+    def evaluator(self, lpips_weights):
+        return Evaluator(plan_of(DEFAULT_OBJECTIVE, lpips_weights))
+
+    def test_is_never_worse_than_the_start_and_mostly_much_better(self, evaluator, starts, results):
         assert results.keys() == {start.key for start in starts}
         for result in results.values():
             assert result.objective_of_saved <= result.objective_initial, result.key
             assert result.objective_final <= result.objective_initial, result.key
-            assert (result.image.dtype, result.image.shape) == (np.uint8, (*size, 3))
+            assert (result.image.dtype, result.image.shape) == (np.uint8, starts[0].target.shape)
         targets = np.stack([start.target for start in starts])
         for images, name in (
             ([start.generated for start in starts], "objective_initial"),
@@ -110,6 +117,14 @@ class TestSaved:
         for kind in ("noisy", "very noisy", "black"):
             assert results[kind].objective_of_saved < 0.3 * results[kind].objective_initial, kind
 
+    def test_an_identical_pair_stops_at_once(self, results):
+        result = results["identical"]
+        assert (result.stop_reason, result.steps) == ("zero_gradient", 0)
+        assert result.objective_initial == result.objective_of_saved == 0
+        np.testing.assert_array_equal(result.image, pair("identical", (17, 29)).target)
+
+
+class TestSaved:
     def test_is_the_start_where_rounding_undoes_all(self, quick):
         # A level off at one pixel, and a first step of far less: rounded, it is the start again.
         start = pair("one pixel")
@@ -143,13 +158,6 @@ class TestSaved:
 
 
 class TestStops:
-    @pytest.mark.parametrize("method", METHODS)
-    def test_at_once_for_an_identical_pair(self, perceptual, method):
-        result = optimize(map(pair, ("noisy", "identical")), perceptual, method=method, max_steps=18)["identical"]
-        assert (result.stop_reason, result.steps) == ("zero_gradient", 0)
-        assert result.objective_initial == result.objective_of_saved == 0
-        np.testing.assert_array_equal(result.image, pair("identical").target)
-
     def test_at_once_for_an_identical_pair_in_bfloat16(self, lpips_weights):
         objective = ObjectiveFunction(plan_of(DEFAULT_OBJECTIVE, lpips_weights, "bfloat16"))
         results = optimize(map(pair, ("noisy", "identical", "blurred")), objective, slots=2, max_steps=20)

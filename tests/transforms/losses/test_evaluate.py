@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import pytest
@@ -54,12 +55,18 @@ def weights(lpips_weights, alexnet_weights, keras_weights):
     return {**lpips, "vgg16_keras": keras_weights}
 
 
+@pytest.fixture(scope="module")
+def networks(weights):
+    """All networks by backend. Each takes seconds to load, and the evaluators below share them."""
+    return cache(lambda backend: Networks(Plan(ALL, weights=weights, backend=backend)))
+
+
 @pytest.fixture(scope="module", params=["tensorflow", "ncnn", "pixels"])
-def everything(weights, request):
+def everything(networks, request):
     """Every loss, with networks on either backend; and, as larger images cost little then, every loss without one."""
     if request.param == "pixels":
         return Evaluator(Plan(ON_PIXELS))
-    return Evaluator(Plan(ALL, weights=weights, backend=request.param))
+    return Evaluator(networks(request.param).plan, networks(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +162,12 @@ class TestBatches:
 
     @pytest.mark.parametrize(("dtype", "step"), [(np.uint8, 1), (np.uint16, 257), (np.uint16, 1)])
     def test_losses_get_the_exact_quotient(self, monkeypatch, dtype, step):
-        monkeypatch.setattr(pixels, "charbonnier", lambda pair: pair.generated[:, 0, 0, 0])
+        # As many values as pixels: a picture of all levels takes less time than a pair for each.
+        monkeypatch.setattr(pixels, "charbonnier", lambda pair: tf.reshape(pair.generated[..., 0], [-1]))
         full_range = np.iinfo(dtype).max
         levels = np.arange(0, full_range + 1, step, dtype)
-        images = np.broadcast_to(levels.reshape(-1, 1, 1, 1), (len(levels), 1, 1, 3))
+        side = int(np.sqrt(len(levels)))
+        images = np.broadcast_to(levels.reshape(1, side, side, 1), (1, side, side, 3))
         expected = levels.astype(np.float32) / np.float32(full_range)
         values = Evaluator(Plan(("charbonnier",)))(images, images)["charbonnier"]
         np.testing.assert_array_equal(values, expected)
@@ -294,7 +303,7 @@ class TestBackends:
 
     @pytest.fixture(scope="class")
     def backends(self, weights):
-        plan = Plan(ALL, vgg_layers=("pool2", "relu5_3", "relu1_1"), weights=weights)
+        plan = Plan(tuple(ON_NETWORKS), vgg_layers=("pool2", "relu5_3", "relu1_1"), weights=weights)
         return [Evaluator(dataclasses.replace(plan, backend=backend)) for backend in ("tensorflow", "ncnn")]
 
     @pytest.mark.parametrize("size", [(16, 16), (17, 23), (61, 47)])
@@ -306,16 +315,13 @@ class TestBackends:
             np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
         np.testing.assert_allclose(found["lpips_vgg"], expected["lpips_vgg"], rtol=0, atol=1e-6)
 
-    @pytest.fixture(scope="class")
-    def networks(self, weights):
-        return Networks(Plan(tuple(ON_NETWORKS), weights=weights, backend="ncnn"))
-
     # More than the pairs of most batches below, or fewer.
     @pytest.mark.parametrize("threads", [1, 8])
     def test_a_pairs_bits_depend_on_the_pair_alone(self, networks, monkeypatch, threads):
         for module in (evaluate, planar_evaluator):
             monkeypatch.setattr(module, "thread_count", lambda: threads)
-        evaluator = Evaluator(networks.plan, networks)
+        on_ncnn = networks("ncnn")
+        evaluator = Evaluator(dataclasses.replace(on_ncnn.plan, losses=tuple(ON_NETWORKS)), on_ncnn)
         generated, target = pairs(DIFFERENT, (33, 31))
         alone = [evaluator(generated[[row]], target[[row]]) for row in range(len(DIFFERENT))]
         evaluator(*pairs(["noisy"] * 2, (40, 90)))
@@ -511,9 +517,10 @@ class TestMatchedMeans:
 
 
 class TestCropBorder:
-    def test_every_loss_sees_the_images_without_their_border(self, everything, size):
+    def test_every_loss_sees_the_images_without_their_border(self, everything, networks, size):
         images = pairs(DIFFERENT, [side + 6 for side in size])
-        columns = Evaluator(dataclasses.replace(everything.plan, protocol=Protocol(crop_border=3)))(*images)
+        plan = dataclasses.replace(everything.plan, protocol=Protocol(crop_border=3))
+        columns = Evaluator(plan, networks(plan.backend) if plan.networks else None)(*images)
         expected = everything(*(pictures[:, 3:-3, 3:-3] for pictures in images))
         assert columns.keys() == expected.keys()
         for name, values in columns.items():
@@ -559,13 +566,16 @@ class TestObjective:
 class TestPixelGradient:
     OBJECTIVE = "lpips_vgg + 0.1*fd_l1 + 0.01*vgg_mse"
 
-    @pytest.fixture(scope="class", params=["tensorflow", "ncnn"])
-    def evaluator(self, request, weights):
-        losses = ("ssim", "lpips_vgg", "style")
-        plan = Plan(losses, parse_objective(self.OBJECTIVE), True, weights=weights, backend=request.param)
-        evaluator = Evaluator(plan)
-        assert evaluator.backend == request.param
-        return evaluator
+    @pytest.fixture(scope="module")
+    def evaluators(self, weights):
+        """By backend, kept while pytest goes from one `everything` to the next and back."""
+        plan = Plan(("ssim", "lpips_vgg", "style"), parse_objective(self.OBJECTIVE), True, weights=weights)
+        return cache(lambda backend: Evaluator(dataclasses.replace(plan, backend=backend)))
+
+    @pytest.fixture(params=["tensorflow", "ncnn"])
+    def evaluator(self, request, evaluators):
+        assert evaluators(request.param).backend == request.param
+        return evaluators(request.param)
 
     def test_is_that_of_the_objective_pair_by_pair(self, evaluator, weights):
         tensors, heads = VGG16.load(weights["vgg16_lpips"].read())
@@ -619,7 +629,7 @@ class TestPixelGradient:
 
 
 class TestBfloat16:
-    @pytest.fixture(scope="class")
+    @pytest.fixture(scope="module")
     def coarse(self, weights):
         return Evaluator(Plan(ALL, precision="bfloat16", weights=weights))
 

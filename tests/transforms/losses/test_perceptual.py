@@ -145,10 +145,17 @@ def test_lpips_equals_the_original_implementation(networks, case):
     assert np.linalg.norm(gradient) == pytest.approx(case["gradient_l2"], rel=1e-5, abs=1e-7)
 
 
+@pytest.fixture(scope="module")
+def lpips_on_ncnn(lpips_weights, alexnet_weights):
+    """Both distances, by the name of a pair of `PAIRS`."""
+    weights = {"vgg16_lpips": lpips_weights, "alexnet_lpips": alexnet_weights}
+    evaluator = Evaluator(Plan(("lpips_vgg", "lpips_alex"), weights=weights, backend="ncnn"))
+    return functools.cache(lambda name: evaluator(PAIRS[name].generated[np.newaxis], PAIRS[name].target[np.newaxis]))
+
+
 @pytest.mark.parametrize("case", ORIGINAL, ids=[f"{case['loss']}-{case['name']}" for case in ORIGINAL])
-def test_lpips_on_ncnn_equals_the_original_implementation(on_ncnn, case):
-    pair = PAIRS[case["name"]]
-    (value,) = on_ncnn(pair.generated[np.newaxis], pair.target[np.newaxis])[case["loss"]]
+def test_lpips_on_ncnn_equals_the_original_implementation(lpips_on_ncnn, case):
+    (value,) = lpips_on_ncnn(case["name"])[case["loss"]]
     assert value == pytest.approx(case["value"], rel=0, abs=1e-6)
 
 
