@@ -18,7 +18,7 @@ demo: $(VENV)/.samples
 	$(BIN)/pairloss audit report $(DEMO)/run >/dev/null
 	@$(BIN)/python -c 'from pathlib import Path; print("report:", Path("$(DEMO)/run/report.html").resolve().as_uri())'
 
-# Some 12 minutes on two cores, in two processes, each of which takes whole files because their tests share fixtures.
+# Some 9 minutes on two cores, in two processes, each of which takes whole files because their tests share fixtures.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(VENV)/.test
