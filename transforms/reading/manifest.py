@@ -49,7 +49,7 @@ def read_csv_schema(file: BinaryIO, fields: Fields) -> pa.Schema:
 
 
 def read_jsonl_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
-    """The keys of the first objects, with the types of their values; None if there is no object."""
+    """The keys of the first objects, with the types of their values; None for a file without objects."""
     records = (_object(line) for line in read_lines(file) if not _is_blank(line))
     peeked = [record for record in islice(records, PEEKED_RECORDS) if not isinstance(record, str)]
     return pa.schema(types_of(peeked).items()) if peeked else None

@@ -57,7 +57,7 @@ def claims(path: str, head: bytes) -> bool:
 
 
 def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
-    """The features of the first good records of an opened TFRecord file; None if there is no good record.
+    """The features of the first good records of an opened TFRecord file; None if no record is good.
 
     A feature that holds several values is a list. Bytes are text in the fields that are read as text.
     """

@@ -93,7 +93,7 @@ def claims(path: str, head: bytes) -> bool:
 
 
 def read_schema(file: BinaryIO, fields: Fields) -> pa.Schema | None:
-    """The suffixes of the first samples' members, and the fields of their json; None if there is no sample."""
+    """The suffixes of the first samples' members, and the fields of their json; None for an archive without samples."""
     peeked = [sample for sample, _ in islice(_samples(file, 0, None), PEEKED_RECORDS) if sample.key]
     suffixes = sorted({suffix for sample in peeked for suffix in sample.suffixes})
     # A suffix may be named without its extension.

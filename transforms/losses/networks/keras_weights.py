@@ -45,10 +45,7 @@ def fetch() -> str:
             raise OSError(f"its MD5 is not {MD5}; it was not used")
     except (OSError, HTTPException) as error:
         raise WeightsError(f"cannot fetch {URL}: {error}. Without a network, give --keras_weights=PATH") from error
-    try:
-        keep(path, content)
-    except WeightsError as error:
-        raise WeightsError(f"cannot keep {path}: {error.__cause__}. KERAS_HOME names another cache") from error
+    keep(path, content, variable="KERAS_HOME")
     return str(path)
 
 

@@ -61,8 +61,13 @@ def cache_directory() -> Path:
     return Path(cache) / "pairloss"
 
 
-def keep(path: Path, content: bytes) -> None:
-    """Write a file of the cache, whole or not at all.
+def keep(path: Path, content: bytes, variable: str = "XDG_CACHE_HOME") -> None:
+    """Write a file of a cache, whole or not at all.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        variable: of the environment, which names the cache.
 
     Raises:
         WeightsError: it cannot be written.
@@ -75,7 +80,7 @@ def keep(path: Path, content: bytes) -> None:
         Path(temporary.name).chmod(0o644)
         Path(temporary.name).replace(path)
     except OSError as error:
-        raise WeightsError(f"cannot keep the weights at {path}: {error}. XDG_CACHE_HOME names another cache") from error
+        raise WeightsError(f"cannot keep the weights at {path}: {error}. {variable} names another cache") from error
 
 
 def check_hash(name: str, content: bytes, expected: str) -> None:
